@@ -1,0 +1,231 @@
+/* TinyFormer kernels: one function per operator of docs/numerics.md, and the parameters each takes.
+ *
+ * Conventions
+ * - Parameter structs hold int32_t and pointers only, so that their layout is the same list of 4-byte words on every
+ *   32-bit target. They and everything they point to are constant data (flash).
+ * - Activations are int8_t, channels last, one sample; pointers need 4-byte alignment unless a kernel says less.
+ * - Multipliers are real numbers m = multiplier * 2^(shift - 31), see docs/numerics.md section 2.
+ * - `scratch` is working memory of the size that the code generator reserves for the operator, 8-byte aligned; NULL where the
+ *   size is zero. Nothing else is written but the output. No kernel allocates, keeps state or calls libc.
+ * - Output may equal an input (same address, exactly) only where the kernel's comment says "in place".
+ */
+#ifndef TINYFORMER_KERNELS_H
+#define TINYFORMER_KERNELS_H
+
+#include <stdint.h>
+
+#define TNF_MAX_RANK 6
+
+/* Values of the `rounding` fields. */
+#define TNF_ROUNDING_SINGLE 0
+#define TNF_ROUNDING_DOUBLE 1
+
+/* Convolution, channels last: input [input_h][input_w][input_c] -> output [output_h][output_w][output_c].
+ * weight [output_c][kernel_h][kernel_w][input_c / groups]; bias, multiplier, shift [output_c]. */
+typedef struct {
+    int32_t input_h, input_w, input_c;
+    int32_t output_h, output_w, output_c;
+    int32_t kernel_h, kernel_w;
+    int32_t stride_h, stride_w;
+    int32_t dilation_h, dilation_w;
+    int32_t pad_top, pad_left;
+    int32_t groups;
+    int32_t input_zero_point, output_zero_point;
+    int32_t act_min, act_max;
+    int32_t rounding;
+    const int8_t *weight;
+    const int32_t *bias;
+    const int32_t *multiplier;
+    const int32_t *shift;
+} tnf_conv2d_params;
+void tnf_conv2d(const tnf_conv2d_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* Depthwise convolution: weight [kernel_h][kernel_w][output_c], output channel o reads input channel o / (output_c / input_c). */
+typedef struct {
+    int32_t input_h, input_w, input_c;
+    int32_t output_h, output_w, output_c;
+    int32_t kernel_h, kernel_w;
+    int32_t stride_h, stride_w;
+    int32_t dilation_h, dilation_w;
+    int32_t pad_top, pad_left;
+    int32_t input_zero_point, output_zero_point;
+    int32_t act_min, act_max;
+    int32_t rounding;
+    const int8_t *weight;
+    const int32_t *bias;
+    const int32_t *multiplier;
+    const int32_t *shift;
+} tnf_depthwise_conv2d_params;
+void tnf_depthwise_conv2d(const tnf_depthwise_conv2d_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* Fully connected layer on rows: x [rows][input_c] -> y [rows][output_c]; weight [output_c][input_c]. */
+typedef struct {
+    int32_t rows, input_c, output_c;
+    int32_t input_zero_point, output_zero_point;
+    int32_t act_min, act_max;
+    int32_t rounding;
+    const int8_t *weight;
+    const int32_t *bias;
+    const int32_t *multiplier;
+    const int32_t *shift;
+} tnf_linear_params;
+void tnf_linear(const tnf_linear_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* Batched product of activations: a [batch][m][k], b [batch][k][n], or [batch][n][k] where transpose_b is 1 -> y [batch][m][n]. */
+typedef struct {
+    int32_t batch, m, k, n;
+    int32_t transpose_b;
+    int32_t a_zero_point, b_zero_point, output_zero_point;
+    int32_t multiplier, shift;
+    int32_t act_min, act_max;
+    int32_t rounding;
+} tnf_matmul_params;
+void tnf_matmul(const tnf_matmul_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
+
+/* Element-wise sum with broadcasting. dims is the output's shape, rank entries; strides are in elements, 0 on a broadcast axis.
+ * In place on an input whose shape is the output's. */
+typedef struct {
+    int32_t rank;
+    const int32_t *dims;
+    const int32_t *a_strides;
+    const int32_t *b_strides;
+    int32_t a_zero_point, b_zero_point, output_zero_point;
+    int32_t a_multiplier, a_shift;
+    int32_t b_multiplier, b_shift;
+    int32_t output_multiplier, output_shift;
+    int32_t act_min, act_max;
+    int32_t rounding;
+} tnf_add_params;
+void tnf_add(const tnf_add_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
+
+/* Element-wise product with broadcasting, laid out like tnf_add. In place on an input whose shape is the output's. */
+typedef struct {
+    int32_t rank;
+    const int32_t *dims;
+    const int32_t *a_strides;
+    const int32_t *b_strides;
+    int32_t a_zero_point, b_zero_point, output_zero_point;
+    int32_t multiplier, shift;
+    int32_t act_min, act_max;
+    int32_t rounding;
+} tnf_mul_params;
+void tnf_mul(const tnf_mul_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
+
+/* New scale and zero point, size elements. In place. */
+typedef struct {
+    int32_t size;
+    int32_t input_zero_point, output_zero_point;
+    int32_t multiplier, shift;
+    int32_t act_min, act_max;
+    int32_t rounding;
+} tnf_requantize_params;
+void tnf_requantize(const tnf_requantize_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* y = table[x + 128], size elements; table has 256 entries. In place. */
+typedef struct {
+    int32_t size;
+    const int8_t *table;
+} tnf_lookup_params;
+void tnf_lookup(const tnf_lookup_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* Softmax over rows of length n; output scale 1/256, zero point -128. In place. */
+typedef struct {
+    int32_t rows, n;
+    int32_t multiplier, shift;
+    int32_t diff_min;
+} tnf_softmax_params;
+void tnf_softmax(const tnf_softmax_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* Scaled-LayerNorm over rows of length n. The 64-bit epsilon is epsilon_high * 2^32 + epsilon_low (low word unsigned). In place. */
+typedef struct {
+    int32_t rows, n;
+    int32_t scale_bits;
+    int32_t epsilon_low, epsilon_high;
+    int32_t output_zero_point;
+    int32_t multiplier, shift;
+    int32_t act_min, act_max;
+    int32_t rounding;
+    const int16_t *gamma;
+    const int32_t *beta;
+} tnf_layernorm_params;
+void tnf_layernorm(const tnf_layernorm_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* Pooling windows, channels last. Positions outside the image are left out. */
+typedef struct {
+    int32_t input_h, input_w, channels;
+    int32_t output_h, output_w;
+    int32_t kernel_h, kernel_w;
+    int32_t stride_h, stride_w;
+    int32_t pad_top, pad_left;
+    int32_t act_min, act_max;
+} tnf_max_pool2d_params;
+void tnf_max_pool2d(const tnf_max_pool2d_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+typedef struct {
+    int32_t input_h, input_w, channels;
+    int32_t output_h, output_w;
+    int32_t kernel_h, kernel_w;
+    int32_t stride_h, stride_w;
+    int32_t pad_top, pad_left;
+    int32_t act_min, act_max;
+} tnf_average_pool2d_params;
+void tnf_average_pool2d(const tnf_average_pool2d_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* Mean over the middle axis: x [outer][n][inner] -> y [outer][inner]. */
+typedef struct {
+    int32_t outer, n, inner;
+    int32_t input_zero_point, output_zero_point;
+    int32_t multiplier, shift;
+    int32_t act_min, act_max;
+    int32_t rounding;
+} tnf_mean_params;
+void tnf_mean(const tnf_mean_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* Same bytes, another shape. In place (then it does nothing). */
+typedef struct {
+    int32_t size;
+} tnf_reshape_params;
+void tnf_reshape(const tnf_reshape_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* Output axis i, of length dims[i], walks the input with stride strides[i] (elements). */
+typedef struct {
+    int32_t rank;
+    const int32_t *dims;
+    const int32_t *strides;
+} tnf_transpose_params;
+void tnf_transpose(const tnf_transpose_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* Output axis i, of length dims[i], walks the input with stride strides[i] (the step included), from element offset. */
+typedef struct {
+    int32_t rank;
+    int32_t offset;
+    const int32_t *dims;
+    const int32_t *strides;
+} tnf_slice_params;
+void tnf_slice(const tnf_slice_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* input_dims are copied into an output of shape output_dims at position before; the rest is value. */
+typedef struct {
+    int32_t rank;
+    const int32_t *input_dims;
+    const int32_t *output_dims;
+    const int32_t *before;
+    int32_t value;
+} tnf_pad_params;
+void tnf_pad(const tnf_pad_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* Inputs joined along one axis: input k contributes, for each of `outer` rows, chunk[k] bytes. Where rescale[k] is 1 its bytes are requantised. */
+typedef struct {
+    int32_t count;
+    int32_t outer;
+    int32_t output_zero_point;
+    int32_t rounding;
+    const int32_t *chunk;
+    const int32_t *rescale;
+    const int32_t *zero_point;
+    const int32_t *multiplier;
+    const int32_t *shift;
+} tnf_concat_params;
+void tnf_concat(const tnf_concat_params *p, const int8_t *const *xs, int8_t *y, void *scratch);
+
+#endif
