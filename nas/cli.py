@@ -1,0 +1,36 @@
+"""Sub-commands of `tinyformer` that train networks. Importing this module does not import torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.data import DATA_VARIABLE
+from refsim.errors import TinyFormerError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this package to `app`."""
+    app.command()(train)
+
+
+def train(
+    data: Annotated[
+        Path, typer.Option(envvar=DATA_VARIABLE, help="Folder with CIFAR-10: parquet files, pickles or class folders.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, samples and checkpoint.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 120,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; 1 makes a run repeatable.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the augmentation.")] = 0,
+) -> None:
+    """Train the example TinyFormer and export it to float ONNX; an interrupted run continues where it stopped."""
+    try:
+        from nas.pipeline import train_to_onnx  # noqa: PLC0415 - torch is needed by this command only
+        from nas.training import TrainingConfig  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise TinyFormerError(
+            f'training needs {error.name}, which is not installed; install it with: pip install "tinyformer[nas]"'
+        ) from error
+    train_to_onnx(data, out, config=TrainingConfig(epochs=epochs, seed=seed), threads=threads)
