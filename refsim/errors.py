@@ -4,6 +4,9 @@ Every error that a user can cause is a `TinyFormerError`. Its message is one sen
 option's name), what was found, what is supported or what to do. The command line prints it on one line and exits with 2.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class TinyFormerError(Exception):
     """Base of every error that the toolkit raises on purpose."""
@@ -43,3 +46,12 @@ class EmulationError(TinyFormerError):
 
 class ConformanceError(TinyFormerError):
     """Two places that must agree byte for byte do not."""
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put `where` (a node's or file's name) in front of any toolkit error raised inside, keeping its type."""
+    try:
+        yield
+    except TinyFormerError as error:
+        raise type(error)(f"{where}: {error}") from error

@@ -1,0 +1,133 @@
+"""The engine: runs an integer graph on a batch, with the operators' golden definitions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refsim.errors import ShapeError
+from refsim.graph import Graph, Port
+from refsim.numerics import Int8Array
+
+CHUNK = 256
+"""Samples run at a time when only the outputs are wanted, so that memory does not grow with the dataset."""
+
+
+def run(graph: Graph, inputs: Int8Array | Mapping[str, Int8Array], *, trace: bool = False) -> dict[str, Int8Array]:
+    """Run a batch through the graph.
+
+    Args:
+        graph: the model.
+        inputs: int8 (N, *shape) in the graph's layout; an array for a single input, else a mapping by tensor name.
+        trace: return every tensor and not only the outputs.
+
+    Returns:
+        int8 arrays (N, *shape) by tensor name: the graph's outputs, or with `trace` every input and every node's output.
+
+    Raises:
+        ShapeError: an input is missing, or its dtype or shape is wrong.
+    """
+    batch = _check_inputs(graph, inputs)
+    size = next(iter(batch.values())).shape[0]
+    if trace or size <= CHUNK:
+        return _run(graph, batch, trace)
+    parts = [
+        _run(graph, {name: x[start : start + CHUNK] for name, x in batch.items()}, trace)
+        for start in range(0, size, CHUNK)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def predict(graph: Graph, inputs: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    """Run real numbers through the graph: quantise the inputs, run, dequantise the outputs.
+
+    Args:
+        graph: the model.
+        inputs: float (N, *shape) in the model file's layout; an array for a single input, else a mapping by the file's
+            input names.
+
+    Returns:
+        float32 arrays (N, *shape) in the model file's layout, by the file's output names.
+
+    Raises:
+        ShapeError: an input is missing or its shape is wrong.
+    """
+    if not isinstance(inputs, Mapping):
+        inputs = {_only_input(graph).name: inputs}
+    _check_names([port.name for port in graph.inputs], list(inputs))
+    result = run(graph, {port.tensor: quantize_input(graph, port, inputs[port.name]) for port in graph.inputs})
+    return {port.name: dequantize_output(graph, port, result[port.tensor]) for port in graph.outputs}
+
+
+def quantize_input(graph: Graph, port: Port, real: NDArray[Any]) -> Int8Array:
+    """Real numbers (N, *shape) in the model file's layout to the graph's int8 input tensor.
+
+    Raises:
+        ShapeError: the shape is not the model's.
+    """
+    tensor = graph.tensors[port.tensor]
+    expected = port.file_shape(tensor.shape)
+    if real.ndim != len(expected) + 1 or real.shape[1:] != expected:
+        raise ShapeError(
+            f"input {port.name!r} takes (N, {', '.join(map(str, expected))}), found {tuple(real.shape)}: "
+            "give a batch of samples in the model file's layout"
+        )
+    q = tensor.quantize(real)
+    if port.permutation:
+        q = q.transpose(0, *(axis + 1 for axis in port.permutation))
+    return np.ascontiguousarray(q)
+
+
+def dequantize_output(graph: Graph, port: Port, q: Int8Array) -> NDArray[np.float32]:
+    """An int8 output tensor (N, *shape) to real numbers in the model file's layout."""
+    real = graph.tensors[port.tensor].dequantize(q)
+    if port.permutation:
+        real = real.transpose(0, *(port.permutation.index(axis) + 1 for axis in range(len(port.permutation))))
+    return np.ascontiguousarray(real)
+
+
+def _run(graph: Graph, batch: Mapping[str, Int8Array], trace: bool) -> dict[str, Int8Array]:
+    size = next(iter(batch.values())).shape[0]
+    live: dict[str, Int8Array] = dict(batch)
+    for name, data in graph.constants.items():
+        live[name] = np.ascontiguousarray(np.broadcast_to(data, (size, *data.shape)))
+    wanted = {port.tensor for port in graph.outputs}
+    last_reader = {tensor: index for index, node in enumerate(graph.nodes) for tensor in node.inputs}
+    for index, node in enumerate(graph.nodes):
+        live[node.output] = node.op.run(*(live[tensor] for tensor in node.inputs))
+        if not trace:
+            for tensor in set(node.inputs) - wanted:
+                if last_reader[tensor] == index:
+                    del live[tensor]
+    if trace:
+        return {name: x for name, x in live.items() if name not in graph.constants or name in wanted}
+    return {name: live[name] for name in wanted}
+
+
+def _check_inputs(graph: Graph, inputs: Int8Array | Mapping[str, Int8Array]) -> dict[str, Int8Array]:
+    if not isinstance(inputs, Mapping):
+        inputs = {_only_input(graph).tensor: inputs}
+    names = [port.tensor for port in graph.inputs]
+    _check_names(names, list(inputs))
+    batch = {name: np.ascontiguousarray(inputs[name]) for name in names}
+    sizes = {x.shape[0] if x.ndim else 0 for x in batch.values()}
+    for name, x in batch.items():
+        expected = graph.tensors[name].shape
+        if x.dtype != np.int8 or x.shape[1:] != expected or len(sizes) != 1 or 0 in sizes:
+            raise ShapeError(
+                f"input {name!r} takes int8 (N, {', '.join(map(str, expected))}) with one N >= 1 for all inputs, "
+                f"found {x.dtype} {x.shape}"
+            )
+    return batch
+
+
+def _only_input(graph: Graph) -> Port:
+    if len(graph.inputs) != 1:
+        raise ShapeError(f"the model has {len(graph.inputs)} inputs: give a mapping by name")
+    return graph.inputs[0]
+
+
+def _check_names(expected: list[str], found: list[str]) -> None:
+    if sorted(expected) != sorted(found):
+        raise ShapeError(f"the model takes inputs {sorted(expected)}, found {sorted(found)}")

@@ -1,0 +1,237 @@
+"""The primitives of the numerics contract (docs/numerics.md, section 2), each defined once.
+
+The compiled ones run inside the operators' loop nests; Numba keeps every integer in the width that the explicit casts
+name. The others run once, when a graph is built.
+"""
+
+import math
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from refsim.errors import QuantizationError
+
+Int8Array = NDArray[np.int8]
+Int16Array = NDArray[np.int16]
+Int32Array = NDArray[np.int32]
+
+INT32_MAX = 2**31 - 1
+REQUANTIZED_MAX = 2**30
+"""Largest magnitude of a requantised value before its zero point is added (section 4)."""
+
+
+class Rounding(IntEnum):
+    """How `requantize` rounds: once, ties up (ours), or twice (TensorFlow Lite's reference convolution, CMSIS-NN)."""
+
+    SINGLE = 0
+    DOUBLE = 1
+
+
+@njit(cache=True, inline="always")
+def srdhm(a: int, b: int) -> int:
+    """Saturating rounding doubling high multiply of two int32: a * b / 2^31 to nearest, as int64 within int32's range."""
+    if np.int64(a) == np.int64(-(2**31)) and np.int64(b) == np.int64(-(2**31)):
+        return np.int64(2**31 - 1)
+    product = np.int64(a) * np.int64(b)
+    if product >= np.int64(0):
+        return (product + np.int64(2**30)) >> np.int64(31)
+    # Truncating division of a negative number: the shift floors, so shift the magnitude.
+    return -((-(product + np.int64(1 - 2**30))) >> np.int64(31))
+
+
+@njit(cache=True, inline="always")
+def rdbpot(v: int, n: int) -> int:
+    """Rounding divide by 2^n (0 <= n <= 31), ties away from zero."""
+    if n == 0:
+        return np.int64(v)
+    half = np.int64(1) << np.int64(n - 1)
+    if v >= 0:
+        return (np.int64(v) + half) >> np.int64(n)
+    return -((half - np.int64(v)) >> np.int64(n))
+
+
+@njit(cache=True, inline="always")
+def requantize(v: int, multiplier: int, shift: int, rounding: int) -> int:
+    """Scale the int32 accumulator v by multiplier * 2^(shift - 31); `rounding` is a `Rounding`."""
+    if rounding == 0:
+        t = np.int64(31) - np.int64(shift)
+        return (np.int64(v) * np.int64(multiplier) + (np.int64(1) << (t - np.int64(1)))) >> t
+    left = np.int64(max(shift, 0))
+    right = np.int64(max(-shift, 0))
+    return rdbpot(srdhm(np.int64(v) << left, np.int64(multiplier)), right)
+
+
+@njit(cache=True, inline="always")
+def clamp(v: int, low: int, high: int) -> int:
+    """The nearest value to v within [low, high]."""
+    return min(max(np.int64(v), np.int64(low)), np.int64(high))
+
+
+class Stage(NamedTuple):
+    """An operator's last step as the compiled loops take it; see `refsim.ops.base.Requantization`.
+
+    Attributes:
+        multiplier, shift: int32 (channels,).
+        rounding: a `Rounding`.
+        zero_point, act_min, act_max: of the output.
+    """
+
+    multiplier: Int32Array
+    shift: Int32Array
+    rounding: int
+    zero_point: int
+    act_min: int
+    act_max: int
+
+
+@njit(cache=True, inline="always")
+def finish(acc: int, stage: Stage, channel: int) -> np.int8:
+    """Requantise one accumulator: clamp(requant(acc, M, s, rounding) + zero_point, act_min, act_max)."""
+    scaled = requantize(acc, stage.multiplier[channel], stage.shift[channel], stage.rounding)
+    return np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
+
+
+@njit(cache=True)
+def finish_row(acc: Int32Array, stage: Stage, first: int, y: Int8Array) -> None:
+    """Requantise a vector: y[o] from acc[o] with the multiplier of channel first + o."""
+    multiplier = stage.multiplier[first : first + acc.size]
+    shift = stage.shift[first : first + acc.size]
+    if stage.rounding == 0:  # the branch stands outside the loop so that each loop compiles to vector code
+        for o in range(acc.size):
+            scaled = requantize(acc[o], multiplier[o], shift[o], 0)
+            y[o] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
+    else:
+        for o in range(acc.size):
+            scaled = requantize(acc[o], multiplier[o], shift[o], 1)
+            y[o] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
+
+
+@njit(cache=True)
+def accumulate_rows(taps: Int16Array, weight: Int8Array, bias: Int32Array, acc: Int32Array) -> None:
+    """acc[o] = bias[o] + sum over k of taps[k] * weight[o, k]; taps (K,), weight (O, K), bias and acc (O,)."""
+    for o in range(acc.size):
+        total = np.int32(0)
+        for k in range(taps.size):
+            total = np.int32(total + np.int32(np.int32(taps[k]) * np.int32(weight[o, k])))
+        acc[o] = np.int32(bias[o] + total)
+
+
+@njit(cache=True)
+def isqrt(v: int) -> int:
+    """Floor of the square root of v, 0 <= v < 2^62, exactly (bit by bit, no floating point)."""
+    remainder = np.int64(v)
+    root = np.int64(0)
+    bit = np.int64(1) << np.int64(60)
+    while bit > remainder:
+        bit >>= np.int64(2)
+    while bit != np.int64(0):
+        if remainder >= root + bit:
+            remainder -= root + bit
+            root = (root >> np.int64(1)) + bit
+        else:
+            root >>= np.int64(1)
+        bit >>= np.int64(2)
+    return root
+
+
+@njit(cache=True)
+def floor_log2(v: int) -> int:
+    """Position of the highest set bit of v, v >= 1."""
+    position = np.int64(0)
+    rest = np.int64(v) >> np.int64(1)
+    while rest > np.int64(0):
+        rest >>= np.int64(1)
+        position += np.int64(1)
+    return position
+
+
+def round_half_away(x: float) -> int:
+    """x rounded to the nearest integer, ties away from zero (a float64 of any finite size)."""
+    magnitude = abs(x)
+    whole = math.floor(magnitude)
+    rounded = whole + (1 if magnitude - whole >= 0.5 else 0)
+    return rounded if x >= 0 else -rounded
+
+
+def round_half_away_array(x: NDArray[np.float64]) -> NDArray[np.int64]:
+    """`round_half_away` of every element."""
+    magnitude = np.abs(x)
+    whole = np.floor(magnitude)
+    return (np.sign(x) * (whole + (magnitude - whole >= 0.5))).astype(np.int64)
+
+
+class Multiplier(NamedTuple):
+    """A real multiplier m >= 0 as integers: m = multiplier * 2^(shift - 31)."""
+
+    multiplier: int
+    shift: int
+
+
+def quantize_multiplier(real: float) -> Multiplier:
+    """Turn a real multiplier (float64) into integers (section 2).
+
+    Raises:
+        QuantizationError: `real` is negative, not finite, or so large that its shift would exceed 30.
+    """
+    if not math.isfinite(real) or real < 0:
+        raise QuantizationError(f"a requantisation multiplier must be finite and not negative, found {real}")
+    if real == 0:
+        return Multiplier(0, 0)
+    multiplier = normalise_multiplier(real)
+    if multiplier.shift < -31:
+        return Multiplier(0, 0)
+    if multiplier.shift > 30:
+        raise QuantizationError(f"requantisation multiplier {real:g} is too large: it must be below 2^30")
+    return multiplier
+
+
+def normalise_multiplier(real: float) -> Multiplier:
+    """A positive real as multiplier * 2^(shift - 31), multiplier in [2^30, 2^31), whatever the shift."""
+    fraction, shift = math.frexp(real)
+    multiplier = round_half_away(fraction * 2.0**31)
+    if multiplier == 2**31:
+        return Multiplier(2**30, shift + 1)
+    return Multiplier(multiplier, shift)
+
+
+def largest_distance(zero_point: int) -> int:
+    """Largest |x - zero_point| over int8 x."""
+    return max(127 - zero_point, 128 + zero_point)
+
+
+def check_accumulator(bound: int, what: str) -> None:
+    """Refuse an accumulator whose magnitude may exceed int32 (section 4).
+
+    Raises:
+        QuantizationError: naming `what` and the bound.
+    """
+    if bound > INT32_MAX:
+        raise QuantizationError(f"{what}: the accumulator may reach {bound}, beyond int32 ({INT32_MAX})")
+
+
+def requantized_bound(bound: int, multiplier: int, shift: int, rounding: Rounding, what: str) -> int:
+    """Largest magnitude that requantising |v| <= bound can give, checked to be within 2^30 (section 4).
+
+    Raises:
+        QuantizationError: naming `what`, the bound and the multiplier.
+    """
+    if multiplier == 0:
+        return 0
+    t = 31 - shift
+    if rounding is Rounding.SINGLE:
+        result = (bound * multiplier + (1 << (t - 1))) >> t
+    else:
+        if bound << max(shift, 0) > INT32_MAX:
+            raise QuantizationError(
+                f"{what}: the accumulator may reach {bound}, which shifted left by {shift} leaves int32 (double rounding)"
+            )
+        result = -(-(bound * multiplier) >> t) + 1
+    if result > REQUANTIZED_MAX:
+        raise QuantizationError(
+            f"{what}: the requantised value may reach {result}, beyond {REQUANTIZED_MAX} "
+            f"(accumulator bound {bound}, multiplier {multiplier} * 2^{shift - 31})"
+        )
+    return result

@@ -1,0 +1,129 @@
+"""Add: element-wise sum of two activations with broadcasting (docs/numerics.md, add)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numba import njit, prange
+
+from refsim.numerics import (
+    Int8Array,
+    Multiplier,
+    Rounding,
+    Stage,
+    finish,
+    largest_distance,
+    quantize_multiplier,
+    requantize,
+    requantized_bound,
+)
+from refsim.ops.base import Operator, Requantization, broadcast_inputs, broadcast_shape, check_channels, check_zero_point
+from refsim.tensor import Shape, TensorType
+
+LEFT_SHIFT = 20
+"""Bits by which both inputs are raised before they are rescaled."""
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Operator):
+    """y = requantised (rescaled (a - z_a) * 2^20 + rescaled (b - z_b) * 2^20).
+
+    Attributes:
+        a_zero_point, b_zero_point: of the inputs.
+        a_multiplier, b_multiplier: rescale each input onto 2 * max(s_a, s_b).
+        output: requantisation of the sum, one multiplier; its rounding mode holds for the inputs too.
+
+    Raises:
+        ShapeError: more than one output multiplier.
+        QuantizationError: a zero point out of range, or a sum that could overflow.
+    """
+
+    name: ClassVar[str] = "add"
+    arity: ClassVar[int | None] = 2
+
+    a_zero_point: int
+    b_zero_point: int
+    a_multiplier: Multiplier
+    b_multiplier: Multiplier
+    output: Requantization
+
+    def __post_init__(self) -> None:
+        check_channels(self.output, 1, self.name)
+        check_zero_point(self.a_zero_point, "add first input")
+        check_zero_point(self.b_zero_point, "add second input")
+        total = 0
+        for zero_point, multiplier, what in (
+            (self.a_zero_point, self.a_multiplier, "add first input"),
+            (self.b_zero_point, self.b_multiplier, "add second input"),
+        ):
+            bound = largest_distance(zero_point) << LEFT_SHIFT
+            total += requantized_bound(bound, *multiplier, self.output.rounding, what)
+        self.output.check([total], "add sum")
+
+    @classmethod
+    def from_types(
+        cls,
+        a: TensorType,
+        b: TensorType,
+        y: TensorType,
+        act_min: int = -128,
+        act_max: int = 127,
+        rounding: Rounding = Rounding.SINGLE,
+    ) -> "Add":
+        """Build from the quantisation of inputs and output.
+
+        Raises:
+            QuantizationError: the scales are too far apart.
+        """
+        twice = 2 * max(a.scale, b.scale)
+        return cls(
+            a.zero_point,
+            b.zero_point,
+            quantize_multiplier(a.scale / twice),
+            quantize_multiplier(b.scale / twice),
+            Requantization.from_real(twice / (2**LEFT_SHIFT * y.scale), y.zero_point, act_min, act_max, rounding),
+        )
+
+    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+        return broadcast_shape(self.name, *shapes)
+
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+        self._expect_zero_point(inputs[0], self.a_zero_point, "first input")
+        self._expect_zero_point(inputs[1], self.b_zero_point, "second input")
+        self._expect_zero_point(output, self.output.zero_point, "output")
+
+    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+        a, b, y = broadcast_inputs(self, *inputs)
+        _add(
+            a.reshape(a.shape[0], -1),
+            b.reshape(b.shape[0], -1),
+            self.a_zero_point,
+            self.b_zero_point,
+            self.a_multiplier,
+            self.b_multiplier,
+            self.output.stage(),
+            y.reshape(y.shape[0], -1),
+        )
+        return y
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def _add(
+    a: Int8Array,
+    b: Int8Array,
+    a_zero_point: int,
+    b_zero_point: int,
+    a_multiplier: Multiplier,
+    b_multiplier: Multiplier,
+    stage: Stage,
+    y: Int8Array,
+) -> None:
+    for n in prange(a.shape[0]):
+        for i in range(a.shape[1]):
+            raised_a = (np.int64(a[n, i]) - np.int64(a_zero_point)) << np.int64(LEFT_SHIFT)
+            raised_b = (np.int64(b[n, i]) - np.int64(b_zero_point)) << np.int64(LEFT_SHIFT)
+            total = requantize(raised_a, a_multiplier.multiplier, a_multiplier.shift, stage.rounding) + requantize(
+                raised_b, b_multiplier.multiplier, b_multiplier.shift, stage.rounding
+            )
+            y[n, i] = finish(total, stage, 0)

@@ -1,0 +1,114 @@
+"""DepthwiseConv2D: each output channel reads one input channel (docs/numerics.md, depthwise_conv2d)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numba import njit, prange
+
+from refsim.errors import ShapeError
+from refsim.numerics import Int8Array, Int32Array, Stage, finish_row
+from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
+from refsim.tensor import Shape, TensorType
+from refsim.windows import Window, image_shape, inside
+
+
+@dataclass(frozen=True, eq=False)
+class DepthwiseConv2D(Operator):
+    """y[oh, ow, o] = requantised (bias[o] + sum of (x[.., o // D] - z_x) * weight[kh, kw, o]) over a window.
+
+    Attributes:
+        weight: int8 (KH, KW, C * D), where D is the depth multiplier.
+        bias: int32 (C * D,).
+        input_zero_point: z_x.
+        output: requantisation of one or C * D channels.
+        stride, dilation: (height, width).
+        padding: (top, left, bottom, right); padded positions contribute nothing.
+
+    Raises:
+        ShapeError: weight, bias and multipliers do not fit together.
+        QuantizationError: an accumulator could overflow; names the channel and the bound.
+    """
+
+    name: ClassVar[str] = "depthwise_conv2d"
+
+    weight: Int8Array
+    bias: Int32Array
+    input_zero_point: int
+    output: Requantization
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    def __post_init__(self) -> None:
+        check_array(self.weight, np.int8, (None, None, None), "depthwise_conv2d weight (KH, KW, C * D)")
+        channels = self.weight.shape[2]
+        check_array(self.bias, np.int32, (channels,), "depthwise_conv2d bias")
+        check_channels(self.output, channels, self.name)
+        check_zero_point(self.input_zero_point, "depthwise_conv2d input")
+        self.output.check(weighted_bounds(np.moveaxis(self.weight, 2, 0), self.bias, self.input_zero_point))
+        _ = self.window
+
+    @property
+    def window(self) -> Window:
+        """The kernel's geometry."""
+        return Window((self.weight.shape[0], self.weight.shape[1]), self.stride, self.padding, self.dilation)
+
+    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+        height, width, channels = image_shape(shapes[0], self.name)
+        if self.weight.shape[2] % channels:
+            raise ShapeError(
+                f"depthwise_conv2d has {self.weight.shape[2]} output channels, no multiple of the {channels} in {shapes[0]}"
+            )
+        return (*self.window.output_size(height, width), self.weight.shape[2])
+
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+        self._expect_zero_point(inputs[0], self.input_zero_point, "input")
+        self._expect_zero_point(output, self.output.zero_point, "output")
+
+    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+        (x,) = inputs
+        y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), np.int8)
+        stage = self.output.stage(self.weight.shape[2])
+        _depthwise_conv2d(
+            x, self.weight, self.bias, stage, self.input_zero_point, self.stride, self.padding, self.dilation, y
+        )
+        return y
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def _depthwise_conv2d(
+    x: Int8Array,
+    weight: Int8Array,
+    bias: Int32Array,
+    stage: Stage,
+    input_zero_point: int,
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int],
+    y: Int8Array,
+) -> None:
+    depth = y.shape[3] // x.shape[3]
+    for n in prange(x.shape[0]):
+        acc = np.empty(bias.size, np.int32)
+        for oh in range(y.shape[1]):
+            for ow in range(y.shape[2]):
+                acc[:] = bias
+                for kh in range(weight.shape[0]):
+                    ih = oh * stride[0] - padding[0] + kh * dilation[0]
+                    for kw in range(weight.shape[1]):
+                        iw = ow * stride[1] - padding[1] + kw * dilation[1]
+                        if inside(ih, x.shape[1]) and inside(iw, x.shape[2]):
+                            _accumulate(x[n, ih, iw], input_zero_point, weight[kh, kw], depth, acc)
+                finish_row(acc, stage, 0, y[n, oh, ow])
+
+
+@njit(cache=True)
+def _accumulate(x: Int8Array, zero_point: int, weight: Int8Array, depth: int, acc: Int32Array) -> None:
+    if depth == 1:
+        for c in range(acc.size):
+            acc[c] += np.int32(np.int32(x[c]) - np.int32(zero_point)) * np.int32(weight[c])
+    else:
+        for o in range(acc.size):
+            acc[o] += np.int32(np.int32(x[o // depth]) - np.int32(zero_point)) * np.int32(weight[o])

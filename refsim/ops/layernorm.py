@@ -1,0 +1,161 @@
+"""LayerNorm: the paper's Scaled-LayerNorm over the last axis (section III-C; docs/numerics.md, layernorm)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from refsim.errors import QuantizationError, ShapeError
+from refsim.numerics import (
+    Int8Array,
+    Int16Array,
+    Int32Array,
+    Rounding,
+    Stage,
+    clamp,
+    finish_row,
+    floor_log2,
+    isqrt,
+    round_half_away,
+    round_half_away_array,
+)
+from refsim.ops.base import Operator, Requantization, check_array, check_channels
+from refsim.tensor import Shape, TensorType
+
+LONGEST_ROW = 2**15
+LARGEST_EPSILON = 2**62 - 1
+MOST_SCALE_BITS = 14
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNorm(Operator):
+    """y = requantised (normalised x, times 2^scale_bits) * gamma + beta.
+
+    Attributes:
+        gamma: int16 (C,), in [-32767, 32767].
+        beta: int32 (C,), at scale s_gamma * 2^-scale_bits.
+        epsilon: E = round(eps * C^2 / s_x^2), in [0, 2^62).
+        output: requantisation, one multiplier.
+        scale_bits: fraction bits of the normalised value; 7 is the paper's choice, 0 its naive variant; in [0, 14].
+
+    Raises:
+        ShapeError: gamma and beta do not fit, or rows are longer than 2^15.
+        QuantizationError: a parameter out of range, or an accumulator that could overflow.
+    """
+
+    name: ClassVar[str] = "layernorm"
+
+    gamma: Int16Array
+    beta: Int32Array
+    epsilon: int
+    output: Requantization
+    scale_bits: int = 7
+
+    def __post_init__(self) -> None:
+        check_array(self.gamma, np.int16, (None,), "layernorm gamma")
+        check_array(self.beta, np.int32, (self.gamma.size,), "layernorm beta")
+        check_channels(self.output, 1, self.name)
+        if self.gamma.size > LONGEST_ROW:
+            raise ShapeError(f"layernorm takes rows of up to {LONGEST_ROW} elements, found {self.gamma.size}")
+        if (self.gamma == -(2**15)).any():
+            raise QuantizationError("layernorm gamma must lie in [-32767, 32767], found -32768")
+        if not 0 <= self.epsilon <= LARGEST_EPSILON:
+            raise QuantizationError(f"layernorm epsilon must lie in [0, 2^62), found {self.epsilon}")
+        if not 0 <= self.scale_bits <= MOST_SCALE_BITS:
+            raise QuantizationError(f"layernorm takes 0 to {MOST_SCALE_BITS} scale bits, found {self.scale_bits}")
+        gammas, betas = self.gamma.astype(np.int64), self.beta.astype(np.int64)
+        self.output.check(32768 * np.abs(gammas) + np.abs(betas), "layernorm element")
+
+    @classmethod
+    def from_real(
+        cls,
+        gamma: NDArray[Any],
+        beta: NDArray[Any],
+        epsilon: float,
+        x: TensorType,
+        y: TensorType,
+        scale_bits: int = 7,
+        rounding: Rounding = Rounding.SINGLE,
+    ) -> "LayerNorm":
+        """Quantise real gamma and beta (C,) and epsilon for the given input and output.
+
+        Raises:
+            ShapeError: gamma and beta do not fit.
+            QuantizationError: a parameter cannot be represented.
+        """
+        gamma64, beta64 = np.asarray(gamma, np.float64), np.asarray(beta, np.float64)
+        if not (np.isfinite(gamma64).all() and np.isfinite(beta64).all() and epsilon >= 0):
+            raise QuantizationError("layernorm needs finite gamma and beta and an epsilon of at least 0")
+        largest = max(np.abs(gamma64).max() / 32767, np.abs(beta64).max() * 2**scale_bits / 2**29)
+        scale = float(np.float32(largest)) or 1.0
+        count = gamma64.size
+        raw_epsilon = round_half_away((epsilon * count * count) / (x.scale * x.scale))
+        return cls(
+            np.clip(round_half_away_array(gamma64 / scale), -32767, 32767).astype(np.int16),
+            round_half_away_array(beta64 / (scale * 2.0**-scale_bits)).astype(np.int32),
+            max(raw_epsilon, 1) if epsilon > 0 else 0,
+            Requantization.from_real((scale * 2.0**-scale_bits) / y.scale, y.zero_point, rounding=rounding),
+            scale_bits,
+        )
+
+    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+        if not shapes[0] or shapes[0][-1] != self.gamma.size:
+            raise ShapeError(f"layernorm takes rows of {self.gamma.size} elements, found shape {shapes[0]}")
+        return shapes[0]
+
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+        self._expect_zero_point(output, self.output.zero_point, "output")
+
+    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+        (x,) = inputs
+        y = np.empty_like(x)
+        batched = x.reshape(x.shape[0], -1, x.shape[-1])
+        _layernorm(
+            batched,
+            self.gamma,
+            self.beta,
+            self.epsilon,
+            self.scale_bits,
+            self.output.stage(self.gamma.size),
+            y.reshape(batched.shape),
+        )
+        return y
+
+
+@njit(cache=True)
+def _normalise(x: Int8Array, epsilon: int, scale_bits: int, normalised: Int32Array) -> None:
+    """Subtract the mean, divide by the deviation, times 2^scale_bits, saturated to int16."""
+    count = np.int64(x.size)
+    total = np.int64(0)
+    squares = np.int64(0)
+    for i in range(x.size):
+        total += np.int64(x[i])
+        squares += np.int64(x[i]) * np.int64(x[i])
+    variance = count * squares - total * total + np.int64(epsilon)
+    if variance == np.int64(0):
+        normalised[:] = np.int32(0)
+        return
+    p = (np.int64(61) - floor_log2(variance)) >> np.int64(1)
+    scaled = variance << (np.int64(2) * p) if p >= np.int64(0) else variance >> (np.int64(-2) * p)
+    inverse = np.int64(2**61) // isqrt(scaled)
+    t = np.int64(61) - np.int64(scale_bits) - p
+    half = np.int64(1) << (t - np.int64(1))
+    for i in range(x.size):
+        centred = count * np.int64(x[i]) - total
+        normalised[i] = np.int32(clamp((centred * inverse + half) >> t, -(2**15), 2**15 - 1))
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def _layernorm(
+    x: Int8Array, gamma: Int16Array, beta: Int32Array, epsilon: int, scale_bits: int, stage: Stage, y: Int8Array
+) -> None:
+    for n in prange(x.shape[0]):
+        acc = np.empty(gamma.size, np.int32)
+        for row in range(x.shape[1]):
+            _normalise(x[n, row], epsilon, scale_bits, acc)
+            for i in range(acc.size):
+                acc[i] = np.int32(acc[i] * np.int32(gamma[i]) + beta[i])
+            finish_row(acc, stage, 0, y[n, row])

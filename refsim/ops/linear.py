@@ -1,0 +1,79 @@
+"""Linear: a fully connected layer over the last axis (docs/numerics.md, linear)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numba import njit, prange
+
+from refsim.errors import ShapeError
+from refsim.numerics import Int8Array, Int32Array, Stage, accumulate_rows, finish_row
+from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
+from refsim.tensor import Shape, TensorType
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Operator):
+    """y[..., o] = requantised (bias[o] + sum of (x[..., i] - z_x) * weight[o, i]).
+
+    Attributes:
+        weight: int8 (O, I).
+        bias: int32 (O,).
+        input_zero_point: z_x.
+        output: requantisation of one or O channels.
+
+    Raises:
+        ShapeError: weight, bias and multipliers do not fit together.
+        QuantizationError: an accumulator could overflow; names the channel and the bound.
+    """
+
+    name: ClassVar[str] = "linear"
+
+    weight: Int8Array
+    bias: Int32Array
+    input_zero_point: int
+    output: Requantization
+
+    def __post_init__(self) -> None:
+        check_array(self.weight, np.int8, (None, None), "linear weight (O, I)")
+        check_array(self.bias, np.int32, (self.weight.shape[0],), "linear bias")
+        check_channels(self.output, self.weight.shape[0], self.name)
+        check_zero_point(self.input_zero_point, "linear input")
+        self.output.check(weighted_bounds(self.weight, self.bias, self.input_zero_point))
+
+    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+        if not shapes[0] or shapes[0][-1] != self.weight.shape[1]:
+            raise ShapeError(f"linear takes rows of {self.weight.shape[1]} elements, found shape {shapes[0]}")
+        return (*shapes[0][:-1], self.weight.shape[0])
+
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+        self._expect_zero_point(inputs[0], self.input_zero_point, "input")
+        self._expect_zero_point(output, self.output.zero_point, "output")
+
+    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+        (x,) = inputs
+        y = np.empty((*x.shape[:-1], self.weight.shape[0]), np.int8)
+        _linear(
+            x.reshape(x.shape[0], -1, x.shape[-1]),
+            self.weight,
+            self.bias,
+            self.output.stage(self.weight.shape[0]),
+            self.input_zero_point,
+            y.reshape(x.shape[0], -1, y.shape[-1]),
+        )
+        return y
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def _linear(
+    x: Int8Array, weight: Int8Array, bias: Int32Array, stage: Stage, input_zero_point: int, y: Int8Array
+) -> None:
+    for n in prange(x.shape[0]):
+        taps = np.empty(x.shape[2], np.int16)
+        acc = np.empty(bias.size, np.int32)
+        for row in range(x.shape[1]):
+            for i in range(taps.size):
+                taps[i] = np.int16(np.int16(x[n, row, i]) - np.int16(input_zero_point))
+            accumulate_rows(taps, weight, bias, acc)
+            finish_row(acc, stage, 0, y[n, row])

@@ -1,0 +1,67 @@
+"""Mul: element-wise product of two activations with broadcasting (docs/numerics.md, mul)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numba import njit, prange
+
+from refsim.numerics import Int8Array, Stage, finish, largest_distance
+from refsim.ops.base import Operator, Requantization, broadcast_inputs, broadcast_shape, check_channels, check_zero_point
+from refsim.tensor import Shape, TensorType
+
+
+@dataclass(frozen=True, eq=False)
+class Mul(Operator):
+    """y = requantised (a - z_a) * (b - z_b).
+
+    Attributes:
+        a_zero_point, b_zero_point: of the inputs.
+        output: requantisation, one multiplier.
+
+    Raises:
+        ShapeError: more than one multiplier.
+        QuantizationError: a zero point out of range, or a product that could overflow.
+    """
+
+    name: ClassVar[str] = "mul"
+    arity: ClassVar[int | None] = 2
+
+    a_zero_point: int
+    b_zero_point: int
+    output: Requantization
+
+    def __post_init__(self) -> None:
+        check_channels(self.output, 1, self.name)
+        check_zero_point(self.a_zero_point, "mul first input")
+        check_zero_point(self.b_zero_point, "mul second input")
+        self.output.check([largest_distance(self.a_zero_point) * largest_distance(self.b_zero_point)], "mul product")
+
+    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+        return broadcast_shape(self.name, *shapes)
+
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+        self._expect_zero_point(inputs[0], self.a_zero_point, "first input")
+        self._expect_zero_point(inputs[1], self.b_zero_point, "second input")
+        self._expect_zero_point(output, self.output.zero_point, "output")
+
+    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+        a, b, y = broadcast_inputs(self, *inputs)
+        _mul(
+            a.reshape(a.shape[0], -1),
+            b.reshape(b.shape[0], -1),
+            self.a_zero_point,
+            self.b_zero_point,
+            self.output.stage(),
+            y.reshape(y.shape[0], -1),
+        )
+        return y
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def _mul(a: Int8Array, b: Int8Array, a_zero_point: int, b_zero_point: int, stage: Stage, y: Int8Array) -> None:
+    for n in prange(a.shape[0]):
+        for i in range(a.shape[1]):
+            product = (np.int64(a[n, i]) - np.int64(a_zero_point)) * (np.int64(b[n, i]) - np.int64(b_zero_point))
+            y[n, i] = finish(product, stage, 0)

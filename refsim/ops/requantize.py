@@ -1,0 +1,59 @@
+"""Requantize: int8 to int8 with a new scale and zero point (docs/numerics.md, requantize)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numba import njit, prange
+
+from refsim.numerics import Int8Array, Stage, finish, largest_distance
+from refsim.ops.base import Operator, Requantization, check_channels, check_zero_point
+from refsim.tensor import Shape, TensorType
+
+
+@dataclass(frozen=True, eq=False)
+class Requantize(Operator):
+    """y = requantised (x - z_x).
+
+    Attributes:
+        input_zero_point: z_x.
+        output: requantisation, one multiplier.
+
+    Raises:
+        ShapeError: more than one multiplier.
+        QuantizationError: a zero point out of range, or a value that could overflow.
+    """
+
+    name: ClassVar[str] = "requantize"
+
+    input_zero_point: int
+    output: Requantization
+
+    def __post_init__(self) -> None:
+        check_channels(self.output, 1, self.name)
+        check_zero_point(self.input_zero_point, "requantize input")
+        self.output.check([largest_distance(self.input_zero_point)], "requantize value")
+
+    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+        return shapes[0]
+
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+        self._expect_zero_point(inputs[0], self.input_zero_point, "input")
+        self._expect_zero_point(output, self.output.zero_point, "output")
+
+    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+        (x,) = inputs
+        y = np.empty_like(x)
+        requantize_batch(
+            x.reshape(x.shape[0], -1), self.input_zero_point, self.output.stage(), y.reshape(x.shape[0], -1)
+        )
+        return y
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def requantize_batch(x: Int8Array, input_zero_point: int, stage: Stage, y: Int8Array) -> None:
+    """y = requantised (x - input_zero_point), both int8 (N, elements)."""
+    for n in prange(x.shape[0]):
+        for i in range(x.shape[1]):
+            y[n, i] = finish(np.int64(x[n, i]) - np.int64(input_zero_point), stage, 0)

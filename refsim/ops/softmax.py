@@ -1,0 +1,152 @@
+"""Softmax: over the last axis, in fixed point (docs/numerics.md, softmax)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numba import njit, prange
+
+from refsim.errors import QuantizationError, ShapeError
+from refsim.numerics import Int8Array, Int32Array, clamp, normalise_multiplier, rdbpot, srdhm
+from refsim.ops.base import Operator
+from refsim.tensor import Shape, TensorType
+
+OUTPUT_SCALE = 1 / 256
+OUTPUT_ZERO_POINT = -128
+LONGEST_ROW = 4095
+"""Rows up to this length cannot overflow the Q12.19 sum."""
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax(Operator):
+    """y = 256 * softmax(x) - 128 over the last axis; output scale 1/256, zero point -128.
+
+    Attributes:
+        multiplier, shift: the input scale in Q5.26, srdhm(d << shift, multiplier); shift in [1, 31].
+        diff_min: differences to the row's maximum below this give -128; -floor(31 * 2^26 / 2^shift).
+
+    Raises:
+        QuantizationError: multiplier, shift or diff_min out of range.
+    """
+
+    name: ClassVar[str] = "softmax"
+
+    multiplier: int
+    shift: int
+    diff_min: int
+
+    def __post_init__(self) -> None:
+        if not 2**30 <= self.multiplier < 2**31 or not 1 <= self.shift <= 31:
+            raise QuantizationError(
+                f"softmax needs a multiplier in [2^30, 2^31) and a shift in [1, 31], found {self.multiplier}, {self.shift}"
+            )
+        if self.diff_min != smallest_difference(self.shift):
+            raise QuantizationError(f"softmax with shift {self.shift} has diff_min {smallest_difference(self.shift)}")
+
+    @classmethod
+    def from_scale(cls, scale: float) -> "Softmax":
+        """Build for an input of the given scale.
+
+        Raises:
+            QuantizationError: the scale is too small (2^-26 or less).
+        """
+        real = min(scale * 2.0**26, 2.0**31 - 1)
+        if real <= 1:
+            raise QuantizationError(f"softmax needs an input scale above 2^-26, found {scale:g}")
+        multiplier, shift = normalise_multiplier(real)
+        return cls(multiplier, shift, smallest_difference(shift))
+
+    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+        if not shapes[0] or shapes[0][-1] > LONGEST_ROW:
+            raise ShapeError(f"softmax takes rows of up to {LONGEST_ROW} elements, found shape {shapes[0]}")
+        return shapes[0]
+
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+        if output.scale != OUTPUT_SCALE or output.zero_point != OUTPUT_ZERO_POINT:
+            raise QuantizationError(
+                f"softmax writes scale 1/256, zero point -128, but its output has {output.scale:g}, {output.zero_point}"
+            )
+
+    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+        (x,) = inputs
+        y = np.empty_like(x)
+        batched = x.reshape(x.shape[0], -1, x.shape[-1])
+        _softmax(batched, self.multiplier, self.shift, self.diff_min, y.reshape(batched.shape))
+        return y
+
+
+def smallest_difference(shift: int) -> int:
+    """diff_min for a shift: differences below it would leave Q5.26."""
+    return -math.floor(31 * 2**26 / 2**shift)
+
+
+@njit(cache=True)
+def exp_on_negative(a: int) -> int:
+    """e^a for a <= 0 in Q5.26, as Q0.31."""
+    if a == 0:
+        return np.int64(2**31 - 1)
+    quarter = (np.int64(a) & np.int64(2**24 - 1)) - np.int64(2**24)
+    x = (quarter << np.int64(5)) + np.int64(2**28)
+    x2 = srdhm(x, x)
+    x3 = srdhm(x2, x)
+    x4 = srdhm(x2, x2)
+    polynomial = rdbpot(srdhm(rdbpot(x4, 2) + x3, 715827883) + x2, 1)
+    result = np.int64(1895147668) + srdhm(1895147668, x + polynomial)
+    remainder = quarter - np.int64(a)
+    for step in range(7):
+        if remainder & (np.int64(1) << np.int64(24 + step)):
+            result = srdhm(result, _EXP_FACTORS[step])
+    return result
+
+
+_EXP_FACTORS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
+"""e^(-2^(k - 2)) in Q0.31, k = 0..6."""
+
+
+@njit(cache=True)
+def reciprocal(a: int) -> int:
+    """1 / (1 + a) for 0 <= a < 1, both in Q0.31."""
+    half = (np.int64(a) + np.int64(2**31)) >> np.int64(1)
+    x = np.int64(1515870810) + srdhm(half, -1010580540)
+    for _ in range(3):
+        correction = srdhm(x, np.int64(2**29) - srdhm(half, x))
+        x = x + clamp(correction << np.int64(2), -(2**31), 2**31 - 1)
+    return clamp(x << np.int64(1), -(2**31), 2**31 - 1)
+
+
+@njit(cache=True)
+def _softmax_row(x: Int8Array, exponentials: Int32Array, diff_min: int, y: Int8Array) -> None:
+    largest = np.int64(-128)
+    for i in range(x.size):
+        largest = max(largest, np.int64(x[i]))
+    total = np.int64(0)
+    for i in range(x.size):
+        difference = np.int64(x[i]) - largest
+        if difference >= diff_min:
+            total += rdbpot(exponentials[-difference], 12)
+    headroom = np.int64(0)
+    while (total << headroom) < np.int64(2**31):
+        headroom += np.int64(1)
+    scale = reciprocal((total << headroom) - np.int64(2**31))
+    exponent = np.int64(12) - headroom + np.int64(23)
+    for i in range(x.size):
+        difference = np.int64(x[i]) - largest
+        if difference < diff_min or exponent > np.int64(31):
+            y[i] = np.int8(-128)
+        else:
+            share = rdbpot(srdhm(scale, exponentials[-difference]), exponent)
+            y[i] = np.int8(clamp(share - np.int64(128), -128, 127))
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def _softmax(x: Int8Array, multiplier: int, shift: int, diff_min: int, y: Int8Array) -> None:
+    # An exponential depends on the difference alone: evaluate each of the 256 once.
+    exponentials = np.zeros(256, np.int32)
+    for magnitude in range(min(np.int64(255), -np.int64(diff_min)) + 1):
+        scaled = srdhm(-(np.int64(magnitude) << np.int64(shift)), multiplier)
+        exponentials[magnitude] = np.int32(exp_on_negative(scaled))
+    for n in prange(x.shape[0]):
+        for row in range(x.shape[1]):
+            _softmax_row(x[n, row], exponentials, diff_min, y[n, row])

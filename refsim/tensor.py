@@ -1,0 +1,58 @@
+"""What a tensor of the integer graph is: its shape for one sample and its affine quantisation."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refsim.errors import QuantizationError, ShapeError
+from refsim.numerics import Int8Array, round_half_away_array
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """An int8 activation: real = scale * (q - zero_point) (docs/numerics.md, section 1).
+
+    Attributes:
+        shape: shape of one sample, without the batch axis; channels last.
+        scale: positive float32 value.
+        zero_point: in [-128, 127].
+
+    Raises:
+        ShapeError: an axis is not a positive integer.
+        QuantizationError: scale or zero point out of range.
+    """
+
+    shape: Shape
+    scale: float
+    zero_point: int
+
+    def __post_init__(self) -> None:
+        if any(not isinstance(n, int) or n < 1 for n in self.shape):
+            raise ShapeError(f"every axis must be a positive integer, found shape {self.shape}")
+        if not (math.isfinite(self.scale) and self.scale > 0) or float(np.float32(self.scale)) != self.scale:
+            raise QuantizationError(f"a scale must be a positive finite float32, found {self.scale!r}")
+        if not -128 <= self.zero_point <= 127:
+            raise QuantizationError(f"a zero point must lie in [-128, 127], found {self.zero_point}")
+
+    @property
+    def size(self) -> int:
+        """Elements of one sample, which is also its bytes."""
+        return math.prod(self.shape)
+
+    def same_quantization(self, other: "TensorType") -> bool:
+        """Whether both map bytes to the same real numbers."""
+        return self.scale == other.scale and self.zero_point == other.zero_point
+
+    def quantize(self, real: NDArray[Any]) -> Int8Array:
+        """Real numbers (any shape) to int8: divide by the scale, round half away from zero, add the zero point, saturate."""
+        q = round_half_away_array(np.asarray(real, np.float64) / self.scale) + self.zero_point
+        return np.clip(q, -128, 127).astype(np.int8)
+
+    def dequantize(self, q: Int8Array) -> NDArray[np.float32]:
+        """int8 (any shape) to the float32 numbers they stand for."""
+        return ((q.astype(np.int32) - self.zero_point) * np.float32(self.scale)).astype(np.float32)
