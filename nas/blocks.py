@@ -20,6 +20,8 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from refsim.errors import ShapeError
+
 Activation = Literal["relu", "gelu"]
 
 LAYER_NORM_EPS = 1e-5
@@ -64,12 +66,15 @@ class InvertedResidual(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, softmax(Q K^T / sqrt(dim / heads)) V, with separate projections."""
+    """Multi-head self-attention, softmax(Q K^T / sqrt(dim / heads)) V, with separate projections.
+
+    Raises ShapeError when `dim` is not a multiple of `heads`.
+    """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         if dim % heads:
-            raise ValueError(f"attention dimension {dim} is not a multiple of its {heads} heads")
+            raise ShapeError(f"attention: dimension {dim} is not a multiple of the number of heads, {heads}")
         self.heads = heads
         self.scale = float((dim // heads) ** -0.5)
         self.query = nn.Linear(dim, dim)

@@ -1,0 +1,174 @@
+"""Schedule, augmentation, checkpoints: an interrupted run ends with the weights of one that was not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
+
+from nas import training as training_module  # noqa: E402
+from nas.data import LabelledImages, to_input  # noqa: E402
+from nas.models import TinyFormer, TinyFormerConfig  # noqa: E402
+from nas.training import (  # noqa: E402
+    TrainingConfig,
+    accuracy,
+    learning_rate,
+    normalise,
+    random_crop_flip,
+    train,
+)
+from refsim.errors import DataError  # noqa: E402
+
+SMALL = TinyFormerConfig(image_size=16, classes=2, stem_channels=4, dim=8, hidden=8, expansion=1)
+CONFIG = TrainingConfig(epochs=4, batch_size=8, warmup_epochs=1, peak_lr=5e-3, seed=3)
+
+
+def dark_and_bright(count: int = 40) -> LabelledImages:
+    """Two classes that differ in brightness: learnt in a few steps."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, count)
+    images = rng.integers(0, 128, (count, 16, 16, 3)) + 128 * labels[:, None, None, None]
+    return LabelledImages(images.astype(np.uint8), labels.astype(np.int64))
+
+
+def run(folder: Path, config: TrainingConfig = CONFIG) -> tuple[Any, Any]:
+    return train(lambda: TinyFormer(SMALL), dark_and_bright(), dark_and_bright(16), config=config, folder=folder)
+
+
+def test_learning_rate_warms_up_then_follows_a_cosine() -> None:
+    config = TrainingConfig(epochs=20, warmup_epochs=4, start_lr=1e-6, peak_lr=1e-3, final_lr=1e-5)
+    rates = np.array([learning_rate(step, 10, config) for step in range(200)])
+    assert rates[0] == pytest.approx(1e-6)
+    assert rates[20] == pytest.approx((1e-6 + 1e-3) / 2)
+    assert rates[40] == rates.max() == pytest.approx(1e-3)
+    assert rates[-1] == pytest.approx(1e-5)
+    np.testing.assert_allclose(np.diff(rates[:41]), (1e-3 - 1e-6) / 40)
+    expected = 1e-5 + (1e-3 - 1e-5) * (1 + np.cos(np.linspace(0, np.pi, 160))) / 2
+    np.testing.assert_allclose(rates[40:], expected)
+
+
+def test_no_warm_up() -> None:
+    config = TrainingConfig(epochs=2, warmup_epochs=0)
+    assert learning_rate(0, 5, config) == config.peak_lr
+
+
+def test_normalise_is_to_input() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(normalise(torch.from_numpy(images)).numpy(), to_input(images))
+
+
+def test_every_crop_is_a_shift_of_the_image_or_its_mirror() -> None:
+    rng = np.random.default_rng(2)
+    image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    padded = np.full((16, 16, 3), 128, np.uint8)
+    padded[4:12, 4:12] = image
+    legal = {
+        padded[top : top + 8, left : left + 8][:, ::step].tobytes()
+        for top in range(9)
+        for left in range(9)
+        for step in (1, -1)
+    }
+    assert len(legal) == 162
+    batch = torch.from_numpy(np.repeat(image[None], 3000, axis=0))
+    crops = random_crop_flip(batch, torch.Generator().manual_seed(0)).numpy()
+    assert crops.dtype == np.uint8
+    # 3000 draws miss one of 162 outcomes with a probability of about 1e-6.
+    assert {crop.tobytes() for crop in crops} == legal
+
+
+def test_augmentation_repeats_with_its_generator() -> None:
+    images = torch.from_numpy(dark_and_bright().images)
+    first, again, other = (random_crop_flip(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    data = dark_and_bright()
+    model, history = run(tmp_path, replace(CONFIG, epochs=8))
+    assert [result.epoch for result in history] == list(range(1, 9))
+    assert history[-1].loss < history[0].loss
+    assert not model.training
+    assert accuracy(model, data) > 0.95
+
+
+def test_interrupted_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight, history = run(tmp_path / "straight")
+
+    train_epoch = training_module._train_epoch
+
+    def interrupted(*args: Any, epoch: int, **kwargs: Any) -> float:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return train_epoch(*args, epoch=epoch, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_module, "_train_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "resumed")
+    resumed, resumed_history = run(tmp_path / "resumed")
+
+    assert [result.loss for result in resumed_history] == [result.loss for result in history]
+    for (name, expected), found in zip(straight.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(expected, found), name
+    assert sorted(path.name for path in (tmp_path / "resumed").iterdir()) == ["checkpoint.pt", "history.json"]
+
+
+def test_finished_run_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = run(tmp_path)
+    monkeypatch.setattr(training_module, "_train_epoch", None)
+    again, _ = run(tmp_path)
+    for expected, found in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(expected, found)
+
+
+def test_seed_changes_the_run(tmp_path: Path) -> None:
+    losses = [
+        run(tmp_path / name, replace(CONFIG, epochs=1, seed=seed))[1][0].loss
+        for name, seed in (("first", 1), ("again", 1), ("other", 2))
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, replace(CONFIG, epochs=1))
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(DataError, match=r"other settings \(epochs 1 -> 4\).*empty output folder"):
+        run(tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, replace(CONFIG, epochs=1))
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"checkpoint\.pt cannot be resumed"):
+        run(tmp_path, replace(CONFIG, epochs=1))
+
+
+def test_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = torch.save
+
+    def disk_fills_up(state: dict[str, Any], path: Path) -> None:
+        save(state, path)
+        if len(state["history"]) == 2:
+            path.write_bytes(path.read_bytes()[:1000])
+            raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", disk_fills_up)
+    with pytest.raises(OSError, match="no space left"):
+        run(tmp_path)
+    monkeypatch.undo()
+    assert len(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["history"]) == 1
+    assert len(run(tmp_path)[1]) == CONFIG.epochs
+
+
+def test_too_few_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="40 training images do not fill one batch of 64"):
+        run(tmp_path, replace(CONFIG, batch_size=64))
+    assert list(tmp_path.iterdir()) == []
