@@ -19,7 +19,8 @@ def run(graph: Graph, inputs: Int8Array | Mapping[str, Int8Array], *, trace: boo
 
     Args:
         graph: the model.
-        inputs: int8 (N, *shape) in the graph's layout; an array for a single input, else a mapping by tensor name.
+        inputs: int8 (N, *shape) in the graph's layout; an array for a single input, else a mapping by
+            tensor name.
         trace: return every tensor and not only the outputs.
 
     Returns:

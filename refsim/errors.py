@@ -1,7 +1,8 @@
 """The project's exception hierarchy.
 
-Every error that a user can cause is a `TinyFormerError`. Its message is one sentence or two: where (the node's, file's or
-option's name), what was found, what is supported or what to do. The command line prints it on one line and exits with 2.
+Every error that a user can cause is a `TinyFormerError`. Its message is one sentence or two: where (the node's,
+file's or option's name), what was found, what is supported or what to do. The command line prints it on one line and
+exits with 2.
 """
 
 from collections.abc import Iterator

@@ -84,7 +84,8 @@ class Graph:
             self._define(name, known, "constant")
             if data.dtype != np.int8 or data.shape != self.tensors[name].shape:
                 raise ShapeError(
-                    f"constant {name!r} must be int8 of shape {self.tensors[name].shape}, found {data.dtype} {data.shape}"
+                    f"constant {name!r} must be int8 of shape {self.tensors[name].shape}, "
+                    f"found {data.dtype} {data.shape}"
                 )
         seen: set[str] = set()
         for node in self.nodes:

@@ -6,7 +6,7 @@ name. The others run once, when a graph is built.
 
 import math
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -17,6 +17,8 @@ from refsim.errors import QuantizationError
 Int8Array = NDArray[np.int8]
 Int16Array = NDArray[np.int16]
 Int32Array = NDArray[np.int32]
+Integer = int | np.signedinteger[Any]
+"""What a compiled function takes for a scalar: Python's own integer or any of NumPy's."""
 
 INT32_MAX = 2**31 - 1
 REQUANTIZED_MAX = 2**30
@@ -31,7 +33,7 @@ class Rounding(IntEnum):
 
 
 @njit(cache=True, inline="always")
-def srdhm(a: int, b: int) -> int:
+def srdhm(a: Integer, b: Integer) -> np.int64:
     """Saturating rounding doubling high multiply of two int32: a * b / 2^31 to nearest, as int64 within int32's range."""
     if np.int64(a) == np.int64(-(2**31)) and np.int64(b) == np.int64(-(2**31)):
         return np.int64(2**31 - 1)
@@ -43,7 +45,7 @@ def srdhm(a: int, b: int) -> int:
 
 
 @njit(cache=True, inline="always")
-def rdbpot(v: int, n: int) -> int:
+def rdbpot(v: Integer, n: Integer) -> np.int64:
     """Rounding divide by 2^n (0 <= n <= 31), ties away from zero."""
     if n == 0:
         return np.int64(v)
@@ -54,7 +56,7 @@ def rdbpot(v: int, n: int) -> int:
 
 
 @njit(cache=True, inline="always")
-def requantize(v: int, multiplier: int, shift: int, rounding: int) -> int:
+def requantize(v: Integer, multiplier: Integer, shift: Integer, rounding: int) -> np.int64:
     """Scale the int32 accumulator v by multiplier * 2^(shift - 31); `rounding` is a `Rounding`."""
     if rounding == 0:
         t = np.int64(31) - np.int64(shift)
@@ -65,7 +67,7 @@ def requantize(v: int, multiplier: int, shift: int, rounding: int) -> int:
 
 
 @njit(cache=True, inline="always")
-def clamp(v: int, low: int, high: int) -> int:
+def clamp(v: Integer, low: Integer, high: Integer) -> np.int64:
     """The nearest value to v within [low, high]."""
     return min(max(np.int64(v), np.int64(low)), np.int64(high))
 
@@ -88,7 +90,7 @@ class Stage(NamedTuple):
 
 
 @njit(cache=True, inline="always")
-def finish(acc: int, stage: Stage, channel: int) -> np.int8:
+def finish(acc: Integer, stage: Stage, channel: int) -> np.int8:
     """Requantise one accumulator: clamp(requant(acc, M, s, rounding) + zero_point, act_min, act_max)."""
     scaled = requantize(acc, stage.multiplier[channel], stage.shift[channel], stage.rounding)
     return np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
@@ -120,7 +122,7 @@ def accumulate_rows(taps: Int16Array, weight: Int8Array, bias: Int32Array, acc: 
 
 
 @njit(cache=True)
-def isqrt(v: int) -> int:
+def isqrt(v: Integer) -> np.int64:
     """Floor of the square root of v, 0 <= v < 2^62, exactly (bit by bit, no floating point)."""
     remainder = np.int64(v)
     root = np.int64(0)
@@ -138,7 +140,7 @@ def isqrt(v: int) -> int:
 
 
 @njit(cache=True)
-def floor_log2(v: int) -> int:
+def floor_log2(v: Integer) -> np.int64:
     """Position of the highest set bit of v, v >= 1."""
     position = np.int64(0)
     rest = np.int64(v) >> np.int64(1)
@@ -160,7 +162,8 @@ def round_half_away_array(x: NDArray[np.float64]) -> NDArray[np.int64]:
     """`round_half_away` of every element."""
     magnitude = np.abs(x)
     whole = np.floor(magnitude)
-    return (np.sign(x) * (whole + (magnitude - whole >= 0.5))).astype(np.int64)
+    rounded: NDArray[np.int64] = (np.sign(x) * (whole + (magnitude - whole >= 0.5))).astype(np.int64)
+    return rounded
 
 
 class Multiplier(NamedTuple):
@@ -226,7 +229,8 @@ def requantized_bound(bound: int, multiplier: int, shift: int, rounding: Roundin
     else:
         if bound << max(shift, 0) > INT32_MAX:
             raise QuantizationError(
-                f"{what}: the accumulator may reach {bound}, which shifted left by {shift} leaves int32 (double rounding)"
+                f"{what}: the accumulator may reach {bound}, which leaves int32 when shifted left by {shift} "
+                "(double rounding)"
             )
         result = -(-(bound * multiplier) >> t) + 1
     if result > REQUANTIZED_MAX:

@@ -49,7 +49,7 @@ class TensorType:
         return self.scale == other.scale and self.zero_point == other.zero_point
 
     def quantize(self, real: NDArray[Any]) -> Int8Array:
-        """Real numbers (any shape) to int8: divide by the scale, round half away from zero, add the zero point, saturate."""
+        """Real numbers (any shape) to int8: over the scale, rounded half away from zero, plus the zero point."""
         q = round_half_away_array(np.asarray(real, np.float64) / self.scale) + self.zero_point
         return np.clip(q, -128, 127).astype(np.int8)
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 from numba import njit
 
 from refsim.errors import ShapeError
@@ -81,4 +80,4 @@ def image_shape(shape: Shape, what: str) -> tuple[int, int, int]:
 @njit(cache=True, inline="always")
 def inside(position: int, size: int) -> bool:
     """Whether a coordinate lies in the image and not in its padding."""
-    return np.int64(0) <= position < np.int64(size)
+    return bool(0 <= position < size)

@@ -18,7 +18,14 @@ from refsim.numerics import (
     requantize,
     requantized_bound,
 )
-from refsim.ops.base import Operator, Requantization, broadcast_inputs, broadcast_shape, check_channels, check_zero_point
+from refsim.ops.base import (
+    Operator,
+    Requantization,
+    broadcast_inputs,
+    broadcast_shape,
+    check_channels,
+    check_zero_point,
+)
 from refsim.tensor import Shape, TensorType
 
 LEFT_SHIFT = 20
@@ -85,15 +92,15 @@ class Add(Operator):
             Requantization.from_real(twice / (2**LEFT_SHIFT * y.scale), y.zero_point, act_min, act_max, rounding),
         )
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         return broadcast_shape(self.name, *shapes)
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_zero_point(inputs[0], self.a_zero_point, "first input")
         self._expect_zero_point(inputs[1], self.b_zero_point, "second input")
         self._expect_zero_point(output, self.output.zero_point, "output")
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         a, b, y = broadcast_inputs(self, *inputs)
         _add(
             a.reshape(a.shape[0], -1),

@@ -21,7 +21,7 @@ class AveragePool2D(Pooling):
         super().__post_init__()
         check_accumulator(128 * self.kernel[0] * self.kernel[1], "average_pool2d window")
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), np.int8)
         _average_pool2d(x, self.kernel, self.stride, self.padding, self.act_min, self.act_max, y)

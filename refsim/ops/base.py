@@ -206,12 +206,12 @@ class Pooling(Operator):
         """The window's geometry."""
         return Window(self.kernel, self.stride, self.padding)
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         height, width, channels = image_shape(shapes[0], self.name)
         self.window.check_covers_image(height, width)
         return (*self.window.output_size(height, width), channels)
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_same_quantization(inputs, output)
 
 

@@ -39,7 +39,9 @@ class Concat(Operator):
             (r.output.zero_point, r.output.rounding, r.output.act_min, r.output.act_max) for r in self.rescale if r
         }
         if len(outputs) > 1 or any(o[2:] != (-128, 127) for o in outputs):
-            raise QuantizationError("concat requantises all its inputs onto one zero point with one rounding, unclamped")
+            raise QuantizationError(
+                "concat requantises all its inputs onto one zero point with one rounding, unclamped"
+            )
 
     @classmethod
     def from_types(
@@ -62,7 +64,7 @@ class Concat(Operator):
             ),
         )
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         if len(shapes) != len(self.rescale):
             raise ShapeError(f"concat was built for {len(self.rescale)} inputs, found {len(shapes)}")
         first = shapes[0]
@@ -73,13 +75,13 @@ class Concat(Operator):
             raise ShapeError(f"concat cannot join {list(shapes)} along axis {self.axis}")
         return (*first[: self.axis], sum(s[self.axis] for s in shapes), *first[self.axis + 1 :])
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         for tensor, rescale in zip(inputs, self.rescale, strict=True):
             if rescale is None:
                 self._expect_same_quantization([tensor], output)
             else:
                 rescale.check_quantization([tensor], output)
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         parts = [x if r is None else r.run(x) for x, r in zip(inputs, self.rescale, strict=True)]
         return np.concatenate(parts, axis=self.axis + 1)

@@ -66,7 +66,7 @@ class Conv2D(Operator):
         """The kernel's geometry."""
         return Window((self.weight.shape[1], self.weight.shape[2]), self.stride, self.padding, self.dilation)
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         height, width, channels = image_shape(shapes[0], self.name)
         if channels != self.weight.shape[3] * self.groups:
             raise ShapeError(
@@ -74,16 +74,25 @@ class Conv2D(Operator):
             )
         return (*self.window.output_size(height, width), self.weight.shape[0])
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_zero_point(inputs[0], self.input_zero_point, "input")
         self._expect_zero_point(output, self.output.zero_point, "output")
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), np.int8)
         stage = self.output.stage(self.weight.shape[0])
         _conv2d(
-            x, self.weight, self.bias, stage, self.input_zero_point, self.stride, self.padding, self.dilation, self.groups, y
+            x,
+            self.weight,
+            self.bias,
+            stage,
+            self.input_zero_point,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            y,
         )
         return y
 
@@ -103,7 +112,8 @@ def gather_field(
     Args:
         x: int8 (H, W, C).
         zero_point: z_x.
-        top, left: corner of the window, negative in the padding.
+        top: first row of the window, negative in the padding.
+        left: first column of the window, negative in the padding.
         dilation: (height, width).
         first_channel: of the group.
         field: int16 (KH, KW, I) to fill; zero where the window lies outside the image.

@@ -55,19 +55,20 @@ class DepthwiseConv2D(Operator):
         """The kernel's geometry."""
         return Window((self.weight.shape[0], self.weight.shape[1]), self.stride, self.padding, self.dilation)
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         height, width, channels = image_shape(shapes[0], self.name)
         if self.weight.shape[2] % channels:
             raise ShapeError(
-                f"depthwise_conv2d has {self.weight.shape[2]} output channels, no multiple of the {channels} in {shapes[0]}"
+                f"depthwise_conv2d has {self.weight.shape[2]} output channels, "
+                f"which is no multiple of the {channels} in {shapes[0]}"
             )
         return (*self.window.output_size(height, width), self.weight.shape[2])
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_zero_point(inputs[0], self.input_zero_point, "input")
         self._expect_zero_point(output, self.output.zero_point, "output")
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), np.int8)
         stage = self.output.stage(self.weight.shape[2])

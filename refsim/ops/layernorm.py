@@ -101,15 +101,15 @@ class LayerNorm(Operator):
             scale_bits,
         )
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         if not shapes[0] or shapes[0][-1] != self.gamma.size:
             raise ShapeError(f"layernorm takes rows of {self.gamma.size} elements, found shape {shapes[0]}")
         return shapes[0]
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_zero_point(output, self.output.zero_point, "output")
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         y = np.empty_like(x)
         batched = x.reshape(x.shape[0], -1, x.shape[-1])

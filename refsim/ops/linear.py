@@ -42,16 +42,16 @@ class Linear(Operator):
         check_zero_point(self.input_zero_point, "linear input")
         self.output.check(weighted_bounds(self.weight, self.bias, self.input_zero_point))
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         if not shapes[0] or shapes[0][-1] != self.weight.shape[1]:
             raise ShapeError(f"linear takes rows of {self.weight.shape[1]} elements, found shape {shapes[0]}")
         return (*shapes[0][:-1], self.weight.shape[0])
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_zero_point(inputs[0], self.input_zero_point, "input")
         self._expect_zero_point(output, self.output.zero_point, "output")
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         y = np.empty((*x.shape[:-1], self.weight.shape[0]), np.int8)
         _linear(

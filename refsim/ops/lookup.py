@@ -49,13 +49,13 @@ class Lookup(Operator):
         q = round_half_away_array(np.clip(values / y.scale, -1e6, 1e6)) + y.zero_point
         return cls(np.clip(q, -128, 127).astype(np.int8))
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         return shapes[0]
 
     def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         """A table serves any pair of quantisations: there is nothing to check."""
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         y = np.empty_like(x)
         _lookup(x.reshape(x.shape[0], -1), self.table, y.reshape(x.shape[0], -1))

@@ -40,7 +40,7 @@ class MatMul(Operator):
         check_zero_point(self.a_zero_point, "matmul first input")
         check_zero_point(self.b_zero_point, "matmul second input")
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         a, b = shapes
         if len(a) < 2 or len(a) != len(b):
             raise ShapeError(f"matmul takes two inputs of one rank, at least 2, found {a} and {b}")
@@ -50,12 +50,12 @@ class MatMul(Operator):
         self.output.check([depth * largest_distance(self.a_zero_point) * largest_distance(self.b_zero_point)])
         return (*a[:-1], columns)
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_zero_point(inputs[0], self.a_zero_point, "first input")
         self._expect_zero_point(inputs[1], self.b_zero_point, "second input")
         self._expect_zero_point(output, self.output.zero_point, "output")
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         a, b = inputs
         shape = self.output_shape(a.shape[1:], b.shape[1:])
         y = np.empty((a.shape[0], *shape), np.int8)

@@ -17,7 +17,7 @@ class MaxPool2D(Pooling):
 
     name: ClassVar[str] = "max_pool2d"
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), np.int8)
         _max_pool2d(x, self.kernel, self.stride, self.padding, self.act_min, self.act_max, y)

@@ -41,7 +41,7 @@ class Mean(Operator):
         check_channels(self.output, 1, self.name)
         check_zero_point(self.input_zero_point, "mean input")
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
         if self.last_axis >= len(shape):
             raise ShapeError(f"mean over axes {self.first_axis} to {self.last_axis} does not fit shape {shape}")
@@ -49,11 +49,11 @@ class Mean(Operator):
         self.output.check([count * largest_distance(self.input_zero_point)], "mean sum")
         return shape[: self.first_axis] + shape[self.last_axis + 1 :]
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_zero_point(inputs[0], self.input_zero_point, "input")
         self._expect_zero_point(output, self.output.zero_point, "output")
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), np.int8)
         outer = math.prod(x.shape[1 : self.first_axis + 1])

@@ -8,7 +8,14 @@ import numpy as np
 from numba import njit, prange
 
 from refsim.numerics import Int8Array, Stage, finish, largest_distance
-from refsim.ops.base import Operator, Requantization, broadcast_inputs, broadcast_shape, check_channels, check_zero_point
+from refsim.ops.base import (
+    Operator,
+    Requantization,
+    broadcast_inputs,
+    broadcast_shape,
+    check_channels,
+    check_zero_point,
+)
 from refsim.tensor import Shape, TensorType
 
 
@@ -38,15 +45,15 @@ class Mul(Operator):
         check_zero_point(self.b_zero_point, "mul second input")
         self.output.check([largest_distance(self.a_zero_point) * largest_distance(self.b_zero_point)], "mul product")
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         return broadcast_shape(self.name, *shapes)
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_zero_point(inputs[0], self.a_zero_point, "first input")
         self._expect_zero_point(inputs[1], self.b_zero_point, "second input")
         self._expect_zero_point(output, self.output.zero_point, "output")
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         a, b, y = broadcast_inputs(self, *inputs)
         _mul(
             a.reshape(a.shape[0], -1),

@@ -37,15 +37,15 @@ class Pad(Operator):
         if not -128 <= self.value <= 127:
             raise QuantizationError(f"pad value must lie in [-128, 127], found {self.value}")
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         if len(shapes[0]) != len(self.before):
             raise ShapeError(f"pad for {len(self.before)} axes does not fit shape {shapes[0]}")
         return tuple(b + n + a for b, n, a in zip(self.before, shapes[0], self.after, strict=True))
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_same_quantization(inputs, output)
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         widths = [(0, 0), *zip(self.before, self.after, strict=True)]
         return np.pad(x, widths, constant_values=np.int8(self.value))

@@ -35,14 +35,14 @@ class Requantize(Operator):
         check_zero_point(self.input_zero_point, "requantize input")
         self.output.check([largest_distance(self.input_zero_point)], "requantize value")
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         return shapes[0]
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_zero_point(inputs[0], self.input_zero_point, "input")
         self._expect_zero_point(output, self.output.zero_point, "output")
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         y = np.empty_like(x)
         requantize_batch(

@@ -30,14 +30,14 @@ class Reshape(Operator):
         if any(n < 1 for n in self.shape):
             raise ShapeError(f"reshape needs every axis named and positive, found {self.shape}")
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         if math.prod(shapes[0]) != math.prod(self.shape):
             raise ShapeError(f"reshape cannot turn {shapes[0]} into {self.shape}")
         return self.shape
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_same_quantization(inputs, output)
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         return x.reshape(x.shape[0], *self.shape)

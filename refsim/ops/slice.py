@@ -35,7 +35,7 @@ class Slice(Operator):
         if any(n < 0 for n in self.starts) or any(n < 1 for n in (*self.sizes, *self.steps)):
             raise ShapeError(f"slice needs starts >= 0, sizes and steps >= 1, found {self}")
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
         if len(shape) != len(self.starts) or any(
             start + (size - 1) * step >= n
@@ -44,10 +44,10 @@ class Slice(Operator):
             raise ShapeError(f"slice from {self.starts}, sizes {self.sizes}, steps {self.steps} leaves shape {shape}")
         return self.sizes
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_same_quantization(inputs, output)
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         parts = (
             slice(start, start + (size - 1) * step + 1, step)

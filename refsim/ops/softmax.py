@@ -1,6 +1,5 @@
 """Softmax: over the last axis, in fixed point (docs/numerics.md, softmax)."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,7 +8,7 @@ import numpy as np
 from numba import njit, prange
 
 from refsim.errors import QuantizationError, ShapeError
-from refsim.numerics import Int8Array, Int32Array, clamp, normalise_multiplier, rdbpot, srdhm
+from refsim.numerics import Int8Array, Int32Array, Integer, clamp, normalise_multiplier, rdbpot, srdhm
 from refsim.ops.base import Operator
 from refsim.tensor import Shape, TensorType
 
@@ -40,7 +39,8 @@ class Softmax(Operator):
     def __post_init__(self) -> None:
         if not 2**30 <= self.multiplier < 2**31 or not 1 <= self.shift <= 31:
             raise QuantizationError(
-                f"softmax needs a multiplier in [2^30, 2^31) and a shift in [1, 31], found {self.multiplier}, {self.shift}"
+                "softmax needs a multiplier in [2^30, 2^31) and a shift in [1, 31], "
+                f"found {self.multiplier}, {self.shift}"
             )
         if self.diff_min != smallest_difference(self.shift):
             raise QuantizationError(f"softmax with shift {self.shift} has diff_min {smallest_difference(self.shift)}")
@@ -58,18 +58,18 @@ class Softmax(Operator):
         multiplier, shift = normalise_multiplier(real)
         return cls(multiplier, shift, smallest_difference(shift))
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         if not shapes[0] or shapes[0][-1] > LONGEST_ROW:
             raise ShapeError(f"softmax takes rows of up to {LONGEST_ROW} elements, found shape {shapes[0]}")
         return shapes[0]
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         if output.scale != OUTPUT_SCALE or output.zero_point != OUTPUT_ZERO_POINT:
             raise QuantizationError(
                 f"softmax writes scale 1/256, zero point -128, but its output has {output.scale:g}, {output.zero_point}"
             )
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         y = np.empty_like(x)
         batched = x.reshape(x.shape[0], -1, x.shape[-1])
@@ -79,11 +79,11 @@ class Softmax(Operator):
 
 def smallest_difference(shift: int) -> int:
     """diff_min for a shift: differences below it would leave Q5.26."""
-    return -math.floor(31 * 2**26 / 2**shift)
+    return -(31 * 2**26 >> shift)
 
 
 @njit(cache=True)
-def exp_on_negative(a: int) -> int:
+def exp_on_negative(a: Integer) -> np.int64:
     """e^a for a <= 0 in Q5.26, as Q0.31."""
     if a == 0:
         return np.int64(2**31 - 1)
@@ -106,7 +106,7 @@ _EXP_FACTORS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 
 
 
 @njit(cache=True)
-def reciprocal(a: int) -> int:
+def reciprocal(a: Integer) -> np.int64:
     """1 / (1 + a) for 0 <= a < 1, both in Q0.31."""
     half = (np.int64(a) + np.int64(2**31)) >> np.int64(1)
     x = np.int64(1515870810) + srdhm(half, -1010580540)

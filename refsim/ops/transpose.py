@@ -31,14 +31,14 @@ class Transpose(Operator):
         if sorted(self.permutation) != list(range(len(self.permutation))):
             raise ShapeError(f"transpose needs a permutation of the axes, found {self.permutation}")
 
-    def output_shape(self, *shapes: Shape) -> Shape:  # noqa: D102
+    def output_shape(self, *shapes: Shape) -> Shape:
         if len(shapes[0]) != len(self.permutation):
             raise ShapeError(f"transpose by {self.permutation} does not fit shape {shapes[0]}")
         return tuple(shapes[0][axis] for axis in self.permutation)
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:  # noqa: D102
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
         self._expect_same_quantization(inputs, output)
 
-    def run(self, *inputs: Int8Array) -> Int8Array:  # noqa: D102
+    def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         return np.ascontiguousarray(x.transpose(0, *(axis + 1 for axis in self.permutation)))

@@ -1,0 +1,56 @@
+"""The project's checks, each runnable alone: `nox -s NAME`. Plain pip and venv are enough."""
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "typecheck", "tests", "conformance"]
+
+
+def install(session: nox.Session, *extras: str) -> None:
+    """Install the project, editable, with the given extras."""
+    session.install("-e", f".[{','.join(extras)}]" if extras else ".")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting (ruff)."""
+    session.install("ruff>=0.8")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Types (mypy --strict)."""
+    install(session, "dev")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Unit tests; arguments after -- go to pytest."""
+    install(session, "dev")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Generated C against the golden model, byte for byte; arguments after -- go to `tinyformer conformance`."""
+    install(session, "conformance")
+    session.run("tinyformer", "conformance", *(session.posargs or ["--profile", "ci"]))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Throughput and instruction counts, as ratios of one run; arguments after -- go to benchmarks/run.py."""
+    install(session, "conformance")
+    session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/."""
+    session.install("mkdocs>=1.6,<2", "mkdocs-material>=9.5")
+    session.run("mkdocs", "build", "--strict")

@@ -1,0 +1,22 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Compiled kernels make a first call slow and later ones quick: wall time says nothing here.
+settings.register_profile(
+    "default", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of development data; skips where TINYFORMER_DATA does not name one."""
+    folder = os.environ.get("TINYFORMER_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("TINYFORMER_DATA does not name a folder with the development data (CIFAR-10, ONNX networks)")
+    return Path(folder)
