@@ -1,0 +1,184 @@
+"""What an operator becomes in C: a kernel call with its parameters, constants and scratch; and what emitters share."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refsim.errors import UnsupportedError
+from refsim.numerics import Int32Array
+from refsim.ops.base import Pooling, Requantization, broadcast_shape
+from refsim.tensor import Shape
+from refsim.windows import Window
+
+MAX_RANK = 6
+"""Axes that the kernels with strides take: TNF_MAX_RANK of ckernels/include/tinyformer/kernels.h."""
+
+SCRATCH_ALIGNMENT = 8
+"""Alignment of scratch memory, bytes."""
+
+Params = Mapping[str, int | NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One call of a C kernel, complete but for the addresses of its activations.
+
+    Attributes:
+        kernel: the C function, say "tnf_conv2d"; its parameters are the struct "<kernel>_params" of
+            ckernels/include/tinyformer/kernels.h.
+        params: every field of that struct by name: an int, or an int8, int16 or int32 array for a pointer field.
+        sources: names of the ckernels source files needed, without suffix.
+        scratch_bytes: working memory that the kernel needs, 8-byte aligned.
+        in_place: indices of the inputs whose memory the output may take over exactly (same size, same address).
+        view: in place the kernel changes no byte, so the output may share memory even with an input that is read later.
+        variadic: inputs are passed as one array of pointers (concat).
+    """
+
+    kernel: str
+    params: Params
+    sources: tuple[str, ...]
+    scratch_bytes: int = 0
+    in_place: tuple[int, ...] = ()
+    view: bool = False
+    variadic: bool = False
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of the arrays that the parameters point to."""
+        return sum(value.nbytes for value in self.params.values() if not isinstance(value, int))
+
+
+def int32_array(values: Iterable[int]) -> Int32Array:
+    """A constant table of int32."""
+    return np.array(tuple(values), np.int32)
+
+
+def rows_of(shape: Shape) -> int:
+    """Rows of a tensor whose last axis is a row."""
+    return math.prod(shape[:-1])
+
+
+def channel_stage(output: Requantization, channels: int) -> Params:
+    """The last step with one multiplier and shift for each output channel; one for all is repeated."""
+    stage = output.stage(channels)
+    return {"multiplier": stage.multiplier, "shift": stage.shift, **_output_range(output)}
+
+
+def tensor_stage(output: Requantization) -> Params:
+    """The last step with one multiplier and shift for the whole tensor."""
+    return {"multiplier": int(output.multiplier[0]), "shift": int(output.shift[0]), **_output_range(output)}
+
+
+def _output_range(output: Requantization) -> Params:
+    return {
+        "output_zero_point": output.zero_point,
+        "act_min": output.act_min,
+        "act_max": output.act_max,
+        "rounding": int(output.rounding),
+    }
+
+
+def window_params(window: Window, image: Shape, result: Shape) -> Params:
+    """Sizes of input and output image (height, width, channels), kernel, stride and padding."""
+    return {
+        "input_h": image[0],
+        "input_w": image[1],
+        "output_h": result[0],
+        "output_w": result[1],
+        "kernel_h": window.kernel[0],
+        "kernel_w": window.kernel[1],
+        "stride_h": window.stride[0],
+        "stride_w": window.stride[1],
+        "pad_top": window.padding[0],
+        "pad_left": window.padding[1],
+    }
+
+
+def convolution_params(window: Window, image: Shape, result: Shape) -> Params:
+    """What `window_params` gives, with channels and dilation."""
+    return {
+        **window_params(window, image, result),
+        "input_c": image[2],
+        "output_c": result[2],
+        "dilation_h": window.dilation[0],
+        "dilation_w": window.dilation[1],
+    }
+
+
+def pooling_params(op: Pooling, image: Shape) -> Params:
+    """Every parameter of a pooling kernel."""
+    return {
+        **window_params(op.window, image, op.output_shape(image)),
+        "channels": image[2],
+        "act_min": op.act_min,
+        "act_max": op.act_max,
+    }
+
+
+def elementwise_params(what: str, a: Shape, b: Shape) -> Params:
+    """Lengths and strides of an element-wise operator with broadcasting."""
+    result = broadcast_shape(what, a, b)
+    dims, a_strides, b_strides = merge_axes(what, result, broadcast_strides(a, result), broadcast_strides(b, result))
+    return {"rank": dims.size, "dims": dims, "a_strides": a_strides, "b_strides": b_strides}
+
+
+def elementwise_in_place(*shapes: Shape) -> tuple[int, ...]:
+    """Inputs of an element-wise operator as large as its output: each element is read before it is overwritten."""
+    size = math.prod(broadcast_shape("operator", *shapes))
+    return tuple(index for index, shape in enumerate(shapes) if math.prod(shape) == size)
+
+
+def contiguous_strides(shape: Shape) -> tuple[int, ...]:
+    """Elements between neighbours along each axis of a dense tensor."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def broadcast_strides(shape: Shape, result: Shape) -> tuple[int, ...]:
+    """Strides with which a tensor is read along the axes of the shape that it broadcasts to; 0 where it repeats."""
+    missing = len(result) - len(shape)
+    strides = (0,) * missing + contiguous_strides(shape)
+    lengths = (1,) * missing + shape
+    return tuple(0 if length == 1 else stride for length, stride in zip(lengths, strides, strict=True))
+
+
+def merge_axes(what: str, dims: Shape, *strides: Sequence[int]) -> tuple[Int32Array, ...]:
+    """The same walk over memory with the fewest axes: those of length 1 go, those that continue each other join.
+
+    Args:
+        what: the operator, for the error.
+        dims: lengths of the axes.
+        strides: of each tensor, elements, one for each axis.
+
+    Returns:
+        Lengths and strides, int32, at least one axis.
+
+    Raises:
+        UnsupportedError: more than `MAX_RANK` axes remain.
+    """
+    merged: list[tuple[int, ...]] = []  # (length, stride of each tensor)
+    for axis in zip(dims, *strides, strict=True):
+        if axis[0] == 1:
+            continue
+        if merged and all(outer == inner * axis[0] for outer, inner in zip(merged[-1][1:], axis[1:], strict=True)):
+            merged[-1] = (merged[-1][0] * axis[0], *axis[1:])
+        else:
+            merged.append(axis)
+    check_rank(what, dims, len(merged))
+    columns = zip(*(merged or [(1, *(0 for _ in strides))]), strict=True)
+    return tuple(int32_array(column) for column in columns)
+
+
+def check_rank(what: str, shape: Shape, rank: int) -> None:
+    """Check the number of axes left after merging.
+
+    Raises:
+        UnsupportedError: it is above `MAX_RANK`.
+    """
+    if rank > MAX_RANK:
+        raise UnsupportedError(
+            f"{what} over shape {shape} needs {rank} axes after joining contiguous ones; up to {MAX_RANK} are supported"
+        )

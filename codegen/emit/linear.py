@@ -1,0 +1,23 @@
+"""Linear as a call of tnf_linear."""
+
+from codegen.emit.base import KernelCall, channel_stage, rows_of
+from refsim.ops.linear import Linear
+from refsim.tensor import Shape
+
+
+def kernel_call(op: Linear, shapes: tuple[Shape, ...]) -> KernelCall:
+    """The call for inputs of the given shapes (one sample)."""
+    output_c, input_c = op.weight.shape
+    return KernelCall(
+        kernel="tnf_linear",
+        params={
+            "rows": rows_of(shapes[0]),
+            "input_c": input_c,
+            "output_c": output_c,
+            "input_zero_point": op.input_zero_point,
+            "weight": op.weight,
+            "bias": op.bias,
+            **channel_stage(op.output, output_c),
+        },
+        sources=("linear",),
+    )

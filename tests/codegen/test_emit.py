@@ -1,0 +1,185 @@
+"""Every operator's kernel call against the C header, and the joining of axes."""
+
+import itertools
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codegen import emit
+from codegen.emit.base import broadcast_strides, contiguous_strides, merge_axes
+from codegen.emit.softmax import SCRATCH_BYTES
+from refsim.errors import UnsupportedError
+from refsim.numerics import Multiplier
+from refsim.ops import OPERATORS, Operator, Requantization
+from refsim.ops.add import Add
+from refsim.ops.average_pool2d import AveragePool2D
+from refsim.ops.concat import Concat
+from refsim.ops.conv2d import Conv2D
+from refsim.ops.depthwise_conv2d import DepthwiseConv2D
+from refsim.ops.layernorm import LayerNorm
+from refsim.ops.linear import Linear
+from refsim.ops.lookup import Lookup
+from refsim.ops.matmul import MatMul
+from refsim.ops.max_pool2d import MaxPool2D
+from refsim.ops.mean import Mean
+from refsim.ops.mul import Mul
+from refsim.ops.pad import Pad
+from refsim.ops.requantize import Requantize
+from refsim.ops.reshape import Reshape
+from refsim.ops.slice import Slice
+from refsim.ops.softmax import Softmax
+from refsim.ops.transpose import Transpose
+from refsim.tensor import Shape
+
+ROOT = Path(__file__).parents[2]
+INCLUDE = ROOT / "ckernels" / "include"
+HEADER = re.sub(r"/\*.*?\*/", " ", (INCLUDE / "tinyformer" / "kernels.h").read_text(), flags=re.DOTALL)
+ONE = Requantization.from_real(0.25, 3)
+PER_CHANNEL = Requantization.from_real([0.1, 0.2, 0.3, 0.4], -5, -100, 90)
+BIAS = np.arange(4, dtype=np.int32)
+
+CASES: list[tuple[Operator, tuple[Shape, ...]]] = [
+    (Add(1, 2, Multiplier(2**30, 0), Multiplier(2**30, -1), Requantization.from_real(2.0**-19, 0)), ((3, 4), (4,))),
+    (AveragePool2D((2, 2), (2, 2)), ((4, 4, 3),)),
+    (Concat(1, (None, Requantize(4, Requantization.from_real(0.5, 3)))), ((2, 3), (2, 5))),
+    (Conv2D(np.ones((4, 3, 3, 2), np.int8), BIAS, 7, ONE, (2, 1), (1, 1, 1, 1), (1, 2)), ((8, 9, 2),)),
+    (DepthwiseConv2D(np.ones((3, 3, 4), np.int8), BIAS, 7, PER_CHANNEL), ((8, 9, 2),)),
+    (LayerNorm(np.ones(4, np.int16), BIAS, 2**40 + 2**31, ONE), ((5, 4),)),
+    (Linear(np.ones((4, 6), np.int8), BIAS, -3, PER_CHANNEL), ((2, 5, 6),)),
+    (Lookup(np.arange(-128, 128).astype(np.int8)), ((3, 3),)),
+    (MatMul(1, 2, ONE, transpose_b=True), ((2, 3, 4), (2, 5, 4))),
+    (MaxPool2D((2, 2), (2, 2), (1, 0, 1, 0)), ((4, 4, 3),)),
+    (Mean(0, 1, 9, ONE), ((4, 5, 6),)),
+    (Mul(1, 2, ONE), ((3, 1), (3, 4))),
+    (Pad((1, 0, 0), (2, 0, 0), -7), ((4, 5, 6),)),
+    (Requantize(1, ONE), ((7,),)),
+    (Reshape((6, 4)), ((2, 3, 4),)),
+    (Slice((1, 0), (2, 3), (1, 2)), ((4, 6),)),
+    (Softmax.from_scale(0.1), ((2, 3, 4),)),
+    (Transpose((2, 0, 1)), ((2, 3, 4),)),
+]
+
+
+def struct_fields(kernel: str) -> dict[str, str]:
+    """Type of each field of a parameter struct by name, in order."""
+    bodies = re.findall(r"typedef struct \{([^}]*)\} (\w+);", HEADER)
+    (body,) = (body for body, name in bodies if name == f"{kernel}_params")
+    fields = {}
+    for statement in filter(None, map(str.strip, body.split(";"))):
+        kind, names = re.fullmatch(r"((?:const )?\w+) (.*)", statement, re.DOTALL).groups()
+        for name in names.split(","):
+            fields[name.strip(" *\n")] = kind.removeprefix("const ") + ("*" if "*" in name else "")
+    return fields
+
+
+def test_every_operator_has_a_case() -> None:
+    assert {type(op) for op, _ in CASES} == set(OPERATORS.values())
+
+
+@pytest.mark.parametrize(("op", "shapes"), CASES, ids=[op.name for op, _ in CASES])
+def test_parameters_are_exactly_the_struct(op: Operator, shapes: tuple[Shape, ...]) -> None:
+    call = emit.kernel_call(op, shapes)
+    fields = struct_fields(call.kernel)
+    assert set(call.params) == set(fields)
+    for name, value in call.params.items():
+        if fields[name] == "int32_t":
+            assert type(value) is int, name
+            assert -(2**31) <= value < 2**31, name
+        else:
+            assert isinstance(value, np.ndarray), name
+            assert f"{value.dtype.name}_t*" == fields[name], name
+            assert value.size > 0, name
+    assert call.variadic == (f"{call.kernel}(const {call.kernel}_params *p, const int8_t *const *" in HEADER)
+    assert call.scratch_bytes % emit.SCRATCH_ALIGNMENT == 0
+    for source in call.sources:
+        assert (ROOT / "ckernels" / "src" / f"{source}.c").is_file()
+
+
+@pytest.mark.parametrize(("op", "shapes"), CASES, ids=[op.name for op, _ in CASES])
+def test_in_place_is_what_the_header_says(op: Operator, shapes: tuple[Shape, ...]) -> None:
+    text = (INCLUDE / "tinyformer" / "kernels.h").read_text()
+    end = text.index(f"}} tnf_{op.name}_params;")
+    comment = text[text.rindex("/*", 0, end) : end]
+    result = math.prod(op.output_shape(*shapes))
+    call = emit.kernel_call(op, shapes)
+    allowed = tuple(i for i, s in enumerate(shapes) if math.prod(s) == result) if "In place" in comment else ()
+    assert call.in_place == allowed
+    assert call.view == (op.name == "reshape")
+
+
+def test_limits_are_the_headers(tmp_path: Path) -> None:
+    macros = re.findall(r"TNF_\w+_SCRATCH_BYTES", HEADER)
+    assert macros == ["TNF_SOFTMAX_SCRATCH_BYTES"]
+    source = tmp_path / "limits.c"
+    source.write_text(
+        '#include "tinyformer/kernels.h"\n'
+        f"typedef char same_rank[TNF_MAX_RANK == {emit.MAX_RANK} ? 1 : -1];\n"
+        f"typedef char same_scratch[TNF_SOFTMAX_SCRATCH_BYTES == {SCRATCH_BYTES} ? 1 : -1];\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-std=c99",
+        "-c",
+        f"-I{INCLUDE}",
+        str(source),
+        "-o",
+        str(tmp_path / "limits.o"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_layernorm_epsilon_is_split_into_words() -> None:
+    params = emit.kernel_call(LayerNorm(np.ones(4, np.int16), BIAS, 2**40 + 2**31, ONE), ((5, 4),)).params
+    assert (params["epsilon_high"], params["epsilon_low"]) == (2**8, -(2**31))
+
+
+def test_one_multiplier_repeats_for_every_channel() -> None:
+    params = emit.kernel_call(Linear(np.ones((4, 6), np.int8), BIAS, 0, ONE), ((6,),)).params
+    assert params["rows"] == 1
+    np.testing.assert_array_equal(params["multiplier"], np.full(4, ONE.multiplier[0]))
+
+
+def test_pad_joins_axes_without_padding() -> None:
+    params = emit.kernel_call(Pad((1, 0, 0), (2, 0, 0), 0), ((4, 5, 6),)).params
+    assert (params["rank"], *params["input_dims"], *params["output_dims"], *params["before"]) == (1, 120, 210, 30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 4), max_size=4).map(tuple),
+    kept=st.lists(st.booleans(), min_size=4, max_size=4),
+    data=st.data(),
+)
+def test_joined_axes_walk_the_same_addresses(shape: Shape, kept: list[bool], data: st.DataObject) -> None:
+    order = data.draw(st.permutations(range(len(shape))))
+    permuted = tuple(shape[axis] for axis in order)
+    transposed = tuple(contiguous_strides(shape)[axis] for axis in order)
+    narrow = tuple(n if keep else 1 for n, keep in zip(permuted, kept, strict=False))
+    narrow = narrow[data.draw(st.integers(0, len(narrow))) :]
+    strides = (transposed, broadcast_strides(narrow, permuted))
+    dims, *joined = merge_axes("walk", permuted, *strides)
+    assert dims.size >= 1
+    for before, after in zip(strides, joined, strict=True):
+        expected = [sum(map(math.prod, zip(i, before, strict=True))) for i in itertools.product(*map(range, permuted))]
+        found = [sum(map(math.prod, zip(i, after, strict=True))) for i in itertools.product(*map(range, dims))]
+        assert found == expected
+
+
+def test_too_many_axes_are_refused() -> None:
+    shape = (2,) * 8
+    assert emit.kernel_call(Transpose((0, 1, 2, 3, 4, 5, 7, 6)), (shape,)).params["rank"] == 3
+    with pytest.raises(UnsupportedError, match=r"transpose .* needs 8 axes .* up to 6"):
+        emit.kernel_call(Transpose((7, 6, 5, 4, 3, 2, 1, 0)), (shape,))
+    with pytest.raises(UnsupportedError, match="pad"):
+        emit.kernel_call(Pad((1,) * 8, (0,) * 8, 0), (shape,))
