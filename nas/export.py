@@ -121,7 +121,6 @@ def _strip(proto: onnx.ModelProto, graph_name: str) -> None:
     graph.name = graph_name
     graph.doc_string = proto.doc_string = ""
     proto.producer_name, proto.producer_version = "tinyformer", ""
-    del proto.metadata_props[:]
     del graph.metadata_props[:]
     del graph.value_info[:]
     for node in graph.node:

@@ -66,13 +66,13 @@ def test_train_writes_model_samples_and_report(tmp_path: Path) -> None:
     assert sample["images"].shape == (20, 32, 32, 3)
     assert sample["labels"].dtype == np.int64
 
-    training = pickle.loads((tmp_path / "data_batch_1").read_bytes())[b"data"]
+    batches = [pickle.loads((tmp_path / f"data_batch_{i}").read_bytes())[b"data"] for i in range(1, 6)]
     test = pickle.loads((tmp_path / "test_batch").read_bytes())
     pairs = {(row.tobytes(), label) for row, label in zip(test[b"data"], test[b"labels"], strict=True)}
     flat = sample["images"].transpose(0, 3, 1, 2).reshape(20, -1)
     assert {(row.tobytes(), int(label)) for row, label in zip(flat, sample["labels"], strict=True)} == pairs
-    known = {row.tobytes() for row in training}
-    assert any(image.transpose(2, 0, 1).tobytes() in known for image in calibration["images"])
+    known = {row.tobytes() for batch in batches for row in batch}
+    assert all(image.transpose(2, 0, 1).tobytes() in known for image in calibration["images"])
 
     report = json.loads((out / "report.json").read_text())
     assert report["parameters"] == 55_403

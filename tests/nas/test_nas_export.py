@@ -69,6 +69,8 @@ def test_file_is_plain_and_readable(exported: tuple[Any, Path]) -> None:
     constants = {constant.name for constant in proto.graph.initializer}
     assert {"stem.conv.conv.bias", "encoders.1.norm2.weight", "/encoders/0/fc1/MatMul/weight"} <= constants
     assert all(constant.data_location == onnx.TensorProto.DEFAULT for constant in proto.graph.initializer)
+    assert not proto.metadata_props
+    assert not proto.graph.metadata_props
     assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 

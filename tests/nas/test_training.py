@@ -127,6 +127,20 @@ def test_finished_run_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.M
         assert torch.equal(expected, found)
 
 
+def test_every_epoch_has_an_order_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def record(images: Any, generator: Any) -> Any:
+        seen.append(images.numpy().tobytes())
+        return random_crop_flip(images, generator)
+
+    monkeypatch.setattr(training_module, "random_crop_flip", record)
+    run(tmp_path)
+    steps = 40 // CONFIG.batch_size
+    assert len(seen) == CONFIG.epochs * steps
+    assert len({tuple(seen[start : start + steps]) for start in range(0, len(seen), steps)}) == CONFIG.epochs
+
+
 def test_seed_changes_the_run(tmp_path: Path) -> None:
     losses = [
         run(tmp_path / name, replace(CONFIG, epochs=1, seed=seed))[1][0].loss
