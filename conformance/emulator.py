@@ -1,0 +1,497 @@
+"""A Cortex-M under Unicorn: exactly the target's memory, guarded, with instruction counts at native speed.
+
+The machine runs images of `conformance.toolchain.build_firmware`. The image's start-up code runs as it would on a chip:
+it copies initial values, clears variables and enables the FPU. Then functions are called one by one, and return to
+`tnf_exit`. Nothing but the chip's flash and RAM can be touched, flash cannot be written and RAM cannot be executed; RAM
+holds a pattern, not zeros, at reset. Stack and arena border on inaccessible pages, and what lies between their ends and
+a page's edge is a canary that every call checks. A stray access is one error that names the operator, the address and
+the instruction.
+
+Instructions are counted by a C function that Unicorn calls for each translated block. An instruction of an IT block
+whose condition fails counts as executed, since it takes its cycle on the chip as well.
+
+Strict mode also checks each access, to the byte, and for alignment: Unicorn itself lets LDM, LDRD and VLDR, and every
+access of an ARMv6-M core, be unaligned, which a chip traps.
+"""
+
+import functools
+import mmap
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import capstone
+import unicorn
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+from unicorn import arm_const as arm
+from unicorn import unicorn_const as uc
+
+from codegen.target import Target
+from conformance.host import HostLibrary
+from conformance.toolchain import NATIVE, build_shared_library, elf_symbols, image_usage
+from refsim.errors import EmulationError
+
+HOST_WINDOW = 0xA000_0000
+"""Address of the optional memory through which a trace build hands tensors out; no chip has memory there."""
+
+_CPU_MODELS = {
+    "cortex-m0plus": arm.UC_CPU_ARM_CORTEX_M0,  # the same instruction set
+    "cortex-m3": arm.UC_CPU_ARM_CORTEX_M3,
+    "cortex-m4": arm.UC_CPU_ARM_CORTEX_M4,
+    "cortex-m7": arm.UC_CPU_ARM_CORTEX_M7,
+    "cortex-m33": arm.UC_CPU_ARM_CORTEX_M33,
+}
+_ACCESS = {
+    uc.UC_MEM_READ: "read",
+    uc.UC_MEM_READ_UNMAPPED: "read",
+    uc.UC_MEM_READ_PROT: "read",
+    uc.UC_MEM_WRITE: "write",
+    uc.UC_MEM_WRITE_UNMAPPED: "write",
+    uc.UC_MEM_WRITE_PROT: "write",
+    uc.UC_MEM_FETCH: "fetch",
+    uc.UC_MEM_FETCH_UNMAPPED: "fetch",
+    uc.UC_MEM_FETCH_PROT: "fetch",
+}
+_UNICORN_API = """
+int uc_open(int arch, int mode, void **machine);
+int uc_close(void *machine);
+int uc_ctl(void *machine, int control, ...);
+int uc_mem_map_ptr(void *machine, uint64_t address, size_t size, uint32_t permissions, void *memory);
+int uc_mem_unmap(void *machine, uint64_t address, size_t size);
+int uc_mem_protect(void *machine, uint64_t address, size_t size, uint32_t permissions);
+int uc_reg_read(void *machine, int id, void *value);
+int uc_reg_write(void *machine, int id, const void *value);
+int uc_reg_write_batch(void *machine, const int *ids, void *const *values, int count);
+int uc_hook_add(void *machine, size_t *hook, int type, void *callback, void *user, uint64_t begin, uint64_t end, ...);
+int uc_emu_start(void *machine, uint64_t begin, uint64_t until, uint64_t timeout, size_t count);
+int uc_emu_stop(void *machine);
+const char *uc_strerror(int error);
+"""
+_SET_CPU_MODEL = uc.UC_CTL_CPU_MODEL | 1 << 26 | uc.UC_CTL_IO_WRITE << 30
+_SYSTEM_CONTROL_SPACE, _CPACR = 0xE000_E000, 0xD88
+_PERMISSIONS = {"r": uc.UC_PROT_READ, "w": uc.UC_PROT_WRITE, "x": uc.UC_PROT_EXEC}
+_XPSR_THUMB = 1 << 24  # flags clear, and outside any IT block, where a fault may have left the machine
+_PATTERN = 0xA5
+_MAX_MARKS = 1 << 16
+
+
+class StrayAccess(EmulationError):
+    """Emulated code touched memory that it must not.
+
+    Attributes:
+        operator: Index of the operator that was running, or None where no mark was seen.
+        kind: "read", "write" or "fetch".
+        address: What was accessed.
+        size: Bytes.
+        pc: Address of the instruction.
+    """
+
+    def __init__(self, message: str, *, operator: int | None, kind: str, address: int, size: int, pc: int) -> None:
+        super().__init__(message)
+        self.operator, self.kind, self.address, self.size, self.pc = operator, kind, address, size, pc
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An operator started.
+
+    Attributes:
+        index: What the firmware passed to `tnf_trace_mark`.
+        instructions: Instructions executed before it, since the call began.
+    """
+
+    index: int
+    instructions: int
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """What one call did.
+
+    Attributes:
+        r0: Low word of the result, unsigned.
+        r1: High word of a 64-bit result.
+        instructions: Instructions executed, the function's own return included.
+        blocks: Translated blocks executed.
+        marks: Operators in the order they started.
+        stack_bytes: Deepest use of the stack, bytes, stack arguments included.
+        guards: How stack and arena were guarded: "pages"; "canaries" where RAM is too small for guard pages, so that
+            only writes past an end are noticed, after the call; "none" where it has no room for canaries either.
+    """
+
+    r0: int
+    r1: int
+    instructions: int
+    blocks: int
+    marks: tuple[Mark, ...]
+    stack_bytes: int
+    guards: str
+
+    @property
+    def operator_instructions(self) -> tuple[tuple[int, int], ...]:
+        """(index, instructions) of each mark until the next one or the end, `tnf_trace_mark` itself included."""
+        ends = [mark.instructions for mark in self.marks[1:]] + [self.instructions]
+        return tuple((mark.index, end - mark.instructions) for mark, end in zip(self.marks, ends, strict=True))
+
+
+@dataclass(frozen=True)
+class _Range:
+    name: str
+    start: int
+    end: int
+    writable: bool = True
+
+
+class CortexM:
+    """An emulated chip with an image in its flash, started and ready for calls.
+
+    Attributes:
+        target: The chip.
+        symbols: Address of each symbol of the image; bit 0 is set for functions.
+        stack: (first address, address after the last) of the stack.
+        arena: The same of the arena.
+        flash_free: The same of the flash after the image, where constant data of test cases may be written.
+        guards: See `CallResult.guards`.
+        operator_names: Names by mark index, for messages; may be set at any time.
+
+    Args:
+        target: The chip.
+        elf: An image that `build_firmware` linked for it.
+        host_window: Bytes of memory at `HOST_WINDOW`, outside the chip, for trace builds.
+        strict: Check each access against allowed ranges (see `allow`) and for alignment, at a tenth of the speed.
+
+    Raises:
+        EmulationError: The image does not start up.
+        TargetError: The image does not fit the target.
+        ToolchainError: The file is no ELF image with symbols, or the hooks cannot be built.
+    """
+
+    def __init__(self, target: Target, elf: Path, *, host_window: int = 0, strict: bool = False) -> None:
+        self.target = target
+        self.operator_names: Sequence[str] = ()
+        self.symbols = elf_symbols(elf)
+        image_usage(elf, target)
+        self._native, self._unicorn = _libraries()
+        self._ffi = self._native.ffi
+        self._memory: dict[str, tuple[int, mmap.mmap]] = {}
+        self._disassembler = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
+
+        handle = self._ffi.new("void **")
+        self._check(self._unicorn.uc_open(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB | uc.UC_MODE_MCLASS, handle))
+        self._machine = self._ffi.gc(handle[0], self._unicorn.uc_close)
+        model = self._ffi.cast("int", _CPU_MODELS[target.core])
+        self._check(self._unicorn.uc_ctl(self._machine, _SET_CPU_MODEL, model))
+        for region in target.memory:
+            access = uc.UC_PROT_READ | (uc.UC_PROT_WRITE if "w" in region.permissions else 0)
+            self._map(
+                region.name, region.origin, region.size, access | (uc.UC_PROT_EXEC if "x" in region.permissions else 0)
+            )
+        if host_window:
+            self._map("host window", HOST_WINDOW, -(-host_window // 1024) * 1024, uc.UC_PROT_READ | uc.UC_PROT_WRITE)
+
+        image_end = self._load(elf)
+        self.flash_free = (image_end, target.code.end)
+        self.stack = (self.symbols["tnf_stack_bottom"], self.symbols["tnf_stack_top"])
+        self.arena = (self.symbols["tnf_arena"], self.symbols["tnf_arena_end"])
+        self._exit = self.symbols["tnf_exit"] & ~1
+        self._ranges = self._named_ranges()
+        self._canaries, self.guards = self._guard()
+        self._add_hooks(strict)
+        self.reset()
+
+    def reset(self) -> None:
+        """Fill RAM with a pattern and run the start-up code, as after a reset.
+
+        Flash keeps what was written to it; what `allow` said is forgotten.
+
+        Raises:
+            EmulationError: Start-up code strayed or did not enable the FPU.
+        """
+        for region in self.target.memory:
+            if region.kind == "ram":
+                self._memory[region.name][1][:] = bytes([_PATTERN]) * region.size
+        # The system control space is there for start-up only: a stray pointer must not find it.
+        system = self._map("system control space", _SYSTEM_CONTROL_SPACE, 4096, uc.UC_PROT_READ | uc.UC_PROT_WRITE)
+        self._allow([(0, 1 << 32, True)])
+        try:
+            self.call("tnf_start")
+        finally:
+            self._check(self._unicorn.uc_mem_unmap(self._machine, _SYSTEM_CONTROL_SPACE, 4096))
+            del self._memory["system control space"]
+        self._allow([(r.start, r.end, r.writable) for r in self._ranges])
+        if self.target.fpu != "none" and system[_CPACR + 2] & 0xF0 != 0xF0:
+            raise EmulationError(f"start-up code does not enable the FPU of {self.target.name}, so a chip would fault")
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes of flash, RAM or the host window.
+
+        Raises:
+            EmulationError: The range is not inside one of them.
+        """
+        memory, offset = self._at(address, size)
+        return memory[offset : offset + size]
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Write from outside, as a debugger would: flash, RAM or the host window. Code must not be changed.
+
+        Raises:
+            EmulationError: The range is not inside one of them.
+        """
+        size = memoryview(data).nbytes
+        memory, offset = self._at(address, size)
+        memory[offset : offset + size] = bytes(data)
+
+    def protect(self, address: int, size: int) -> None:
+        """Make whole pages of 1 KB inaccessible to emulated code.
+
+        Raises:
+            EmulationError: The range is no whole number of mapped pages.
+        """
+        self._check(self._unicorn.uc_mem_protect(self._machine, address, size, uc.UC_PROT_NONE))
+
+    def allow(self, readable: Sequence[tuple[int, int]], writable: Sequence[tuple[int, int]]) -> None:
+        """In strict mode, the only (address, size) ranges that code may touch beside its stack, variables and image."""
+        own = [r for r in self._ranges if r.name in ("image", "stack", "static data")]
+        given = [(r.start, r.end, r.writable) for r in own]
+        given += [(a, a + n, w) for ranges, w in ((readable, False), (writable, True)) for a, n in ranges]
+        self._allow([(start, end, w) for start, end, w in given if end > start])
+
+    def call(self, function: str | int, *arguments: int, max_instructions: int = 10**10) -> CallResult:
+        """Call a function by the Procedure Call Standard for the Arm Architecture (AAPCS32) and wait for its return.
+
+        Args:
+            function: Symbol or address.
+            arguments: 32-bit words: integers and pointers; a 64-bit argument is two, at an even position.
+            max_instructions: Stop once this many have been executed.
+
+        Raises:
+            StrayAccess: The code touched memory that it must not.
+            EmulationError: There is no such function, it faulted, did not end, or wrote past its stack or arena.
+        """
+        entry = self.symbols.get(function) if isinstance(function, str) else function
+        if entry is None:
+            raise EmulationError(f"the image has no function {function!r}")
+        bottom, top = self.stack
+        self.write(bottom, bytes([_PATTERN]) * (top - bottom))
+        stacked = b"".join((word & 0xFFFFFFFF).to_bytes(4, "little") for word in arguments[4:])
+        pointer = (top - len(stacked)) & ~7
+        self.write(pointer, stacked)
+        registers = (*arguments[:4], *(0,) * (4 - len(arguments[:4])), pointer, self._exit | 1, _XPSR_THUMB)
+        for index, word in enumerate(registers):
+            self._registers[index] = word & 0xFFFFFFFF
+        ids, values = self._register_ids, self._register_values
+        self._check(self._unicorn.uc_reg_write_batch(self._machine, ids, values, len(ids)))
+        probe = self._probe
+        probe.instructions = probe.blocks = probe.mark_count = 0
+        probe.faulted = probe.limit_reached = probe.unaligned = False
+        probe.limit = max_instructions
+
+        error = self._unicorn.uc_emu_start(self._machine, entry | 1, self._exit, 0, 0)
+        pc = self._register(arm.UC_ARM_REG_PC)
+        if probe.faulted:
+            self._paint_canaries()
+            raise self._stray(pc)
+        if probe.limit_reached:
+            raise EmulationError(f"{self._where(pc)} had not ended after {max_instructions} instructions")
+        if error or pc & ~1 != self._exit:
+            raise EmulationError(f"{self._where(pc)} stopped: {self._text(error)}")
+        self._check_canaries()
+        if probe.mark_count > _MAX_MARKS:
+            raise EmulationError(f"{function} marked {probe.mark_count} operators; the log holds {_MAX_MARKS}")
+        return CallResult(
+            r0=self._register(arm.UC_ARM_REG_R0),
+            r1=self._register(arm.UC_ARM_REG_R1),
+            instructions=probe.instructions,
+            blocks=probe.blocks,
+            marks=tuple(Mark(m.index, m.instructions) for m in self._marks[0 : probe.mark_count]),
+            stack_bytes=len(self.read(bottom, top - bottom).lstrip(bytes([_PATTERN]))),
+            guards=self.guards,
+        )
+
+    def _map(self, name: str, address: int, size: int, permissions: int) -> mmap.mmap:
+        memory = mmap.mmap(-1, size)
+        pointer = self._ffi.from_buffer(memory)
+        self._check(self._unicorn.uc_mem_map_ptr(self._machine, address, size, permissions, pointer))
+        self._memory[name] = (address, memory)
+        return memory
+
+    def _load(self, elf: Path) -> int:
+        """Put the image's bytes where a programmer would, and find its functions; the flash address after the image."""
+        code = self.target.code
+        self._memory[code.name][1][:] = b"\xff" * code.size
+        end = code.origin
+        with elf.open("rb") as stream:
+            file = ELFFile(stream)
+            for segment in file.iter_segments("PT_LOAD"):
+                if segment["p_filesz"]:
+                    self.write(segment["p_paddr"], segment.data())
+                    end = max(end, segment["p_paddr"] + segment["p_filesz"])
+            tables = (section for section in file.iter_sections() if isinstance(section, SymbolTableSection))
+            symbols = [symbol for table in tables for symbol in table.iter_symbols()]
+        functions = {(s["st_value"] & ~1, s.name) for s in symbols if s["st_info"]["type"] == "STT_FUNC"}
+        self._functions = sorted(functions)
+        return -(-end // 16) * 16
+
+    def _named_ranges(self) -> list[_Range]:
+        data = (self.symbols["tnf_data_start"], self.symbols["tnf_bss_end"])
+        others = [r for r in self.target.memory if r.name not in (self.target.code_region, self.target.data_region)]
+        ranges = [
+            _Range("image", self.target.code.origin, self.flash_free[0], writable=False),
+            _Range("free flash", *self.flash_free, writable=False),
+            _Range("stack", *self.stack),
+            _Range("static data", *data),
+            _Range("arena", *self.arena),
+            *(_Range(r.name, r.origin, r.end, r.kind == "ram") for r in others),
+        ]
+        if "host window" in self._memory:
+            ranges.append(_Range("host window", HOST_WINDOW, HOST_WINDOW + len(self._memory["host window"][1])))
+        return [r for r in ranges if r.end > r.start]
+
+    def _guard(self) -> tuple[list[tuple[_Range, bytes]], str]:
+        """Protect the guard pages; the canaries around them with their contents, and the kind of guards."""
+        size = self.symbols["tnf_guard_bytes"]
+        used = [self.stack, (self.symbols["tnf_data_start"], self.symbols["tnf_bss_end"]), self.arena]
+        ram = self.target.data
+        guards = []
+        if size:
+            guards = [used[1][0] - size, used[2][0] // size * size - size]
+            for start in guards:
+                self.protect(start, size)
+        edges = sorted([(g, g + size) for g in guards] + used + [(ram.end, ram.end)])
+        gaps = [_Range("unused RAM", low[1], high[0]) for low, high in pairwise(edges) if low[1] < high[0]]
+        canaries = [(gap, bytes([_PATTERN]) * (gap.end - gap.start)) for gap in gaps]
+        bordering = any(region.end == ram.origin or region.origin == ram.end for region in self.target.memory)
+        if bordering or (not size and used[2][0] - used[1][1] < 16):
+            return canaries, "none"
+        return canaries, "pages" if size else "canaries"
+
+    def _add_hooks(self, strict: bool) -> None:
+        ffi, native, code = self._ffi, self._native.lib, self.target.code
+        self._blocks_seen = ffi.new("uint32_t[]", code.size // 2)
+        self._marks = ffi.new("tnf_mark[]", _MAX_MARKS)
+        self._image = ffi.from_buffer("uint8_t[]", self._memory[code.name][1])
+        probe = self._probe = ffi.new("tnf_probe *")
+        probe.code, probe.blocks_seen, probe.code_origin, probe.code_size = (
+            self._image,
+            self._blocks_seen,
+            code.origin,
+            code.size,
+        )
+        probe.mark_address = self.symbols.get("tnf_trace_mark", 0) & ~1
+        probe.marks, probe.mark_capacity, probe.r0 = self._marks, _MAX_MARKS, arm.UC_ARM_REG_R0
+        probe.xpsr = arm.UC_ARM_REG_XPSR
+        probe.pc, probe.always_aligned = arm.UC_ARM_REG_PC, self.target.core == "cortex-m0plus"
+        probe.reg_read = ffi.cast("int (*)(void *, int, void *)", ffi.addressof(self._unicorn, "uc_reg_read"))
+        probe.reg_write = ffi.cast("int (*)(void *, int, const void *)", ffi.addressof(self._unicorn, "uc_reg_write"))
+        probe.emu_stop = ffi.cast("int (*)(void *)", ffi.addressof(self._unicorn, "uc_emu_stop"))
+        hooks = [(uc.UC_HOOK_BLOCK, "tnf_on_block"), (uc.UC_HOOK_MEM_INVALID, "tnf_on_invalid")]
+        hooks += [(uc.UC_HOOK_MEM_READ | uc.UC_HOOK_MEM_WRITE, "tnf_on_access")] if strict else []
+        for kind, name in hooks:
+            callback = ffi.cast("void *", ffi.addressof(native, name))
+            everywhere = (ffi.cast("uint64_t", 1), ffi.cast("uint64_t", 0))
+            self._check(
+                self._unicorn.uc_hook_add(self._machine, ffi.new("size_t *"), kind, callback, probe, *everywhere)
+            )
+
+        ids = [arm.UC_ARM_REG_R0, arm.UC_ARM_REG_R1, arm.UC_ARM_REG_R2, arm.UC_ARM_REG_R3]
+        self._register_ids = ffi.new("int[]", [*ids, arm.UC_ARM_REG_SP, arm.UC_ARM_REG_LR, arm.UC_ARM_REG_XPSR])
+        self._registers = ffi.new("uint32_t[]", len(self._register_ids))
+        self._register_values = ffi.new("void *[]", [self._registers + i for i in range(len(self._registers))])
+        self._word = ffi.new("uint32_t *")
+
+    def _allow(self, ranges: Sequence[tuple[int, int, bool]]) -> None:
+        self._allowed = self._ffi.new("tnf_range[]", [(start, end - 1, writable) for start, end, writable in ranges])
+        self._probe.ranges, self._probe.range_count = self._allowed, len(self._allowed)
+
+    def _at(self, address: int, size: int) -> tuple[mmap.mmap, int]:
+        for origin, memory in self._memory.values():
+            if origin <= address and address + size <= origin + len(memory):
+                return memory, address - origin
+        raise EmulationError(f"{self.target.name} has no memory for {size} bytes at {address:#010x}")
+
+    def _check_canaries(self) -> None:
+        for canary, kept in self._canaries:
+            found = self.read(canary.start, len(kept))
+            if found != kept:
+                address = canary.start + next(i for i, byte in enumerate(found) if byte != _PATTERN)
+                self._paint_canaries()
+                raise EmulationError(
+                    f"the call wrote to {address:#010x}, {self._near(address, 1)}, where it has no memory"
+                )
+
+    def _paint_canaries(self) -> None:
+        for canary, kept in self._canaries:
+            self.write(canary.start, kept)
+
+    def _register(self, register: int) -> int:
+        self._check(self._unicorn.uc_reg_read(self._machine, register, self._word))
+        return int(self._word[0])
+
+    def _stray(self, pc: int) -> StrayAccess:
+        probe = self._probe
+        kind, address, size = _ACCESS[probe.fault_type], probe.fault_address, probe.fault_size
+        if kind == "fetch":  # PC is where it went; what sent it there ends the last block
+            block = self._disassembler.disasm_lite(self.read(probe.last_block, probe.last_size), probe.last_block)
+            pc = [instruction[0] for instruction in block][-1]
+            message = f"{self._where(pc)} went to {address:#010x}, which is no code"
+        elif probe.unaligned:
+            message = (
+                f"{self._where(pc)}: {kind} of {size} bytes at {address:#010x}, which is unaligned and traps on a chip"
+            )
+        else:
+            message = f"{self._where(pc)}: {kind} of {size} bytes at {address:#010x}, {self._near(address, size)}"
+        return StrayAccess(message, operator=self._operator(), kind=kind, address=address, size=size, pc=pc)
+
+    def _operator(self) -> int | None:
+        count = min(self._probe.mark_count, _MAX_MARKS)
+        return int(self._marks[count - 1].index) if count else None
+
+    def _where(self, pc: int) -> str:
+        """Operator, function and instruction at an address, for a message."""
+        operator = self._operator()
+        text = ""
+        if operator is not None:
+            named = operator < len(self.operator_names)
+            text = f"operator {self.operator_names[operator] if named else operator}: "
+        at = bisect_right(self._functions, (pc, "\uffff")) - 1
+        code = self.target.code
+        if at < 0 or not code.origin <= pc < code.end:
+            return f"{text}code at {pc:#010x}"
+        start, name = self._functions[at]
+        instruction = next(self._disassembler.disasm_lite(self.read(pc, min(4, code.end - pc)), pc), None)
+        shown = f" `{instruction[2]} {instruction[3]}`".rstrip() if instruction else ""
+        return f"{text}{name}+{pc - start:#x}{shown} at {pc:#010x}"
+
+    def _near(self, address: int, size: int) -> str:
+        """An access in terms of the nearest named range, for a message."""
+        for r in self._ranges:
+            if r.start <= address < r.end:
+                across = "across the end of the " if address + size > r.end else "in the "
+                return f"{across}{r.name}{'' if r.writable else ', which is read-only'}"
+        nearest = min(self._ranges, key=lambda r: min(abs(address - r.end), abs(address - r.start)))
+        if address >= nearest.end:
+            return f"byte {address - nearest.end + 1} past the end of the {nearest.name}"
+        return f"{nearest.start - address} bytes below the {nearest.name}"
+
+    def _text(self, error: int) -> str:
+        return str(self._ffi.string(self._unicorn.uc_strerror(error)).decode())
+
+    def _check(self, error: int) -> None:
+        if error:
+            raise EmulationError(f"Unicorn refuses a request for {self.target.name}: {self._text(error)}")
+
+
+@functools.cache
+def _libraries() -> tuple[HostLibrary, Any]:
+    """The hooks of `native/block_hook.c` and Unicorn itself, as libraries that share one cffi instance."""
+    hooks = HostLibrary(build_shared_library([NATIVE / "block_hook.c"], name="block_hook"), [NATIVE / "block_hook.h"])
+    folder = Path(unicorn.__file__).parent / "lib"
+    found = [path for path in sorted(folder.glob("*unicorn*")) if path.suffix not in {".a", ".lib"}]
+    if not found:
+        raise EmulationError(f"Unicorn's library is not in {folder}; install the package anew: pip install unicorn")
+    hooks.ffi.cdef(_UNICORN_API)
+    return hooks, hooks.ffi.dlopen(str(found[0]))

@@ -1,0 +1,123 @@
+#include "block_hook.h"
+
+enum { UC_MEM_WRITE = 17 }; /* of Unicorn's uc_mem_type */
+
+#define HAS_IT 0x8000u
+
+/* What `size` bytes of Thumb code hold: instructions, and HAS_IT. An instruction is 32 bits long when bits 15:11 of its first
+ * halfword are 0b11101, 0b11110 or 0b11111 (ARMv7-M ARM, section A5.1); 0xBFxy with y other than 0 is IT (section A5.2.5). */
+static uint32_t survey(const uint8_t *code, uint32_t size)
+{
+    uint32_t count = 0u, has_it = 0u;
+    for (uint32_t at = 0u; at + 1u < size; count++) {
+        if (code[at + 1u] == 0xBFu && (code[at] & 0xFu) != 0u) {
+            has_it = HAS_IT;
+        }
+        at += (code[at + 1u] >> 3) >= 0x1Du ? 4u : 2u;
+    }
+    return count | has_it;
+}
+
+void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *user)
+{
+    tnf_probe *probe = user;
+    const uint64_t offset = address - probe->code_origin;
+    if (offset < probe->code_size && size <= probe->code_size - offset) {
+        uint32_t *seen = &probe->blocks_seen[offset / 2u];
+        if (*seen >> 16 != size) {
+            *seen = size << 16 | survey(probe->code + offset, size);
+        }
+        if (address == probe->mark_address) {
+            if (probe->mark_count < probe->mark_capacity) {
+                tnf_mark *mark = &probe->marks[probe->mark_count];
+                mark->instructions = probe->instructions;
+                probe->reg_read(machine, probe->r0, &mark->index);
+            }
+            probe->mark_count++;
+        }
+        probe->instructions += *seen & 0x7FFFu;
+        probe->blocks++;
+        /* An IT block may run on into the next translated block. */
+        const bool continues = probe->last_has_it && address == (uint64_t)probe->last_block + probe->last_size;
+        probe->last_has_it = (*seen & HAS_IT) != 0u || continues;
+        probe->last_block = (uint32_t)address;
+        probe->last_size = size;
+    }
+    if (probe->instructions > probe->limit) {
+        probe->limit_reached = true;
+        probe->emu_stop(machine);
+    }
+}
+
+static void remember(tnf_probe *probe, int type, uint64_t address, int size)
+{
+    if (!probe->faulted) {
+        probe->faulted = true;
+        probe->fault_type = type;
+        probe->fault_address = address;
+        probe->fault_size = size;
+    }
+}
+
+bool tnf_on_invalid(void *machine, int type, uint64_t address, int size, int64_t value, void *user)
+{
+    (void)machine;
+    (void)value;
+    remember(user, type, address, size);
+    return false;
+}
+
+/* Does a chip trap the access of `size` bytes at an address that is no multiple of it? ARMv6-M traps all; later cores trap
+ * those of LDM, STM, PUSH, POP, LDRD, STRD, LDREX, STREX and of the FPU (ARMv7-M ARM, section A3.2.1). */
+static bool traps_unaligned(void *machine, const tnf_probe *probe, uint32_t size)
+{
+    uint32_t pc = 0u;
+    if (probe->always_aligned || size < 4u) {
+        return probe->always_aligned;
+    }
+    probe->reg_read(machine, probe->pc, &pc);
+    const uint32_t offset = pc - probe->code_origin;
+    if (offset + 2u > probe->code_size) {
+        return false;
+    }
+    const uint32_t first = (uint32_t)probe->code[offset] | (uint32_t)probe->code[offset + 1u] << 8;
+    const bool multiple = (first & 0xF000u) == 0xC000u || (first & 0xF600u) == 0xB400u;
+    const bool wide_multiple_or_dual = (first & 0xFE00u) == 0xE800u;
+    const bool fpu = (first & 0xEE00u) == 0xEC00u;
+    return multiple || wide_multiple_or_dual || fpu;
+}
+
+/* Unicorn 2.1 stores the IT state for a memory hook and leaves it there, so that the next block would start as if inside the IT
+ * block. */
+static void clear_it_state(void *machine, const tnf_probe *probe)
+{
+    uint32_t xpsr = 0u;
+    probe->reg_read(machine, probe->xpsr, &xpsr);
+    if ((xpsr & 0x0600FC00u) != 0u) {
+        xpsr &= ~0x0600FC00u;
+        probe->reg_write(machine, probe->xpsr, &xpsr);
+    }
+}
+
+void tnf_on_access(void *machine, int type, uint64_t address, int size, int64_t value, void *user)
+{
+    tnf_probe *probe = user;
+    const uint32_t bytes = (uint32_t)size, word = bytes < 4u ? bytes : 4u;
+    bool allowed = false;
+    (void)value;
+    if (probe->last_has_it) {
+        clear_it_state(machine, probe);
+    }
+    for (uint32_t i = 0u; i < probe->range_count && !allowed; i++) {
+        const tnf_range *range = &probe->ranges[i];
+        allowed = address >= range->first && address + bytes - 1u <= range->last && (range->writable || type != UC_MEM_WRITE);
+    }
+    if (allowed && (address & (word - 1u)) != 0u && traps_unaligned(machine, probe, bytes)) {
+        probe->unaligned = true;
+        allowed = false;
+    }
+    if (!allowed) {
+        remember(probe, type, address, size);
+        probe->emu_stop(machine);
+    }
+}

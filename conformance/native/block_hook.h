@@ -1,0 +1,70 @@
+/* Instrumentation of the emulated Cortex-M at native speed: C hooks that are handed straight to Unicorn's uc_hook_add. */
+#ifndef TNF_BLOCK_HOOK_H
+#define TNF_BLOCK_HOOK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* An operator started: its index, and the instructions executed until then. */
+typedef struct {
+    uint64_t instructions;
+    uint32_t index;
+    uint32_t unused;
+} tnf_mark;
+
+/* Addresses from first to last that strict mode allows. */
+typedef struct {
+    uint32_t first;
+    uint32_t last;
+    bool writable;
+} tnf_range;
+
+/* One machine's instrumentation; Python owns the memory of every array. */
+typedef struct {
+    /* Code image in flash, and for each halfword the last block seen there: size in bytes << 16 | whether it has an IT
+     * instruction << 15 | instructions in it. */
+    const uint8_t *code;
+    uint32_t *blocks_seen;
+    uint32_t code_origin;
+    uint32_t code_size;
+    /* Counters of the current call, and the count at which it is stopped. */
+    uint64_t instructions;
+    uint64_t blocks;
+    uint64_t limit;
+    bool limit_reached;
+    uint32_t last_block;
+    uint32_t last_size;
+    bool last_has_it;
+    /* Marks. */
+    uint32_t mark_address;
+    int r0;
+    int pc;
+    int xpsr;
+    uint32_t mark_count;
+    uint32_t mark_capacity;
+    tnf_mark *marks;
+    /* The first access that failed or that strict mode forbids. */
+    bool faulted;
+    int fault_type;
+    int fault_size;
+    uint64_t fault_address;
+    /* Strict mode: what may be touched, and whether the core traps every unaligned access (ARMv6-M does). */
+    const tnf_range *ranges;
+    uint32_t range_count;
+    bool always_aligned;
+    bool unaligned;
+    /* Unicorn's own functions. */
+    int (*reg_read)(void *machine, int register_id, void *value);
+    int (*reg_write)(void *machine, int register_id, const void *value);
+    int (*emu_stop)(void *machine);
+} tnf_probe;
+
+/* UC_HOOK_BLOCK: counts the block's instructions, logs marks, stops at the limit. */
+void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *probe);
+/* UC_HOOK_MEM_INVALID: remembers what failed; false stops the machine. */
+bool tnf_on_invalid(void *machine, int type, uint64_t address, int size, int64_t value, void *probe);
+/* UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, in strict mode only: stops at an access outside the allowed ranges, or at an
+ * unaligned one that a chip traps. */
+void tnf_on_access(void *machine, int type, uint64_t address, int size, int64_t value, void *probe);
+
+#endif
