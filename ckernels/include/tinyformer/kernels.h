@@ -3,10 +3,11 @@
  * Conventions
  * - Parameter structs hold int32_t and pointers only, so that their layout is the same list of 4-byte words on every
  *   32-bit target. They and everything they point to are constant data (flash).
- * - Activations are int8_t, channels last, one sample; pointers need 4-byte alignment unless a kernel says less.
+ * - Activations are int8_t, channels last, one sample; pointers to them need no alignment. Pointers to int16_t and int32_t are
+ *   aligned as their type asks.
  * - Multipliers are real numbers m = multiplier * 2^(shift - 31), see docs/numerics.md section 2.
- * - `scratch` is working memory of the size that the code generator reserves for the operator, 8-byte aligned; NULL where the
- *   size is zero. Nothing else is written but the output. No kernel allocates, keeps state or calls libc.
+ * - `scratch` is working memory, 8-byte aligned, of TNF_<OPERATOR>_SCRATCH_BYTES where that is defined; other kernels need none
+ *   and take NULL. Nothing else is written but the output. No kernel allocates, keeps state or calls libc.
  * - Output may equal an input (same address, exactly) only where the kernel's comment says "in place".
  */
 #ifndef TINYFORMER_KERNELS_H
@@ -128,7 +129,9 @@ typedef struct {
 } tnf_lookup_params;
 void tnf_lookup(const tnf_lookup_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* Softmax over rows of length n; output scale 1/256, zero point -128. In place. */
+/* Softmax over rows of length n; output scale 1/256, zero point -128. In place. The scratch holds the exponential of each of the
+ * 256 distances from a row's maximum (filled as they occur) and one bit for each that is filled. */
+#define TNF_SOFTMAX_SCRATCH_BYTES (256 * 4 + 256 / 8)
 typedef struct {
     int32_t rows, n;
     int32_t multiplier, shift;

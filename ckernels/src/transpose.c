@@ -1,0 +1,20 @@
+#include "tinyformer/kernels.h"
+#include "tinyformer/numerics.h"
+
+void tnf_transpose(const tnf_transpose_params *p, const int8_t *x, int8_t *y, void *scratch)
+{
+    const int32_t axes = p->rank > 0 ? p->rank - 1 : 0;
+    const int32_t n = p->rank > 0 ? p->dims[axes] : 1;
+    const int32_t stride = p->rank > 0 ? p->strides[axes] : 0;
+    int32_t index[TNF_MAX_RANK] = {0};
+    (void)scratch;
+    do {
+        int32_t at = tnf_offset(index, p->strides, axes);
+        int32_t i;
+        for (i = 0; i < n; i++) {
+            y[i] = x[at];
+            at += stride;
+        }
+        y += n;
+    } while (tnf_next_index(index, p->dims, axes));
+}
