@@ -24,7 +24,7 @@ def run(graph: Graph, inputs: Int8Array | Mapping[str, Int8Array], *, trace: boo
         trace: return every tensor and not only the outputs.
 
     Returns:
-        int8 arrays (N, *shape) by tensor name: the graph's outputs, or with `trace` every input and every node's output.
+        int8 arrays (N, *shape) by tensor name: the graph's outputs, or with `trace` all inputs and all nodes' outputs.
 
     Raises:
         ShapeError: an input is missing, or its dtype or shape is wrong.

@@ -9,9 +9,9 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from refsim.compiled import compiled
 from refsim.errors import QuantizationError
 
 Int8Array = NDArray[np.int8]
@@ -32,9 +32,9 @@ class Rounding(IntEnum):
     DOUBLE = 1
 
 
-@njit(cache=True, inline="always")
+@compiled(inline=True)
 def srdhm(a: Integer, b: Integer) -> np.int64:
-    """Saturating rounding doubling high multiply of two int32: a * b / 2^31 to nearest, as int64 within int32's range."""
+    """Saturating rounding doubling high multiply of two int32: a * b / 2^31 to nearest, within int32's range."""
     if np.int64(a) == np.int64(-(2**31)) and np.int64(b) == np.int64(-(2**31)):
         return np.int64(2**31 - 1)
     product = np.int64(a) * np.int64(b)
@@ -44,7 +44,7 @@ def srdhm(a: Integer, b: Integer) -> np.int64:
     return -((-(product + np.int64(1 - 2**30))) >> np.int64(31))
 
 
-@njit(cache=True, inline="always")
+@compiled(inline=True)
 def rdbpot(v: Integer, n: Integer) -> np.int64:
     """Rounding divide by 2^n (0 <= n <= 31), ties away from zero."""
     if n == 0:
@@ -55,7 +55,7 @@ def rdbpot(v: Integer, n: Integer) -> np.int64:
     return -((half - np.int64(v)) >> np.int64(n))
 
 
-@njit(cache=True, inline="always")
+@compiled(inline=True)
 def requantize(v: Integer, multiplier: Integer, shift: Integer, rounding: int) -> np.int64:
     """Scale the int32 accumulator v by multiplier * 2^(shift - 31); `rounding` is a `Rounding`."""
     if rounding == 0:
@@ -66,7 +66,7 @@ def requantize(v: Integer, multiplier: Integer, shift: Integer, rounding: int) -
     return rdbpot(srdhm(np.int64(v) << left, np.int64(multiplier)), right)
 
 
-@njit(cache=True, inline="always")
+@compiled(inline=True)
 def clamp(v: Integer, low: Integer, high: Integer) -> np.int64:
     """The nearest value to v within [low, high]."""
     return min(max(np.int64(v), np.int64(low)), np.int64(high))
@@ -89,14 +89,14 @@ class Stage(NamedTuple):
     act_max: int
 
 
-@njit(cache=True, inline="always")
+@compiled(inline=True)
 def finish(acc: Integer, stage: Stage, channel: int) -> np.int8:
     """Requantise one accumulator: clamp(requant(acc, M, s, rounding) + zero_point, act_min, act_max)."""
     scaled = requantize(acc, stage.multiplier[channel], stage.shift[channel], stage.rounding)
     return np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
 
 
-@njit(cache=True)
+@compiled()
 def finish_row(acc: Int32Array, stage: Stage, first: int, y: Int8Array) -> None:
     """Requantise a vector: y[o] from acc[o] with the multiplier of channel first + o."""
     multiplier = stage.multiplier[first : first + acc.size]
@@ -111,7 +111,7 @@ def finish_row(acc: Int32Array, stage: Stage, first: int, y: Int8Array) -> None:
             y[o] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
 
 
-@njit(cache=True)
+@compiled()
 def accumulate_rows(taps: Int16Array, weight: Int8Array, bias: Int32Array, acc: Int32Array) -> None:
     """acc[o] = bias[o] + sum over k of taps[k] * weight[o, k]; taps (K,), weight (O, K), bias and acc (O,)."""
     for o in range(acc.size):
@@ -121,7 +121,7 @@ def accumulate_rows(taps: Int16Array, weight: Int8Array, bias: Int32Array, acc: 
         acc[o] = np.int32(bias[o] + total)
 
 
-@njit(cache=True)
+@compiled()
 def isqrt(v: Integer) -> np.int64:
     """Floor of the square root of v, 0 <= v < 2^62, exactly (bit by bit, no floating point)."""
     remainder = np.int64(v)
@@ -139,7 +139,7 @@ def isqrt(v: Integer) -> np.int64:
     return root
 
 
-@njit(cache=True)
+@compiled()
 def floor_log2(v: Integer) -> np.int64:
     """Position of the highest set bit of v, v >= 1."""
     position = np.int64(0)

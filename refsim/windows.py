@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from numba import njit
-
+from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.tensor import Shape
 
@@ -77,7 +76,7 @@ def image_shape(shape: Shape, what: str) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-@njit(cache=True, inline="always")
+@compiled(inline=True)
 def inside(position: int, size: int) -> bool:
     """Whether a coordinate lies in the image and not in its padding."""
     return bool(0 <= position < size)

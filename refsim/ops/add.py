@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from refsim.compiled import compiled
 from refsim.numerics import (
     Int8Array,
     Multiplier,
@@ -115,7 +116,7 @@ class Add(Operator):
         return y
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compiled(parallel=True)
 def _add(
     a: Int8Array,
     b: Int8Array,

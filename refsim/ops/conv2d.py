@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import (
     Int8Array,
@@ -97,7 +98,7 @@ class Conv2D(Operator):
         return y
 
 
-@njit(cache=True)
+@compiled()
 def gather_field(
     x: Int8Array,
     zero_point: int,
@@ -131,7 +132,7 @@ def gather_field(
                     field[kh, kw, i] = np.int16(0)
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compiled(parallel=True)
 def _conv2d(
     x: Int8Array,
     weight: Int8Array,

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import Int8Array, Int32Array, Stage, finish_row
 from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
@@ -78,7 +79,7 @@ class DepthwiseConv2D(Operator):
         return y
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compiled(parallel=True)
 def _depthwise_conv2d(
     x: Int8Array,
     weight: Int8Array,
@@ -105,7 +106,7 @@ def _depthwise_conv2d(
                 finish_row(acc, stage, 0, y[n, oh, ow])
 
 
-@njit(cache=True)
+@compiled()
 def _accumulate(x: Int8Array, zero_point: int, weight: Int8Array, depth: int, acc: Int32Array) -> None:
     if depth == 1:
         for c in range(acc.size):

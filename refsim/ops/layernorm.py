@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
+from refsim.compiled import compiled
 from refsim.errors import QuantizationError, ShapeError
 from refsim.numerics import (
     Int8Array,
@@ -125,7 +126,7 @@ class LayerNorm(Operator):
         return y
 
 
-@njit(cache=True)
+@compiled()
 def _normalise(x: Int8Array, epsilon: int, scale_bits: int, normalised: Int32Array) -> None:
     """Subtract the mean, divide by the deviation, times 2^scale_bits, saturated to int16."""
     count = np.int64(x.size)
@@ -148,7 +149,7 @@ def _normalise(x: Int8Array, epsilon: int, scale_bits: int, normalised: Int32Arr
         normalised[i] = np.int32(clamp((centred * inverse + half) >> t, -(2**15), 2**15 - 1))
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compiled(parallel=True)
 def _layernorm(
     x: Int8Array, gamma: Int16Array, beta: Int32Array, epsilon: int, scale_bits: int, stage: Stage, y: Int8Array
 ) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import Int8Array, Int32Array, Stage, accumulate_rows, finish_row
 from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
@@ -65,7 +66,7 @@ class Linear(Operator):
         return y
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compiled(parallel=True)
 def _linear(
     x: Int8Array, weight: Int8Array, bias: Int32Array, stage: Stage, input_zero_point: int, y: Int8Array
 ) -> None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
+from refsim.compiled import compiled
 from refsim.errors import QuantizationError
 from refsim.numerics import Int8Array, round_half_away_array
 from refsim.ops.base import Operator, check_array
@@ -62,7 +63,7 @@ class Lookup(Operator):
         return y
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compiled(parallel=True)
 def _lookup(x: Int8Array, table: Int8Array, y: Int8Array) -> None:
     for n in prange(x.shape[0]):
         for i in range(x.shape[1]):

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import Int8Array, Int16Array, Stage, finish_row, largest_distance
 from refsim.ops.base import Operator, Requantization, check_channels, check_zero_point
@@ -73,7 +74,7 @@ class MatMul(Operator):
         return y
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compiled(parallel=True)
 def _matmul(a: Int8Array, b: Int8Array, stage: Stage, a_zero_point: int, b_zero_point: int, y: Int8Array) -> None:
     """Multiply rows of a (N, B, M, K) with rows of b (N, B, columns, K)."""
     for n in prange(a.shape[0]):
@@ -93,7 +94,7 @@ def _matmul(a: Int8Array, b: Int8Array, stage: Stage, a_zero_point: int, b_zero_
                 finish_row(acc, stage, 0, y[n, batch, m])
 
 
-@njit(cache=True)
+@compiled()
 def _remove_zero_point(x: Int8Array, zero_point: int, centred: Int16Array) -> None:
     for i in range(x.size):
         centred[i] = np.int16(np.int16(x[i]) - np.int16(zero_point))

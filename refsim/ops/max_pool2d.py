@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from refsim.compiled import compiled
 from refsim.numerics import Int8Array, clamp
 from refsim.ops.base import Pooling
 from refsim.windows import inside
@@ -24,7 +25,7 @@ class MaxPool2D(Pooling):
         return y
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compiled(parallel=True)
 def _max_pool2d(
     x: Int8Array,
     kernel: tuple[int, int],

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import Int8Array, Stage, finish, largest_distance
 from refsim.ops.base import Operator, Requantization, check_channels, check_zero_point
@@ -67,7 +68,7 @@ class Mean(Operator):
         return y
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compiled(parallel=True)
 def _mean(x: Int8Array, input_zero_point: int, stage: Stage, y: Int8Array) -> None:
     for n in prange(x.shape[0]):
         total = np.empty(x.shape[3], np.int64)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from refsim.compiled import compiled
 from refsim.numerics import Int8Array, Stage, finish, largest_distance
 from refsim.ops.base import (
     Operator,
@@ -66,7 +67,7 @@ class Mul(Operator):
         return y
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compiled(parallel=True)
 def _mul(a: Int8Array, b: Int8Array, a_zero_point: int, b_zero_point: int, stage: Stage, y: Int8Array) -> None:
     for n in prange(a.shape[0]):
         for i in range(a.shape[1]):

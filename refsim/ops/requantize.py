@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from refsim.compiled import compiled
 from refsim.numerics import Int8Array, Stage, finish, largest_distance
 from refsim.ops.base import Operator, Requantization, check_channels, check_zero_point
 from refsim.tensor import Shape, TensorType
@@ -51,7 +52,7 @@ class Requantize(Operator):
         return y
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compiled(parallel=True)
 def requantize_batch(x: Int8Array, input_zero_point: int, stage: Stage, y: Int8Array) -> None:
     """y = requantised (x - input_zero_point), both int8 (N, elements)."""
     for n in prange(x.shape[0]):

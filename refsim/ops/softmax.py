@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from refsim.compiled import compiled
 from refsim.errors import QuantizationError, ShapeError
 from refsim.numerics import Int8Array, Int32Array, Integer, clamp, normalise_multiplier, rdbpot, srdhm
 from refsim.ops.base import Operator
@@ -82,7 +83,7 @@ def smallest_difference(shift: int) -> int:
     return -(31 * 2**26 >> shift)
 
 
-@njit(cache=True)
+@compiled()
 def exp_on_negative(a: Integer) -> np.int64:
     """e^a for a <= 0 in Q5.26, as Q0.31."""
     if a == 0:
@@ -105,7 +106,7 @@ _EXP_FACTORS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 
 """e^(-2^(k - 2)) in Q0.31, k = 0..6."""
 
 
-@njit(cache=True)
+@compiled()
 def reciprocal(a: Integer) -> np.int64:
     """1 / (1 + a) for 0 <= a < 1, both in Q0.31."""
     half = (np.int64(a) + np.int64(2**31)) >> np.int64(1)
@@ -116,7 +117,7 @@ def reciprocal(a: Integer) -> np.int64:
     return clamp(x << np.int64(1), -(2**31), 2**31 - 1)
 
 
-@njit(cache=True)
+@compiled()
 def _softmax_row(x: Int8Array, exponentials: Int32Array, diff_min: int, y: Int8Array) -> None:
     largest = np.int64(-128)
     for i in range(x.size):
@@ -140,7 +141,7 @@ def _softmax_row(x: Int8Array, exponentials: Int32Array, diff_min: int, y: Int8A
             y[i] = np.int8(clamp(share - np.int64(128), -128, 127))
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compiled(parallel=True)
 def _softmax(x: Int8Array, multiplier: int, shift: int, diff_min: int, y: Int8Array) -> None:
     # An exponential depends on the difference alone: evaluate each of the 256 once.
     exponentials = np.zeros(256, np.int32)
