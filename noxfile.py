@@ -44,9 +44,9 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Throughput and instruction counts, as ratios of one run; arguments after -- go to benchmarks/run.py."""
+    """Throughput and instruction counts, as ratios of one run; arguments after -- go to `tinyformer bench`."""
     install(session, "conformance")
-    session.run("python", "benchmarks/run.py", *session.posargs)
+    session.run("tinyformer", "bench", *session.posargs)
 
 
 @nox.session
