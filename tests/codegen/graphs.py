@@ -104,7 +104,10 @@ def hybrid_graph() -> Graph:
         wide,
         like=y,
     )
-    grouped = b.add("block/project", Conv2D(weight(6, 1, 1, 6), bias(6), -8, stage(6, 6, 4), groups=2), deep, like=y)
+    narrow = TensorType((), 1 / 16, 4)
+    grouped = b.add(
+        "block/project", Conv2D(weight(6, 1, 1, 6), bias(6), -8, stage(6, 6, 4), groups=2), deep, like=narrow
+    )
     block = residual("block/Add", pooled, grouped)
     padded = b.add("pad", Pad((0, 1, 0), (1, 1, 0), 1), block)
     averaged = b.add("AveragePool", AveragePool2D((2, 2), (1, 1)), padded)
