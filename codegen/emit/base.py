@@ -36,6 +36,7 @@ class KernelCall:
         in_place: indices of the inputs whose memory the output may take over exactly (same size, same address).
         view: in place the kernel changes no byte, so the output may share memory even with an input that is read later.
         variadic: inputs are passed as one array of pointers (concat).
+        macs: multiply-accumulate operations.
     """
 
     kernel: str
@@ -45,11 +46,12 @@ class KernelCall:
     in_place: tuple[int, ...] = ()
     view: bool = False
     variadic: bool = False
+    macs: int = 0
 
     @property
     def constant_bytes(self) -> int:
-        """Bytes of the arrays that the parameters point to."""
-        return sum(value.nbytes for value in self.params.values() if not isinstance(value, int))
+        """Bytes in flash of the parameter struct, whose fields are words on the target, and of what it points to."""
+        return 4 * len(self.params) + sum(v.nbytes for v in self.params.values() if not isinstance(v, int))
 
 
 def int32_array(values: Iterable[int]) -> Int32Array:

@@ -8,10 +8,11 @@ from refsim.tensor import Shape
 def kernel_call(op: Linear, shapes: tuple[Shape, ...]) -> KernelCall:
     """The call for inputs of the given shapes (one sample)."""
     output_c, input_c = op.weight.shape
+    rows = rows_of(shapes[0])
     return KernelCall(
         kernel="tnf_linear",
         params={
-            "rows": rows_of(shapes[0]),
+            "rows": rows,
             "input_c": input_c,
             "output_c": output_c,
             "input_zero_point": op.input_zero_point,
@@ -20,4 +21,5 @@ def kernel_call(op: Linear, shapes: tuple[Shape, ...]) -> KernelCall:
             **channel_stage(op.output, output_c),
         },
         sources=("linear",),
+        macs=rows * op.weight.size,
     )
