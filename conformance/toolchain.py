@@ -46,12 +46,10 @@ _GCC_FPUS = {
     ("cortex-m7", "double"): "fpv5-d16",
     ("cortex-m33", "single"): "fpv5-sp-d16",
 }
-# -fbuiltin: without it, -ffreestanding turns each fixed-size memcpy of a word into a call.
 _FIRMWARE_FLAGS = (
     "-std=c99",
+    "-g",  # also keeps zig from stripping the symbols at -Os
     "-mthumb",
-    "-ffreestanding",
-    "-fbuiltin",
     "-ffunction-sections",
     "-fdata-sections",
     "-fno-common",
@@ -187,7 +185,7 @@ def build_shared_library(
         opt: Optimisation flag.
         defines: Macros and their values.
         extra_flags: More compiler flags, such as warnings.
-        sanitize: Check for undefined behaviour at run time: it prints what happened and ends the process.
+        sanitize: Check for undefined behaviour at run time: it ends the process, and says why with all but clang.
         name: Start of the file's name.
 
     Returns:
@@ -199,7 +197,9 @@ def build_shared_library(
     tool = toolchain or host_toolchains()[0]
     flags = ["-std=c99", "-shared", "-fPIC", opt, *_define_flags(defines), *extra_flags]
     if sanitize:
-        flags += ["-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
+        # clang links no sanitizer runtime, and so no messages, into a shared library.
+        reaction = "-fsanitize-trap=undefined" if "clang" in tool.version else "-fno-sanitize-recover=undefined"
+        flags += ["-fsanitize=undefined", reaction]
     elif tool.name == "zig":
         flags += ["-fno-sanitize=undefined"]
     if tool.name == "zig":
@@ -250,7 +250,11 @@ def build_firmware(
     tool = toolchain or arm_toolchains()[0]
     stack = target.stack_bytes if stack_bytes is None else -(-stack_bytes // 16) * 16
     flags = [*_core_flags(target, tool), *_FIRMWARE_FLAGS, opt, *_define_flags(defines), *extra_flags]
-    flags += ["-fno-sanitize=undefined"] if tool.name == "zig" else ["-nostdlib", "-nostartfiles"]
+    # A freestanding compiler turns each memcpy of a word into a call. zig sets -ffreestanding and drops -fbuiltin.
+    if tool.name == "zig":
+        flags += ["-fhosted", "-fno-sanitize=undefined"]
+    else:
+        flags += ["-ffreestanding", "-fbuiltin", "-nostdlib", "-nostartfiles"]
     every_source = [*sources, NATIVE / "startup.c", NATIVE / "runtime.c"]
     for guard in (GUARD_BYTES, 0):
         script = _link_script(target, entry_points, stack, arena_bytes, guard)
