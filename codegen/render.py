@@ -232,6 +232,7 @@ def marked_files(readme: str) -> tuple[str, ...] | None:
 
 def _banner(program: Program, target: Target, naming: Naming) -> str:
     plan = program.plan
+    parts = f"tensors up to {plan.tensor_bytes}, scratch up to {plan.scratch_bytes}"
     names = [_comment(step.node) for step in program.steps]
     width = max(map(len, names))
     layers = "\n".join(
@@ -243,7 +244,7 @@ def _banner(program: Program, target: Target, naming: Naming) -> str:
  * Model SHA-256  {program.model_hash}
  * Target         {_comment(target.name)}: {_comment(target.description)}
  * Flash          {program.constant_bytes} bytes of constants, and code
- * RAM            {plan.arena_bytes} bytes of arena: tensors up to {plan.tensor_bytes}, scratch up to {plan.scratch_bytes}
+ * RAM            {plan.arena_bytes} bytes of arena: {parts}
  * Work           {program.macs} multiply-accumulate operations
  *
  * Step  Layer{" " * max(width - 5, 0)}  Operator          Output
