@@ -76,6 +76,7 @@ _PERMISSIONS = {"r": uc.UC_PROT_READ, "w": uc.UC_PROT_WRITE, "x": uc.UC_PROT_EXE
 _XPSR_THUMB = 1 << 24  # flags clear, and outside any IT block, where a fault may have left the machine
 _PATTERN = 0xA5
 _MAX_MARKS = 1 << 16
+_FAR = 1 << 20
 
 
 class StrayAccess(EmulationError):
@@ -472,10 +473,16 @@ class CortexM:
             if r.start <= address < r.end:
                 across = "across the end of the " if address + size > r.end else "in the "
                 return f"{across}{r.name}{'' if r.writable else ', which is read-only'}"
-        nearest = min(self._ranges, key=lambda r: min(abs(address - r.end), abs(address - r.start)))
+
+        def distance(r: _Range) -> int:
+            return address - r.end + 1 if address >= r.end else r.start - address
+
+        nearest = min(self._ranges, key=distance)
+        if distance(nearest) > _FAR:
+            return "where no memory is"
         if address >= nearest.end:
-            return f"byte {address - nearest.end + 1} past the end of the {nearest.name}"
-        return f"{nearest.start - address} bytes below the {nearest.name}"
+            return f"byte {distance(nearest)} past the end of the {nearest.name}"
+        return f"{distance(nearest)} bytes below the {nearest.name}"
 
     def _text(self, error: int) -> str:
         return str(self._ffi.string(self._unicorn.uc_strerror(error)).decode())

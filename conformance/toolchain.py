@@ -236,7 +236,7 @@ def build_firmware(
         opt: Optimisation flag.
         defines: Macros and their values.
         extra_flags: More compiler flags, such as warnings.
-        stack_bytes: Stack to reserve; the target's default when None.
+        stack_bytes: Stack to reserve, rounded up to 16; the target's default when None.
         arena_bytes: Bytes of the arena `tnf_arena`, which also takes variables of the section ".tnf_arena".
         name: Start of the file's name.
 

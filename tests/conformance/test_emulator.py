@@ -204,7 +204,8 @@ def test_flash_is_read_only(machine: CortexM) -> None:
 
 @pytest.mark.parametrize("address", [0, 0x4000_0000, 0xE000_ED88, HOST_WINDOW])
 def test_nothing_else_is_mapped(machine: CortexM, address: int) -> None:
-    assert stray(machine, "poke", address).address == address
+    error = stray(machine, "poke", address)
+    assert error.address == address and "where no memory is" in str(error)
     assert stray(machine, "peek", address).size == 4
 
 
@@ -441,7 +442,7 @@ def count_by_instruction(target: Target, elf: Path, address: int, a: int, b: int
 @pytest.fixture(scope="module", params=[("stm32f746", "-O2"), ("stm32f746", "-O1"), ("rp2040", "-Os")], ids="-".join)
 def programs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[CortexM, Path, HostLibrary]]:
+) -> Iterator[tuple[CortexM, CortexM, Path, HostLibrary]]:
     name, opt = request.param
     folder = tmp_path_factory.mktemp("programs")
     (folder / "programs.c").write_text(random_program(random.Random(2024), 8))
@@ -449,11 +450,11 @@ def programs(
     target = load_target(name)
     elf = build_firmware([folder / "programs.c"], target, [f"f{i}" for i in range(8)], opt=opt, name="programs")
     host = HostLibrary(build_shared_library([folder / "programs.c"], name="programs"), [folder / "programs.h"])
-    yield CortexM(target, elf), elf, host
+    yield CortexM(target, elf), CortexM(target, elf, strict=True), elf, host
 
 
-def test_counts_are_exact_and_results_those_of_the_host(programs: tuple[CortexM, Path, HostLibrary]) -> None:
-    machine, elf, host = programs
+def test_counts_are_exact_and_results_those_of_the_host(programs: tuple[CortexM, CortexM, Path, HostLibrary]) -> None:
+    machine, strict, elf, host = programs
     generator = random.Random(7)
     for index in range(8):
         for _ in range(3):
@@ -463,4 +464,5 @@ def test_counts_are_exact_and_results_those_of_the_host(programs: tuple[CortexM,
             assert (result.r0, result.instructions) == count_by_instruction(
                 machine.target, elf, entry, a, b, exit_address
             )
+            assert strict.call(f"f{index}", a, b) == result
             assert result.r0 == getattr(host.lib, f"f{index}")(a, b)
