@@ -1,0 +1,117 @@
+"""Where a test case lies in memory, and what the memory must look like after the kernel ran.
+
+Everything that the kernel may not rely on is random: the order of the buffers, their addresses (activations need no
+alignment), the bytes around and between them, the scratch and the output before the call. Everything that it may not
+write is compared afterwards.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from codegen.emit import SCRATCH_ALIGNMENT, KernelCall
+from refsim.errors import ConformanceError
+from refsim.numerics import Int8Array
+
+MARGIN = 16
+"""Least number of guarding bytes between two buffers."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range of the image, bytes."""
+
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """First byte after it."""
+        return self.start + self.size
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Buffers in a stretch of memory whose end is aligned to 16 bytes and borders on memory that does not exist.
+
+    Attributes:
+        image: the stretch's bytes before the call; its length is a multiple of 16.
+        inputs, output, scratch: where they lie in it; the output is an input where the kernel runs in place.
+    """
+
+    image: bytes
+    inputs: tuple[Span, ...]
+    output: Span
+    scratch: Span | None
+
+    def collect(self, after: bytes) -> bytes:
+        """The output, once everything around it is found to be as it was.
+
+        Raises:
+            ConformanceError: the kernel wrote where it must not.
+        """
+        expected = np.frombuffer(self.image, np.uint8)
+        found = np.frombuffer(after, np.uint8)
+        changed = expected != found
+        for span in (self.output, self.scratch):
+            if span is not None:
+                changed[span.start : span.end] = False
+        if changed.any():
+            first = int(changed.argmax())
+            raise ConformanceError(
+                f"the kernel wrote {int(changed.sum())} bytes that it must not: {self._describe(first)}"
+            )
+        return after[self.output.start : self.output.end]
+
+    def _describe(self, at: int) -> str:
+        for index, span in enumerate(self.inputs):
+            if span.start <= at < span.end:
+                return f"byte {at - span.start} of input {index}"
+        named = [("output", self.output), *([("scratch", self.scratch)] if self.scratch else [])]
+        name, span = min(named, key=lambda item: min(abs(at - item[1].end), abs(at - item[1].start)))
+        return (
+            f"{at - span.end + 1} past the end of the {name}"
+            if at >= span.end
+            else f"{span.start - at} before the {name}"
+        )
+
+
+def lay_out(call: KernelCall, inputs: Sequence[Int8Array], output_size: int, in_place: int | None, seed: int) -> Layout:
+    """Place a call's buffers.
+
+    Args:
+        call: the kernel and its needs.
+        inputs: int8 of any shape.
+        output_size: bytes.
+        in_place: index of the input whose memory is the output as well, or None.
+        seed: of everything random.
+    """
+    generator = random.Random(seed)  # noqa: S311 - test data
+    data: dict[str | int, bytes] = {index: x.tobytes() for index, x in enumerate(inputs)}
+    if in_place is None:
+        data["output"] = generator.randbytes(output_size)
+    if call.scratch_bytes:
+        data["scratch"] = generator.randbytes(call.scratch_bytes)
+    order = list(data)
+    generator.shuffle(order)
+    from_end: dict[str | int, int] = {}  # distance of each start from the end of the stretch
+    cursor = 0
+    for name in order:
+        cursor += len(data[name])
+        if name == "scratch":
+            cursor = -(-cursor // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
+        from_end[name] = cursor
+        cursor += MARGIN + generator.randrange(SCRATCH_ALIGNMENT)
+    size = -(-cursor // 16) * 16
+    image = bytearray(generator.randbytes(size))
+    spans = {name: Span(size - from_end[name], len(data[name])) for name in order}
+    for name, span in spans.items():
+        image[span.start : span.end] = data[name]
+    return Layout(
+        bytes(image),
+        tuple(spans[index] for index in range(len(inputs))),
+        spans["output" if in_place is None else in_place],
+        spans.get("scratch"),
+    )

@@ -1,0 +1,323 @@
+"""Places where kernels run: this machine, and chips under emulation. Each takes many cases from one start."""
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from cffi import FFI
+from numpy.typing import NDArray
+
+import ckernels
+from codegen.emit import KernelCall
+from codegen.target import Target, load_target
+from conformance.emulator import CortexM
+from conformance.host import parse_header
+from conformance.host_process import Request
+from conformance.layout import Layout
+from conformance.toolchain import Toolchain, available_toolchains, build_firmware, build_shared_library
+from refsim.errors import ConformanceError, ToolchainError
+
+ARENA_BYTES = 96 * 1024
+"""Memory for a case's activations under emulation; every strategy stays within it."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """The C sources under test.
+
+    Attributes:
+        sources: C files.
+        include: folder of the header "tinyformer/kernels.h".
+    """
+
+    sources: tuple[Path, ...] = field(default_factory=lambda: tuple(ckernels.sources().values()))
+    include: Path = field(default_factory=ckernels.include_dir)
+
+    @property
+    def header(self) -> Path:
+        """The kernels' declarations."""
+        return self.include / "tinyformer" / "kernels.h"
+
+
+class Place(ABC):
+    """Runs kernels.
+
+    Attributes:
+        name: in reports and on the command line.
+        detail: compiler and options.
+    """
+
+    name: str
+    detail: str
+
+    @abstractmethod
+    def run(self, call: KernelCall, layout: Layout) -> bytes:
+        """Run one call; the layout's stretch of memory afterwards.
+
+        Raises:
+            ConformanceError: the kernel crashed, strayed or did not end.
+            EmulationError: the same under emulation.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what the place holds."""
+
+
+class HostPlace(Place):
+    """This machine, in a process of its own: a kernel that crashes is a finding and not the end of the run.
+
+    Args:
+        name: in reports.
+        library: the sources.
+        toolchain: the compiler; the preferred one by default.
+        opt: optimisation flag.
+        sanitize: stop at undefined behaviour.
+
+    Raises:
+        ToolchainError: the library cannot be built.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        library: Library,
+        *,
+        toolchain: Toolchain | None = None,
+        opt: str = "-O2",
+        sanitize: bool = False,
+    ) -> None:
+        self.name = name
+        self.detail = f"{toolchain.name if toolchain else 'default compiler'} {opt}" + (" UBSan" if sanitize else "")
+        self._library = build_shared_library(
+            library.sources,
+            include_dirs=[library.include],
+            toolchain=toolchain,
+            opt=opt,
+            sanitize=sanitize,
+            name="kernels",
+        )
+        self._header = library.header
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+
+    def run(self, call: KernelCall, layout: Layout) -> bytes:  # noqa: D102
+        process = self._process or self._start()
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            pickle.dump(Request(call.kernel, call.params, call.variadic, layout), process.stdin)
+            process.stdin.flush()
+            after: bytes = pickle.load(process.stdout)  # noqa: S301 - our own process writes it
+        except (EOFError, OSError, pickle.UnpicklingError):
+            raise ConformanceError(self._post_mortem(process)) from None
+        return after
+
+    def close(self) -> None:  # noqa: D102
+        if self._process is not None:
+            assert self._process.stdin is not None and self._process.stdout is not None
+            with contextlib.suppress(OSError):  # a dead process has left its pipe broken
+                self._process.stdin.close()
+            self._process.wait()
+            self._process.stdout.close()
+            self._process = None
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        root = str(Path(__file__).parent.parent)
+        paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "conformance.host_process", str(self._library), str(self._header)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=os.environ | {"PYTHONPATH": paths},
+        )
+        return self._process
+
+    def _post_mortem(self, process: subprocess.Popen[bytes]) -> str:
+        """What became of the process, which the next case starts anew."""
+        code = process.wait()
+        assert self._errors is not None
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").splitlines()
+        self.close()
+        reason = [line.strip() for line in said if "runtime error" in line or "panic" in line or "Error" in line][-1:]
+        ended = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        return ": ".join([f"the kernel's process {ended}", *reason])
+
+
+class CortexMPlace(Place):
+    """A chip under emulation: parameters and constants in its flash, activations at the end of its RAM.
+
+    In strict mode every access is checked against the buffers of the case; it costs speed, so large cases do without.
+
+    Args:
+        name: in reports.
+        library: the sources.
+        target: the chip.
+        toolchain: the compiler; the preferred one by default.
+        opt: optimisation flag.
+
+    Raises:
+        ToolchainError: the image cannot be built.
+        EmulationError: the image does not start.
+    """
+
+    def __init__(
+        self, name: str, library: Library, target: Target, *, toolchain: Toolchain | None = None, opt: str = "-O2"
+    ) -> None:
+        self.name = name
+        self.detail = f"{target.name}, {toolchain.name if toolchain else 'default compiler'} {opt}"
+        ffi = FFI()
+        ffi.cdef(parse_header(library.header))
+        kernels = [f"tnf_{path.stem}" for path in library.sources]
+        self._fields = {kernel: ffi.typeof(f"{kernel}_params").fields for kernel in kernels}
+        elf = build_firmware(
+            library.sources,
+            target,
+            kernels,
+            include_dirs=[library.include],
+            toolchain=toolchain,
+            opt=opt,
+            arena_bytes=ARENA_BYTES,
+            name="kernels",
+        )
+        self._machines = {strict: CortexM(target, elf, strict=strict) for strict in (False, True)}
+
+    def run(self, call: KernelCall, layout: Layout) -> bytes:  # noqa: D102
+        machine = self._machines[len(layout.image) < STRICT_BYTES]
+        start = machine.arena[1] // 16 * 16 - len(layout.image)
+        if start < machine.arena[0]:
+            raise ConformanceError(
+                f"{len(layout.image)} bytes of activations do not fit the {ARENA_BYTES} of {self.name}"
+            )
+        machine.write(start, layout.image)
+        constants = _Writer(machine.flash_free[0])
+        words = []
+        for name, kind in self._fields[call.kernel]:
+            value = call.params[name]
+            if isinstance(value, np.ndarray):
+                words.append(constants.array(value, kind.type.item.cname))
+            else:
+                words.append(int(value) & 0xFFFFFFFF)
+        inputs = [start + span.start for span in layout.inputs]
+        if call.variadic:
+            inputs = [constants.words(inputs)]
+        parameters = constants.words(words)
+        machine.write(machine.flash_free[0], constants.data)
+        buffers = [*layout.inputs, layout.output, *([layout.scratch] if layout.scratch else [])]
+        readable = [(start + span.start, span.size) for span in buffers] + [
+            (machine.flash_free[0], len(constants.data))
+        ]
+        writable = [(start + span.start, span.size) for span in buffers[len(layout.inputs) :]]
+        machine.allow(readable, writable)
+        scratch = 0 if layout.scratch is None else start + layout.scratch.start
+        machine.call(call.kernel, parameters, *inputs, start + layout.output.start, scratch)
+        return machine.read(start, len(layout.image))
+
+    def close(self) -> None:  # noqa: D102
+        self._machines.clear()
+
+
+STRICT_BYTES = 4096
+"""Cases with fewer bytes of activations run in strict mode."""
+
+_CONSTANT_TYPES = {"int8_t": np.int8, "int16_t": np.int16, "int32_t": np.int32}
+
+
+class _Writer:
+    """Collects constant data from an address on, each array aligned as its type asks and no better."""
+
+    def __init__(self, address: int) -> None:
+        self._address = address
+        self.data = bytearray()
+
+    def array(self, values: NDArray[Any], c_type: str) -> int:
+        """Append an array; its address."""
+        if values.dtype != _CONSTANT_TYPES[c_type]:
+            raise ConformanceError(f"the emitter gives {values.dtype} where the kernel's parameters have {c_type}")
+        while len(self.data) % (2 * values.itemsize) != values.itemsize:  # aligned to its size and not to twice that
+            self.data += b"\xff"
+        address = self._address + len(self.data)
+        self.data += values.tobytes()
+        return address
+
+    def words(self, values: list[int]) -> int:
+        """Append 32-bit words; their address."""
+        return self.array(np.array(values, np.uint32).view(np.int32), "int32_t")
+
+
+@dataclass(frozen=True)
+class PlaceSpec:
+    """A place that can be asked for.
+
+    Attributes:
+        name: on the command line.
+        thorough: left out of the ci profile.
+        build: makes it; raises ToolchainError where a compiler is missing.
+    """
+
+    name: str
+    thorough: bool
+    build: Callable[[Library], Place]
+
+
+def place_specs() -> Mapping[str, PlaceSpec]:
+    """Every place by name, in the order of reports."""
+    specs = [
+        PlaceSpec("host", False, lambda library: HostPlace("host", library)),
+        PlaceSpec("host-ubsan", False, lambda library: HostPlace("host-ubsan", library, sanitize=True)),
+        _chip("cortex-m7", "stm32f746", thorough=False),
+        _chip("cortex-m4", "stm32f407", thorough=False),
+        _chip("cortex-m33", "stm32u575"),
+        _chip("cortex-m0plus", "rp2040"),
+        _chip("cortex-m7-O3", "stm32f746", opt="-O3"),
+        _chip("cortex-m7-Os", "stm32f746", opt="-Os"),
+        _chip("cortex-m7-gcc", "stm32f746", compiler="arm-none-eabi-gcc"),
+        _chip("cortex-m4-gcc", "stm32f407", compiler="arm-none-eabi-gcc"),
+        _chip("cortex-m0plus-gcc", "rp2040", compiler="arm-none-eabi-gcc"),
+        *(_host_compiler(compiler) for compiler in ("gcc", "clang")),
+    ]
+    return {spec.name: spec for spec in specs}
+
+
+def _chip(name: str, target: str, *, thorough: bool = True, compiler: str | None = None, opt: str = "-O2") -> PlaceSpec:
+    def build(library: Library) -> Place:
+        toolchain = find_toolchain(compiler, "cortex-m") if compiler else None
+        return CortexMPlace(name, library, load_target(target), toolchain=toolchain, opt=opt)
+
+    return PlaceSpec(name, thorough, build)
+
+
+def _host_compiler(compiler: str) -> PlaceSpec:
+    name = f"host-{compiler}"
+    return PlaceSpec(
+        name, True, lambda library: HostPlace(name, library, toolchain=find_toolchain(compiler, "host"), opt="-O3")
+    )
+
+
+def find_toolchain(name: str, kind: str) -> Toolchain:
+    """The compiler of that name.
+
+    Raises:
+        ToolchainError: it is not here; says why.
+    """
+    for status in available_toolchains():
+        if (status.name, status.kind) == (name, kind):
+            if status.toolchain is None:
+                raise ToolchainError(f"{name}: {status.detail}")
+            return status.toolchain
+    raise ToolchainError(f"{name} is no compiler for {kind} that the toolkit knows")

@@ -1,0 +1,53 @@
+"""Cases of add."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from conformance.strategies.base import (
+    Case,
+    Scaling,
+    activation_ranges,
+    activations,
+    broadcast_pairs,
+    roundings,
+    scalings,
+    zero_points,
+)
+from refsim.numerics import INT32_MAX, REQUANTIZED_MAX, Multiplier, Rounding, largest_distance, requantized_bound
+from refsim.ops.add import LEFT_SHIFT, Add
+from refsim.ops.base import Requantization
+
+
+def input_scalings() -> st.SearchStrategy[Scaling]:
+    """Mostly as `Add.from_types` makes them: one input keeps half its value, the other less."""
+    half = st.builds(Scaling, st.just(2**30), st.just(27), st.integers(-8, 0))
+    return st.one_of(
+        half, st.builds(Scaling, st.integers(2**30, 2**31 - 1), st.just(27), st.integers(-12, 0)), scalings()
+    )
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """All patterns of broadcasting; multipliers from those that scales give to the ends of what is legal."""
+    rounding = draw(roundings())
+    zero_point_a, zero_point_b, zero_point = draw(zero_points()), draw(zero_points()), draw(zero_points())
+    a, bound_a = _raised(draw(input_scalings()), zero_point_a, rounding, REQUANTIZED_MAX)
+    b, bound_b = _raised(draw(input_scalings()), zero_point_b, rounding, INT32_MAX - bound_a)
+    bound = bound_a + bound_b
+    total = draw(scalings()).pick(bound, bound // 2, rounding)
+    output = Requantization(
+        np.array([total.multiplier], np.int32),
+        np.array([total.shift], np.int32),
+        zero_point,
+        *draw(activation_ranges(zero_point)),
+        rounding,
+    )
+    shape_a, shape_b = draw(broadcast_pairs())
+    op = Add(zero_point_a, zero_point_b, a, b, output)
+    return Case(op, (draw(activations(shape_a)), draw(activations(shape_b))))
+
+
+def _raised(scaling: Scaling, zero_point: int, rounding: Rounding, limit: int) -> tuple[Multiplier, int]:
+    bound = largest_distance(zero_point) << LEFT_SHIFT
+    pair = scaling.pick(bound, bound, rounding, limit)
+    return pair, requantized_bound(bound, *pair, rounding, "")

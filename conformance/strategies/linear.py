@@ -1,0 +1,16 @@
+"""Cases of linear."""
+
+from hypothesis import strategies as st
+
+from conformance.strategies.base import Case, activations, lengths, shapes, weighted, zero_points
+from refsim.ops.linear import Linear
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Rows of up to 300 elements under any leading axes."""
+    inputs, outputs = draw(lengths(9, (16, 67, 300))), draw(lengths(6, (9, 33)))
+    zero_point = draw(zero_points())
+    weight, bias, output = draw(weighted((outputs, inputs), 0, zero_point))
+    leading = draw(shapes(0, 5, size=20))
+    return Case(Linear(weight, bias, zero_point, output), (draw(activations((*leading, inputs))),))

@@ -1,0 +1,23 @@
+"""Cases of matmul."""
+
+import math
+
+from hypothesis import strategies as st
+
+from conformance.strategies.base import Case, activations, lengths, requantizations, shapes, zero_points
+from refsim.numerics import largest_distance
+from refsim.ops.matmul import MatMul
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Products of up to 300 terms, both layouts of b, any leading axes."""
+    rows, depth, columns = draw(lengths(5, (17,))), draw(lengths(9, (33, 300))), draw(lengths(6, (17,)))
+    leading = draw(shapes(0, 4, most=3, size=6))
+    a_zero_point, b_zero_point = draw(zero_points()), draw(zero_points())
+    product = largest_distance(a_zero_point) * largest_distance(b_zero_point)
+    output = draw(requantizations([depth * product], [math.isqrt(depth) * product // 2]))
+    transpose_b = draw(st.booleans())
+    op = MatMul(a_zero_point, b_zero_point, output, transpose_b)
+    b_shape = (columns, depth) if transpose_b else (depth, columns)
+    return Case(op, (draw(activations((*leading, rows, depth))), draw(activations((*leading, *b_shape)))))

@@ -1,0 +1,24 @@
+"""Cases of mean."""
+
+import math
+
+from hypothesis import strategies as st
+
+from conformance.strategies.base import Case, activations, requantizations, shapes, zero_points
+from refsim.numerics import largest_distance
+from refsim.ops.mean import Mean
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Any run of axes, all of them included."""
+    shape = draw(shapes(1, size=900, most=12))
+    first = draw(st.integers(0, len(shape) - 1))
+    last = draw(st.integers(first, len(shape) - 1))
+    zero_point = draw(zero_points())
+    count = math.prod(shape[first : last + 1])
+    bound = count * largest_distance(zero_point)
+    return Case(
+        Mean(first, last, zero_point, draw(requantizations([bound], [bound // math.isqrt(count)]))),
+        (draw(activations(shape)),),
+    )

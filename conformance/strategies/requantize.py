@@ -1,0 +1,16 @@
+"""Cases of requantize."""
+
+from hypothesis import strategies as st
+
+from conformance.strategies.base import Case, activations, requantizations, shapes, zero_points
+from refsim.numerics import largest_distance
+from refsim.ops.requantize import Requantize
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Any shape."""
+    zero_point = draw(zero_points())
+    bound = largest_distance(zero_point)
+    op = Requantize(zero_point, draw(requantizations([bound], [bound])))
+    return Case(op, (draw(activations(draw(shapes()))),))
