@@ -1,0 +1,180 @@
+"""Sub-commands of `tinyformer` for the road from a model file to C.
+
+What takes long to import is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from codegen.program import Program
+
+_Model = Annotated[Path, typer.Argument(help="Quantised model, QDQ ONNX.")]
+_Mean = Annotated[float, typer.Option(help="Of uint8 images: the model's input is (pixel - mean) / std.")]
+_Std = Annotated[float, typer.Option(help="See --mean.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this package to `app`."""
+    for command in (quantize, generate, inspect, accuracy, targets):
+        app.command()(command)
+
+
+def quantize(
+    model: Annotated[Path, typer.Argument(help="Float model, ONNX.")],
+    calibration: Annotated[Path, typer.Option(help="Samples, .npz: uint8 images (N, H, W, C), or float inputs.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="QDQ ONNX file to write.")],
+    key: Annotated[str | None, typer.Option(help="Array of the samples; by default 'inputs' or 'images'.")] = None,
+    method: Annotated[str, typer.Option(help="How ranges are found: minmax, entropy or percentile.")] = "minmax",
+    mean: _Mean = 128.0,
+    std: _Std = 128.0,
+) -> None:
+    """Quantise a float model to int8, every operator integer."""
+    from codegen.onnx import quantize as quantize_model  # noqa: PLC0415
+    from codegen.samples import Preprocessing, read_inputs  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    with console.status("Reading the model and the samples"):
+        samples = read_inputs(calibration, model, Preprocessing(mean, std), key)
+    count = len(next(iter(samples.values())))
+    with console.status(f"Calibrating on {count} samples"):
+        quantize_model(model, samples, out, method=method)
+    Console().print(f"Wrote {out}, calibrated on {count} samples.", highlight=False)
+
+
+def generate(
+    model: _Model,
+    target: Annotated[str, typer.Option(help="Name (see `tinyformer targets`) or .toml file of the microcontroller.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    prefix: Annotated[str, typer.Option(help="Start of every public C name.")] = "model",
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder whatever it holds.")] = False,
+) -> None:
+    """Write a model as C99: one folder without dependencies, its memory planned."""
+    from codegen.generate import generate as generate_folder  # noqa: PLC0415
+    from codegen.onnx import load  # noqa: PLC0415
+    from codegen.target import load_target  # noqa: PLC0415
+
+    chip = load_target(target)
+    generated = generate_folder(load(model), chip, out, prefix=prefix, force=force)
+    console = Console()
+    program = generated.program
+    console.print(_memory_table(program, chip.code.size, chip.data.size))
+    console.print(
+        f"Wrote {len(program.steps)} layers to {out}; the layer table is in {out / 'README.md'}.", highlight=False
+    )
+
+
+def inspect(model: _Model) -> None:
+    """Show a quantised model's layers, memory and ports as they would be generated."""
+    from codegen.onnx import load  # noqa: PLC0415
+    from codegen.program import build_program  # noqa: PLC0415
+
+    program = build_program(load(model))
+    layers = Table("step", "layer", "operator", "output", title=program.graph.name)
+    for column in ("parameters", "MACs", "offset", "bytes", "scratch"):
+        layers.add_column(column, justify="right")
+    for step in program.steps:
+        layers.add_row(
+            str(step.index),
+            step.node,
+            step.operator,
+            _dims(step.shape),
+            str(step.constant_bytes),
+            str(step.call.macs),
+            str(step.offset),
+            str(step.bytes),
+            str(step.call.scratch_bytes),
+        )
+    ports = Table("port", "name", "shape", "scale", "zero point")
+    for kind, places in (("input", program.inputs), ("output", program.outputs)):
+        for index, port in enumerate(places):
+            ports.add_row(f"{kind} {index}", port.name, _dims(port.shape), f"{port.scale:g}", str(port.zero_point))
+    console = Console()
+    for table in (layers, ports, _memory_table(program)):
+        console.print(table)
+    console.print(f"{program.macs} multiply-accumulate operations; model SHA-256 {program.model_hash}", highlight=False)
+
+
+def accuracy(
+    float_model: Annotated[Path, typer.Argument(metavar="FLOAT", help="Float model, ONNX.")],
+    model: _Model,
+    data: Annotated[
+        Path, typer.Option(help="Labelled samples, .npz: 'images' (uint8 N, H, W, C) or 'inputs'; 'labels'.")
+    ],
+    mean: _Mean = 128.0,
+    std: _Std = 128.0,
+) -> None:
+    """Compare the accuracy of a float model with that of its quantised form, on the same samples."""
+    from codegen.accuracy import compare_accuracy  # noqa: PLC0415
+    from codegen.onnx import load  # noqa: PLC0415
+    from codegen.samples import Preprocessing  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("Classifying", total=None)
+        report = compare_accuracy(
+            float_model,
+            load(model),
+            data,
+            Preprocessing(mean, std),
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    table = Table("model", "run by", title=f"{report.samples} samples")
+    table.add_column("accuracy", justify="right")
+    table.add_row("float", "ONNX Runtime", f"{report.float_accuracy:.2%}")
+    table.add_row("int8", "refsim", f"{report.int8_accuracy:.2%}")
+    difference = 100 * (report.int8_accuracy - report.float_accuracy)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"int8 - float: {difference:+.2f} points; same class on {report.agreement:.2%} of the samples", highlight=False
+    )
+
+
+def targets() -> None:
+    """List the built-in targets."""
+    from codegen.target import list_targets, load_target  # noqa: PLC0415
+
+    table = Table("target", "core", "FPU")
+    for column in ("MHz", "flash KB", "RAM KB"):
+        table.add_column(column, justify="right")
+    table.add_column("description")
+    for name in list_targets():
+        chip = load_target(name)
+        table.add_row(
+            name,
+            chip.core,
+            chip.fpu,
+            f"{chip.clock_hz / 1e6:g}",
+            str(chip.code.size // 1024),
+            str(chip.data.size // 1024),
+            chip.description,
+        )
+    Console().print(table)
+
+
+def _memory_table(program: Program, flash: int | None = None, ram: int | None = None) -> Table:
+    """Flash and RAM of a program, with the sizes of a target's regions where they are known."""
+    plan = program.plan
+    table = Table("memory", title=None)
+    table.add_column("bytes", justify="right")
+    table.add_column("" if flash is None else "of", justify="right")
+    table.add_row("flash: constants", str(program.constant_bytes), str(flash or ""))
+    table.add_row("RAM: arena", str(plan.arena_bytes), str(ram or ""))
+    table.add_row("  live tensors, at most", str(plan.tensor_bytes), "")
+    table.add_row("  scratch of one kernel, at most", str(plan.scratch_bytes), "")
+    for name, peak in plan.peaks.items():
+        table.add_row(f"plan: {name}{' (used)' if name == plan.strategy else ''}", str(peak), "")
+    table.add_row("plan: lower bound", str(plan.lower_bound), "")
+    return table
+
+
+def _dims(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
