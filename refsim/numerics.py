@@ -111,14 +111,29 @@ def finish_row(acc: Int32Array, stage: Stage, first: int, y: Int8Array) -> None:
             y[o] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
 
 
+TILE = 4
+"""Positions whose weighted sums are taken together, so that each weight is loaded once for all of them."""
+
+
 @compiled()
-def accumulate_rows(taps: Int16Array, weight: Int8Array, bias: Int32Array, acc: Int32Array) -> None:
-    """acc[o] = bias[o] + sum over k of taps[k] * weight[o, k]; taps (K,), weight (O, K), bias and acc (O,)."""
-    for o in range(acc.size):
-        total = np.int32(0)
-        for k in range(taps.size):
-            total = np.int32(total + np.int32(np.int32(taps[k]) * np.int32(weight[o, k])))
-        acc[o] = np.int32(bias[o] + total)
+def accumulate_tile(taps: Int16Array, weight: Int8Array | Int16Array, bias: Int32Array, acc: Int32Array) -> None:
+    """acc[j, o] = bias[o] + sum over k of taps[j, k] * weight[o, k]; taps (TILE, K), weight (O, K), acc (TILE, O)."""
+    for o in range(acc.shape[1]):
+        acc0 = acc1 = acc2 = acc3 = np.int32(bias[o])
+        for k in range(taps.shape[1]):
+            w = np.int32(weight[o, k])
+            acc0 = np.int32(acc0 + np.int32(w * np.int32(taps[0, k])))
+            acc1 = np.int32(acc1 + np.int32(w * np.int32(taps[1, k])))
+            acc2 = np.int32(acc2 + np.int32(w * np.int32(taps[2, k])))
+            acc3 = np.int32(acc3 + np.int32(w * np.int32(taps[3, k])))
+        acc[0, o], acc[1, o], acc[2, o], acc[3, o] = acc0, acc1, acc2, acc3
+
+
+@compiled()
+def remove_zero_point(x: Int8Array, zero_point: int, centred: Int16Array) -> None:
+    """centred[i] = x[i] - zero_point, vectors of one length."""
+    for i in range(x.size):
+        centred[i] = np.int16(np.int16(x[i]) - np.int16(zero_point))
 
 
 @compiled()

@@ -10,11 +10,12 @@ from numba import prange
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import (
+    TILE,
     Int8Array,
     Int16Array,
     Int32Array,
     Stage,
-    accumulate_rows,
+    accumulate_tile,
     finish_row,
 )
 from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
@@ -149,14 +150,20 @@ def _conv2d(
     rows = weight.reshape(channels, kernel_h * kernel_w * depth)
     count = channels // groups
     for n in prange(x.shape[0]):
-        field = np.empty((kernel_h, kernel_w, depth), np.int16)
-        acc = np.empty(count, np.int32)
-        for oh in range(y.shape[1]):
-            for ow in range(y.shape[2]):
+        image = x[n]
+        fields = np.zeros((TILE, kernel_h, kernel_w, depth), np.int16)
+        taps = fields.reshape(TILE, -1)
+        acc = np.empty((TILE, count), np.int32)
+        for g in range(groups):
+            first, last = g * count, (g + 1) * count
+            group_rows, group_bias = rows[first:last], bias[first:last]
+            for oh in range(y.shape[1]):
                 top = oh * stride[0] - padding[0]
-                left = ow * stride[1] - padding[1]
-                for g in range(groups):
-                    first, last = g * count, (g + 1) * count
-                    gather_field(x[n], input_zero_point, top, left, dilation, g * depth, field)
-                    accumulate_rows(field.reshape(-1), rows[first:last], bias[first:last], acc)
-                    finish_row(acc, stage, first, y[n, oh, ow, first:last])
+                for ow in range(0, y.shape[2], TILE):
+                    tile = min(TILE, y.shape[2] - ow)
+                    for j in range(tile):
+                        left = (ow + j) * stride[1] - padding[1]
+                        gather_field(image, input_zero_point, top, left, dilation, g * depth, fields[j])
+                    accumulate_tile(taps, group_rows, group_bias, acc)
+                    for j in range(tile):
+                        finish_row(acc[j], stage, first, y[n, oh, ow + j, first:last])

@@ -9,7 +9,7 @@ from numba import prange
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
-from refsim.numerics import Int8Array, Int32Array, Stage, accumulate_rows, finish_row
+from refsim.numerics import TILE, Int8Array, Int32Array, Stage, accumulate_tile, finish_row, remove_zero_point
 from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.tensor import Shape, TensorType
 
@@ -71,10 +71,12 @@ def _linear(
     x: Int8Array, weight: Int8Array, bias: Int32Array, stage: Stage, input_zero_point: int, y: Int8Array
 ) -> None:
     for n in prange(x.shape[0]):
-        taps = np.empty(x.shape[2], np.int16)
-        acc = np.empty(bias.size, np.int32)
-        for row in range(x.shape[1]):
-            for i in range(taps.size):
-                taps[i] = np.int16(np.int16(x[n, row, i]) - np.int16(input_zero_point))
-            accumulate_rows(taps, weight, bias, acc)
-            finish_row(acc, stage, 0, y[n, row])
+        taps = np.zeros((TILE, x.shape[2]), np.int16)
+        acc = np.empty((TILE, bias.size), np.int32)
+        for row in range(0, x.shape[1], TILE):
+            tile = min(TILE, x.shape[1] - row)
+            for j in range(tile):
+                remove_zero_point(x[n, row + j], input_zero_point, taps[j])
+            accumulate_tile(taps, weight, bias, acc)
+            for j in range(tile):
+                finish_row(acc[j], stage, 0, y[n, row + j])

@@ -9,7 +9,15 @@ from numba import prange
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
-from refsim.numerics import Int8Array, Int16Array, Stage, finish_row, largest_distance
+from refsim.numerics import (
+    TILE,
+    Int8Array,
+    Stage,
+    accumulate_tile,
+    finish_row,
+    largest_distance,
+    remove_zero_point,
+)
 from refsim.ops.base import Operator, Requantization, check_channels, check_zero_point
 from refsim.tensor import Shape, TensorType
 
@@ -60,41 +68,35 @@ class MatMul(Operator):
         a, b = inputs
         shape = self.output_shape(a.shape[1:], b.shape[1:])
         y = np.empty((a.shape[0], *shape), np.int8)
-        batched = [t.reshape(t.shape[0], -1, *t.shape[-2:]) for t in (a, b, y)]
-        if not self.transpose_b:
-            batched[1] = np.ascontiguousarray(batched[1].swapaxes(2, 3))
         _matmul(
-            batched[0],
-            batched[1],
+            a.reshape(a.shape[0], -1, *a.shape[-2:]),
+            b.reshape(b.shape[0], -1, *b.shape[-2:]),
+            self.transpose_b,
             self.output.stage(shape[-1]),
             self.a_zero_point,
             self.b_zero_point,
-            batched[2],
+            y.reshape(y.shape[0], -1, *shape[-2:]),
         )
         return y
 
 
 @compiled(parallel=True)
-def _matmul(a: Int8Array, b: Int8Array, stage: Stage, a_zero_point: int, b_zero_point: int, y: Int8Array) -> None:
-    """Multiply rows of a (N, B, M, K) with rows of b (N, B, columns, K)."""
+def _matmul(
+    a: Int8Array, b: Int8Array, transpose_b: bool, stage: Stage, a_zero_point: int, b_zero_point: int, y: Int8Array
+) -> None:
+    no_bias = np.zeros(y.shape[3], np.int32)
     for n in prange(a.shape[0]):
-        acc = np.empty(y.shape[3], np.int32)
-        row = np.empty(a.shape[3], np.int16)
-        columns = np.empty((b.shape[2], b.shape[3]), np.int16)
+        rows = np.zeros((TILE, a.shape[3]), np.int16)
+        columns = np.empty((y.shape[3], a.shape[3]), np.int16)  # of the right matrix, one a row
+        acc = np.empty((TILE, y.shape[3]), np.int32)
         for batch in range(a.shape[1]):
-            for j in range(columns.shape[0]):
-                _remove_zero_point(b[n, batch, j], b_zero_point, columns[j])
-            for m in range(a.shape[2]):
-                _remove_zero_point(a[n, batch, m], a_zero_point, row)
-                for j in range(acc.size):
-                    total = np.int32(0)
-                    for k in range(row.size):
-                        total = np.int32(total + np.int32(np.int32(row[k]) * np.int32(columns[j, k])))
-                    acc[j] = total
-                finish_row(acc, stage, 0, y[n, batch, m])
-
-
-@compiled()
-def _remove_zero_point(x: Int8Array, zero_point: int, centred: Int16Array) -> None:
-    for i in range(x.size):
-        centred[i] = np.int16(np.int16(x[i]) - np.int16(zero_point))
+            right = b[n, batch] if transpose_b else b[n, batch].T
+            for column in range(columns.shape[0]):
+                remove_zero_point(right[column], b_zero_point, columns[column])
+            for m in range(0, a.shape[2], TILE):
+                tile = min(TILE, a.shape[2] - m)
+                for j in range(tile):
+                    remove_zero_point(a[n, batch, m + j], a_zero_point, rows[j])
+                accumulate_tile(rows, columns, no_bias, acc)
+                for j in range(tile):
+                    finish_row(acc[j], stage, 0, y[n, batch, m + j])

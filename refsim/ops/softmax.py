@@ -9,7 +9,7 @@ from numba import prange
 
 from refsim.compiled import compiled
 from refsim.errors import QuantizationError, ShapeError
-from refsim.numerics import Int8Array, Int32Array, Integer, clamp, normalise_multiplier, rdbpot, srdhm
+from refsim.numerics import Int8Array, Int32Array, Integer, clamp, floor_log2, normalise_multiplier, rdbpot, srdhm
 from refsim.ops.base import Operator
 from refsim.tensor import Shape, TensorType
 
@@ -118,27 +118,24 @@ def reciprocal(a: Integer) -> np.int64:
 
 
 @compiled()
-def _softmax_row(x: Int8Array, exponentials: Int32Array, diff_min: int, y: Int8Array) -> None:
+def _softmax_row(x: Int8Array, exponentials: Int32Array, e: Int32Array, y: Int8Array) -> None:
+    """One row; exponentials[-d] is E(d), zero below diff_min, which gives -128 there; e is working memory."""
     largest = np.int64(-128)
     for i in range(x.size):
         largest = max(largest, np.int64(x[i]))
     total = np.int64(0)
     for i in range(x.size):
-        difference = np.int64(x[i]) - largest
-        if difference >= diff_min:
-            total += rdbpot(exponentials[-difference], 12)
-    headroom = np.int64(0)
-    while (total << headroom) < np.int64(2**31):
-        headroom += np.int64(1)
+        e[i] = exponentials[largest - np.int64(x[i])]
+        total += rdbpot(e[i], 12)
+    headroom = np.int64(31) - floor_log2(total)
     scale = reciprocal((total << headroom) - np.int64(2**31))
     exponent = np.int64(12) - headroom + np.int64(23)
+    if exponent > np.int64(31):
+        y[:] = np.int8(-128)
+        return
     for i in range(x.size):
-        difference = np.int64(x[i]) - largest
-        if difference < diff_min or exponent > np.int64(31):
-            y[i] = np.int8(-128)
-        else:
-            share = rdbpot(srdhm(scale, exponentials[-difference]), exponent)
-            y[i] = np.int8(clamp(share - np.int64(128), -128, 127))
+        share = rdbpot(srdhm(scale, e[i]), exponent)
+        y[i] = np.int8(clamp(share - np.int64(128), -128, 127))
 
 
 @compiled(parallel=True)
@@ -149,5 +146,6 @@ def _softmax(x: Int8Array, multiplier: int, shift: int, diff_min: int, y: Int8Ar
         scaled = srdhm(-(np.int64(magnitude) << np.int64(shift)), multiplier)
         exponentials[magnitude] = np.int32(exp_on_negative(scaled))
     for n in prange(x.shape[0]):
+        e = np.empty(x.shape[2], np.int32)
         for row in range(x.shape[1]):
-            _softmax_row(x[n, row], exponentials, diff_min, y[n, row])
+            _softmax_row(x[n, row], exponentials, e, y[n, row])
