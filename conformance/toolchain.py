@@ -26,6 +26,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from codegen.target import Target
+from refsim.compiled import cache_folder
 from refsim.errors import TargetError, ToolchainError
 
 NATIVE = Path(__file__).parent / "native"
@@ -155,14 +156,6 @@ def _status(kind: str, name: str, command: tuple[str, ...] | None, advice: str) 
         return ToolchainStatus(name, kind, None, f"found, but does not start: {error}")
     command = (*command, "cc") if name == "zig" else command
     return ToolchainStatus(name, kind, Toolchain(name, kind, command, version), version)
-
-
-def cache_folder() -> Path:
-    """The folder of cached builds, which need not exist yet."""
-    own, general = os.environ.get("TINYFORMER_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own).absolute()
-    return (Path(general) if general else Path.home() / ".cache") / "tinyformer"
 
 
 def build_shared_library(

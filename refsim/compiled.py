@@ -24,7 +24,7 @@ def cache_folder() -> Path:
     """
     own, general = os.environ.get("TINYFORMER_CACHE"), os.environ.get("XDG_CACHE_HOME")
     if own:
-        return Path(own)
+        return Path(own).absolute()
     return (Path(general) if general else Path.home() / ".cache") / "tinyformer"
 
 

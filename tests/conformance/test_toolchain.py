@@ -18,7 +18,6 @@ from conformance.toolchain import (
     available_toolchains,
     build_firmware,
     build_shared_library,
-    cache_folder,
     elf_symbols,
     host_toolchains,
     image_usage,
@@ -100,16 +99,6 @@ def test_no_compiler_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # The cache
-
-
-def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("TINYFORMER_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache_folder() == Path.home() / ".cache" / "tinyformer"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "tinyformer"
-    monkeypatch.setenv("TINYFORMER_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own"
 
 
 def test_same_content_is_built_once(source: Path, host: Toolchain) -> None:

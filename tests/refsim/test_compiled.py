@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import refsim
 from refsim import compiled
 
 PACKAGE = Path(refsim.__file__).parent
 PROGRAM = (
-    "import numpy as np; from refsim.ops.requantize import Requantize, requantize_batch; from refsim.ops import Requantization;"
+    "import numpy as np; from refsim.ops.requantize import Requantize, requantize_batch;"
+    "from refsim.ops import Requantization;"
     "y = Requantize(0, Requantization.from_real(0.5, 0)).run(np.array([[3, -3]], np.int8));"
     "print(y.tolist(), sum(requantize_batch.stats.cache_hits.values()))"
 )
@@ -47,3 +50,13 @@ def test_functions_compiled_into_others_live_in_the_shared_modules():
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("refsim.ops."):
                 assert all(name.name[0].isupper() or node.module == "refsim.ops.base" for name in node.names), source
     assert all((PACKAGE / name).is_file() for name in compiled.SHARED_MODULES)
+
+
+def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("TINYFORMER_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert compiled.cache_folder() == Path.home() / ".cache" / "tinyformer"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert compiled.cache_folder() == tmp_path / "tinyformer"
+    monkeypatch.setenv("TINYFORMER_CACHE", str(tmp_path / "own"))
+    assert compiled.cache_folder() == tmp_path / "own"
