@@ -262,11 +262,10 @@ def _head_tail(buffers: Sequence[Buffer]) -> list[int]:
         gaps = _gaps([(depth[i], buffers[i].bytes) for i in same_end])
         depth.append(next(start for start, room in gaps if room is None or room >= buffer.bytes))
     reach = [d + b.bytes for d, b in zip(depth, buffers, strict=True)]
-    arena = max(reach, default=0)
-    for i, tail in enumerate(at_tail):
-        for j, head in enumerate(buffers):
-            if tail and not at_tail[j] and buffers[i].meets(head):
-                arena = max(arena, reach[i] + reach[j])
+    heads = [i for i, tail in enumerate(at_tail) if not tail]
+    tails = [i for i, tail in enumerate(at_tail) if tail]
+    pairs = [reach[h] + reach[t] for h in heads for t in tails if buffers[h].meets(buffers[t])]
+    arena = max([*reach, *pairs], default=0)
     return [arena - r if tail else d for d, r, tail in zip(depth, reach, at_tail, strict=True)]
 
 

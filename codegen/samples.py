@@ -1,6 +1,7 @@
 """Sample files: .npz archives of images or of ready inputs, turned into what a model file takes."""
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +42,14 @@ def read_archive(path: Path) -> dict[str, NDArray[Any]]:
         DataError: the file is missing, or is no archive of plain arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError("the samples are a single array; give an .npz archive with named arrays")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError("the samples are a single array; give an .npz archive with named arrays")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except OSError as error:
         raise DataError(f"the samples cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError("the samples are no .npz archive of plain arrays") from error
 
 
