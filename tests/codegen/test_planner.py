@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import refsim
 from codegen.emit import KernelCall, kernel_call
 from codegen.planner import ALIGNMENT, ArenaPlan, PlanError, check_plan, plan_arena
 from refsim import Graph, TensorType
 from refsim.errors import UnsupportedError
+from refsim.numerics import Int8Array
 from refsim.ops.add import Add
 from refsim.ops.lookup import Lookup
 from refsim.ops.pad import Pad
@@ -58,6 +61,34 @@ def test_both_strategies_are_legal(graph: Graph) -> None:
             scratch_offsets={b.first: at for b, at in zip(buffers, offsets, strict=True) if not b.tensors},
         )
         check_plan(graph, calls, plan)
+
+
+@settings(max_examples=40, deadline=None)
+@given(random_graphs(), st.integers(0, 2**32 - 1))
+def test_running_in_the_arena_gives_the_golden_bytes(graph: Graph, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    plan = planned(graph)
+    arena = rng.integers(-128, 128, plan.arena_bytes).astype(np.int8)
+
+    def view(tensor: str) -> Int8Array:
+        if tensor in graph.constants:
+            return graph.constants[tensor]
+        kind, start = graph.tensors[tensor], plan.tensor_offsets[tensor]
+        return arena[start : start + kind.size].reshape(kind.shape)
+
+    inputs = {
+        port.tensor: rng.integers(-128, 128, (1, *view(port.tensor).shape)).astype(np.int8) for port in graph.inputs
+    }
+    for tensor, data in inputs.items():
+        view(tensor)[...] = data[0]
+    for step, (node, call) in enumerate(zip(graph.nodes, calls_of(graph), strict=True)):
+        result = node.op.run(*(np.ascontiguousarray(view(t))[None] for t in node.inputs))[0].copy()
+        if call.scratch_bytes:
+            start = plan.scratch_offsets[step]
+            arena[start : start + call.scratch_bytes] = rng.integers(-128, 128, call.scratch_bytes)
+        view(node.output)[...] = result
+    for tensor, data in refsim.run(graph, inputs).items():
+        np.testing.assert_array_equal(view(tensor), data[0])
 
 
 def chain(*sizes: int) -> Graph:
