@@ -1,8 +1,10 @@
 """What an operator becomes in C: a kernel call with its parameters, constants and scratch; and what emitters share."""
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,11 @@ class KernelCall:
     view: bool = False
     variadic: bool = False
     macs: int = 0
+
+    def __post_init__(self) -> None:
+        # An operator's fields may be NumPy integers; in C every number is a plain one.
+        plain = {name: v if isinstance(v, np.ndarray) else operator.index(v) for name, v in self.params.items()}
+        object.__setattr__(self, "params", MappingProxyType(plain))
 
     @property
     def constant_bytes(self) -> int:

@@ -144,6 +144,12 @@ def test_layernorm_epsilon_is_split_into_words() -> None:
     assert (params["epsilon_high"], params["epsilon_low"]) == (2**8, -(2**31))
 
 
+def test_numpy_integers_become_plain_ones() -> None:
+    params = emit.kernel_call(Pad((np.int64(1),), (np.int64(0),), np.int8(-3)), ((np.int64(4),),)).params
+    assert type(params["value"]) is int
+    assert params["value"] == -3
+
+
 def test_one_multiplier_repeats_for_every_channel() -> None:
     params = emit.kernel_call(Linear(np.ones((4, 6), np.int8), BIAS, 0, ONE), ((6,),)).params
     assert params["rows"] == 1
