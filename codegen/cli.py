@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
     from codegen.program import Program
+    from codegen.target import Target
 
 _Model = Annotated[Path, typer.Argument(help="Quantised model, QDQ ONNX.")]
 _Mean = Annotated[float, typer.Option(help="Of uint8 images: the model's input is (pixel - mean) / std.")]
@@ -46,7 +48,7 @@ def quantize(
     count = len(next(iter(samples.values())))
     with console.status(f"Calibrating on {count} samples"):
         quantize_model(model, samples, out, method=method)
-    Console().print(f"Wrote {out}, calibrated on {count} samples.", highlight=False)
+    _say(f"Wrote {out}, calibrated on {count} samples.")
 
 
 def generate(
@@ -63,9 +65,7 @@ def generate(
 
     chip = load_target(target)
     generated = generate_folder(load(model), chip, out, prefix=prefix, force=force)
-    console = Console()
-    program = generated.program
-    console.print(_memory_table(program, chip.code.size, chip.data.size))
+    Console().print(_memory_table(generated.program, chip))
     console.print(
         f"Wrote {len(program.steps)} layers to {out}; the layer table is in {out / 'README.md'}.", highlight=False
     )
@@ -77,13 +77,13 @@ def inspect(model: _Model) -> None:
     from codegen.program import build_program  # noqa: PLC0415
 
     program = build_program(load(model))
-    layers = Table("step", "layer", "operator", "output", title=program.graph.name)
+    layers = Table("step", "layer", "operator", "output", title=escape(program.graph.name))
     for column in ("parameters", "MACs", "offset", "bytes", "scratch"):
         layers.add_column(column, justify="right")
     for step in program.steps:
         layers.add_row(
             str(step.index),
-            step.node,
+            escape(step.node),
             step.operator,
             _dims(step.shape),
             str(step.constant_bytes),
@@ -95,11 +95,13 @@ def inspect(model: _Model) -> None:
     ports = Table("port", "name", "shape", "scale", "zero point")
     for kind, places in (("input", program.inputs), ("output", program.outputs)):
         for index, port in enumerate(places):
-            ports.add_row(f"{kind} {index}", port.name, _dims(port.shape), f"{port.scale:g}", str(port.zero_point))
+            ports.add_row(
+                f"{kind} {index}", escape(port.name), _dims(port.shape), f"{port.scale:g}", str(port.zero_point)
+            )
     console = Console()
     for table in (layers, ports, _memory_table(program)):
         console.print(table)
-    console.print(f"{program.macs} multiply-accumulate operations; model SHA-256 {program.model_hash}", highlight=False)
+    _say(f"{program.macs} multiply-accumulate operations; model SHA-256 {program.model_hash}")
 
 
 def accuracy(
@@ -131,11 +133,8 @@ def accuracy(
     table.add_row("float", "ONNX Runtime", f"{report.float_accuracy:.2%}")
     table.add_row("int8", "refsim", f"{report.int8_accuracy:.2%}")
     difference = 100 * (report.int8_accuracy - report.float_accuracy)
-    console = Console()
-    console.print(table)
-    console.print(
-        f"int8 - float: {difference:+.2f} points; same class on {report.agreement:.2%} of the samples", highlight=False
-    )
+    Console().print(table)
+    _say(f"int8 - float: {difference:+.2f} points; same class on {report.agreement:.2%} of the samples")
 
 
 def targets() -> None:
@@ -160,20 +159,29 @@ def targets() -> None:
     Console().print(table)
 
 
-def _memory_table(program: Program, flash: int | None = None, ram: int | None = None) -> Table:
-    """Flash and RAM of a program, with the sizes of a target's regions where they are known."""
+def _memory_table(program: Program, target: Target | None = None) -> Table:
+    """Flash and RAM of a program, beside what a target has."""
     plan = program.plan
-    table = Table("memory", title=None)
+    rows = [
+        ("flash: constants", program.constant_bytes, target.code.size if target else None),
+        ("RAM: arena", plan.arena_bytes, target.data.size if target else None),
+        ("  live tensors, at most", plan.tensor_bytes, None),
+        ("  scratch of one kernel, at most", plan.scratch_bytes, None),
+        *((f"plan: {name}{' (used)' * (name == plan.strategy)}", peak, None) for name, peak in plan.peaks.items()),
+        ("plan: lower bound", plan.lower_bound, None),
+    ]
+    table = Table("memory")
     table.add_column("bytes", justify="right")
-    table.add_column("" if flash is None else "of", justify="right")
-    table.add_row("flash: constants", str(program.constant_bytes), str(flash or ""))
-    table.add_row("RAM: arena", str(plan.arena_bytes), str(ram or ""))
-    table.add_row("  live tensors, at most", str(plan.tensor_bytes), "")
-    table.add_row("  scratch of one kernel, at most", str(plan.scratch_bytes), "")
-    for name, peak in plan.peaks.items():
-        table.add_row(f"plan: {name}{' (used)' if name == plan.strategy else ''}", str(peak), "")
-    table.add_row("plan: lower bound", str(plan.lower_bound), "")
+    if target:
+        table.add_column(f"{target.name} has", justify="right")
+    for what, size, limit in rows:
+        table.add_row(what, str(size), *([str(limit or "")] if target else []))
     return table
+
+
+def _say(text: str) -> None:
+    """Print a line as it is."""
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _dims(shape: tuple[int, ...]) -> str:

@@ -184,7 +184,8 @@ def graph_hash(graph: Graph) -> str:
                 feed(item)
             digest.update(b"]")
         else:
-            digest.update(f"{value!r},".encode())
+            plain = value.item() if isinstance(value, np.generic) else value
+            digest.update(f"{plain!r},".encode())
 
     feed((graph.inputs, graph.outputs, graph.tensors, graph.nodes, graph.constants))
     return digest.hexdigest()
