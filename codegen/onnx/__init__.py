@@ -1,5 +1,6 @@
 """ONNX files: import of quantised models (`load`) and quantisation of float ones (`quantize`)."""
 
 from codegen.onnx.load import load
+from codegen.onnx.quantizer import quantize
 
-__all__ = ["load"]
+__all__ = ["load", "quantize"]

@@ -16,7 +16,7 @@ from refsim.errors import UnsupportedError
 Rule = Callable[[Network, Op], bool]
 """Tries a pattern that ends in the operator; True if it changed the network."""
 
-CLAMPING = ("Conv", "Linear", "MatMul", "Add", "Mul", "Mean", "MaxPool", "AveragePool", "Requantize", "Scale")
+CLAMPING = ("Conv", "Linear", "MatMul", "Add", "Mul", "Mean", "MaxPool", "AveragePool", "LayerNorm", "Requantize", "Scale")
 """Kinds whose output range can be narrowed without another operator."""
 
 SCALING = ("Conv", "Linear", "MatMul", "Mul", "Mean", "Add", "LayerNorm")
@@ -248,6 +248,7 @@ def _scale_channels(network: Network, op: Op, factor: np.ndarray, where: str) ->
     in_rows = op.kind == "Conv" or op.attributes["transposed"]
     spread = factor.reshape(-1, *[1] * (weight.real.ndim - 1)) if in_rows else factor
     op.inputs[1] = network.add_constant(f"{op.inputs[1]}/scaled", weight.multiply(spread))
+    op.attributes["bias_at"] = None
     if len(op.inputs) > 2:
         bias = network.constants[op.inputs[2]]
         _set_bias(network, op, Constant(bias.real.reshape(-1) * factor), where)
@@ -278,7 +279,12 @@ def _bias(network: Network, op: Op) -> bool:
         return False
     if len(before.inputs) > 2:
         row = Constant(row.real + network.constants[before.inputs[2]].real.reshape(-1))
+        bias_at = None
+    else:
+        position = next(i for i, name in enumerate(op.inputs) if name in network.constants)
+        bias_at = (op.name, position) if before.kind == "Linear" else None
     _set_bias(network, before, row, op.name)
+    before.attributes["bias_at"] = bias_at
     return _write_instead(network, before, op)
 
 

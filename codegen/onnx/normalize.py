@@ -2,8 +2,8 @@
 
 | kind | inputs | attributes |
 |---|---|---|
-| Conv | x, weight, bias? | strides, pads (all begins, then all ends), dilations, group |
-| Linear | x, weight, bias? | transposed: the weight is (O, I) rather than (I, O) |
+| Conv | x, weight, bias? | strides, pads (all begins, then all ends), dilations, group; bias_at |
+| Linear | x, weight, bias? | transposed: the weight is (O, I) rather than (I, O); bias_at |
 | MatMul, Add, Sub, Mul, Div | a, b | factor (MatMul) |
 | BatchNorm | x, gamma, beta, mean, variance | epsilon |
 | LayerNorm | x, gamma?, beta? | epsilon |
@@ -20,7 +20,8 @@
 | Pad | x | before, after, value |
 | Requantize | x | |
 
-Axes count the batch axis and are not negative.
+Axes count the batch axis and are not negative. bias_at says which node of the file reads the bias as it is, and as which of
+its inputs; None if no node does.
 """
 
 import math
@@ -242,6 +243,7 @@ def _conv(context: Context) -> None:
         pads=pads,
         dilations=dilations,
         group=context.attributes.get("group", 1),
+        bias_at=(context.node.name, 2),
     )
 
 
@@ -305,11 +307,16 @@ def _gemm(context: Context) -> None:
     transposed = bool(attributes.get("transB", 0))
     if len(inputs) == 3 and inputs[2] not in constants:
         product = context.emit(
-            "Linear", inputs[:2], context.new_tensor("product", context.output_shape), transposed=transposed
+            "Linear",
+            inputs[:2],
+            context.new_tensor("product", context.output_shape),
+            transposed=transposed,
+            bias_at=None,
         )
         context.emit("Add", [product, inputs[2]])
         return
-    context.emit("Linear", inputs, transposed=transposed)
+    plain = list(inputs) == [name for name in context.inputs if name]
+    context.emit("Linear", inputs, transposed=transposed, bias_at=(context.node.name, 2) if plain else None)
 
 
 def _matmul(context: Context) -> None:
@@ -320,7 +327,7 @@ def _matmul(context: Context) -> None:
         if math.prod(shape[:-2]) == 1 and len(context.shape) >= len(shape):
             if len(shape) > 2:
                 b = context.network.add_constant(f"{b}/matrix", weight.map(lambda t: t.reshape(shape[-2:])))
-            context.emit("Linear", [a, b], transposed=False)
+            context.emit("Linear", [a, b], transposed=False, bias_at=None)
             return
     context.emit("MatMul", context.inputs, factor=1.0)
 

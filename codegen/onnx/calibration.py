@@ -1,0 +1,109 @@
+"""Ranges of a float model's tensors on calibration samples, through ONNX Runtime's calibrators."""
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
+from onnxruntime.quantization.calibrate import create_calibrator
+
+from codegen.onnx.reader import ModelFile
+from refsim.errors import DataError, ModelError
+
+Method = Literal["minmax", "percentile", "entropy"]
+
+METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+    "entropy": CalibrationMethod.Entropy,
+}
+
+
+class _Samples(CalibrationDataReader):  # type: ignore[misc]
+    """Hands the samples out, as many at a time as the model takes."""
+
+    def __init__(self, samples: Mapping[str, NDArray[np.float32]], batch: int) -> None:
+        count = len(next(iter(samples.values())))
+        # A model with a fixed batch gets its last one filled up with repeated samples, which changes no range.
+        chunks = [np.arange(start, start + batch) % count for start in range(0, count, batch)]
+        self.batches = iter([{name: x[chunk] for name, x in samples.items()} for chunk in chunks])
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        return next(self.batches, None)
+
+
+def calibrate(
+    file: ModelFile, tensors: Iterable[str], samples: NDArray[Any] | Mapping[str, NDArray[Any]], method: str
+) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value of each tensor, or the range that the method finds best.
+
+    Args:
+        file: the float model.
+        tensors: names of the tensors wanted.
+        samples: float (N, *shape) in the model file's layout, for a single input, else a mapping by input name.
+        method: "minmax", "percentile" (99.999 %) or "entropy".
+
+    Raises:
+        DataError: no samples, wrong shapes or names, values that are not finite, or an unknown method.
+        ModelError: ONNX Runtime cannot run the model.
+    """
+    if method not in METHODS:
+        raise DataError(f"calibration method {method!r} is not known; known are {', '.join(METHODS)}")
+    batches = _Samples(_check_samples(file, samples), file.batch or 1)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(file.proto)
+    del proto.graph.value_info[:]
+    ports = {value.name for value in (*proto.graph.input, *proto.graph.output)}
+    wanted = list(tensors)
+    for name in wanted:  # operators that the calibrators' shape inference does not know leave their outputs without a type
+        if name not in ports:
+            proto.graph.value_info.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path = Path(folder) / "float.onnx"
+        path.write_bytes(proto.SerializeToString())
+        try:
+            calibrator = create_calibrator(
+                path, augmented_model_path=str(Path(folder) / "augmented.onnx"), calibrate_method=METHODS[method]
+            )
+            calibrator.collect_data(batches)
+            ranges = calibrator.compute_data()
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            raise ModelError(f"calibration failed: {' '.join(str(error).split())[:400]}") from error
+    result = {}
+    for name in wanted:
+        low, high = (float(np.asarray(v).reshape(-1)[0]) for v in ranges[name].range_value)
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ModelError(f"tensor {name!r} is not finite on the calibration samples")
+        result[name] = (low, high)
+    return result
+
+
+def _check_samples(
+    file: ModelFile, samples: NDArray[Any] | Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[np.float32]]:
+    names = [value.name for value in file.proto.graph.input]
+    if not isinstance(samples, Mapping):
+        if len(names) != 1:
+            raise DataError(f"the model has inputs {names}: give calibration samples for each, by name")
+        samples = {names[0]: samples}
+    if sorted(samples) != sorted(names):
+        raise DataError(f"the model takes inputs {sorted(names)}, the calibration samples are for {sorted(samples)}")
+    counts = set()
+    for name, x in samples.items():
+        expected = file.shape(name)[1:]
+        if x.ndim != len(expected) + 1 or x.shape[1:] != expected or not np.issubdtype(x.dtype, np.floating):
+            raise DataError(
+                f"calibration samples for {name!r} must be float (N, {', '.join(map(str, expected))}), found {x.dtype} {x.shape}"
+            )
+        if not np.isfinite(x).all():
+            raise DataError(f"calibration samples for {name!r} hold values that are not finite")
+        counts.add(len(x))
+    if len(counts) != 1 or 0 in counts:
+        raise DataError(f"every input needs the same number of calibration samples, at least one; found {sorted(counts)}")
+    return {name: np.ascontiguousarray(x, np.float32) for name, x in samples.items()}
