@@ -66,9 +66,7 @@ def generate(
     chip = load_target(target)
     generated = generate_folder(load(model), chip, out, prefix=prefix, force=force)
     Console().print(_memory_table(generated.program, chip))
-    console.print(
-        f"Wrote {len(program.steps)} layers to {out}; the layer table is in {out / 'README.md'}.", highlight=False
-    )
+    _say(f"Wrote {len(generated.steps)} layers to {out}; the layer table is in {out / 'README.md'}.")
 
 
 def inspect(model: _Model) -> None:
