@@ -6,13 +6,15 @@ What takes long to import is imported by the command that needs it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from refsim.errors import TinyFormerError
 
 if TYPE_CHECKING:
     from codegen.program import Program
@@ -34,7 +36,9 @@ def quantize(
     calibration: Annotated[Path, typer.Option(help="Samples, .npz: uint8 images (N, H, W, C), or float inputs.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="QDQ ONNX file to write.")],
     key: Annotated[str | None, typer.Option(help="Array of the samples; by default 'inputs' or 'images'.")] = None,
-    method: Annotated[str, typer.Option(help="How ranges are found: minmax, entropy or percentile.")] = "minmax",
+    method: Annotated[
+        Literal["minmax", "percentile", "entropy"], typer.Option(help="How ranges are chosen from the samples.")
+    ] = "minmax",
     mean: _Mean = 128.0,
     std: _Std = 128.0,
 ) -> None:
@@ -47,7 +51,8 @@ def quantize(
         samples = read_inputs(calibration, model, Preprocessing(mean, std), key)
     count = len(next(iter(samples.values())))
     with console.status(f"Calibrating on {count} samples"):
-        quantize_model(model, samples, out, method=method)
+        quantized = quantize_model(model, samples, method=method)
+    _write(out, quantized.SerializeToString())
     _say(f"Wrote {out}, calibrated on {count} samples.")
 
 
@@ -175,6 +180,24 @@ def _memory_table(program: Program, target: Target | None = None) -> Table:
     for what, size, limit in rows:
         table.add_row(what, str(size), *([str(limit or "")] if target else []))
     return table
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        TinyFormerError: it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise TinyFormerError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _say(text: str) -> None:
