@@ -80,9 +80,12 @@ def inspect(model: _Model) -> None:
     from codegen.program import build_program  # noqa: PLC0415
 
     program = build_program(load(model))
-    layers = Table("step", "layer", "operator", "output", title=escape(program.graph.name))
+    layers = Table("step", title=escape(program.graph.name))
+    layers.add_column("layer", overflow="fold")
+    for column in ("operator", "output"):
+        layers.add_column(column, no_wrap=True)
     for column in ("parameters", "MACs", "offset", "bytes", "scratch"):
-        layers.add_column(column, justify="right")
+        layers.add_column(column, justify="right", no_wrap=True)
     for step in program.steps:
         layers.add_row(
             str(step.index),

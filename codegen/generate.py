@@ -94,7 +94,7 @@ def generate(
         raise TinyFormerError(
             f"prefix {prefix!r} cannot start C names; use letters, digits and underscores, beginning with a letter"
         )
-    output_dir = output_dir.absolute()
+    output_dir = output_dir.resolve()
     _check_replaceable(output_dir, force)
     program = build_program(graph)
     check_fit(program, target)
@@ -156,7 +156,7 @@ def _contents(model: GeneratedModel) -> dict[str, bytes]:
 
 def _check_replaceable(folder: Path, force: bool) -> None:
     """Check that writing `folder` loses nothing that was not generated."""
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+    if folder.exists() and not folder.is_dir():
         raise TinyFormerError(f"{folder} is not a folder; give another output folder")
     if not folder.exists():
         return

@@ -284,6 +284,9 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TinyFormerError, match="holds the current folder"):
         generate(small_graph(), TARGET, tmp_path, force=True)
+    with pytest.raises(TinyFormerError, match="holds the current folder"):
+        generate(small_graph(), TARGET, Path("missing", ".."), force=True)
+    assert (tmp_path / "file").exists()
 
 
 def tiny_target(flash: int, ram: int) -> Target:
