@@ -215,6 +215,20 @@ def normalise_multiplier(real: float) -> Multiplier:
     return Multiplier(multiplier, shift)
 
 
+def check_multiplier(multiplier: Multiplier, what: str) -> None:
+    """Check that an integer multiplier is one that `quantize_multiplier` gives.
+
+    Raises:
+        QuantizationError: naming `what` and the multiplier.
+    """
+    normal = 2**30 <= multiplier.multiplier < 2**31 and -31 <= multiplier.shift <= 30
+    if not normal and multiplier != (0, 0):
+        raise QuantizationError(
+            f"{what}: a multiplier must be in [2^30, 2^31) with a shift in [-31, 30], or 0 with shift 0, "
+            f"found {multiplier.multiplier} with {multiplier.shift}"
+        )
+
+
 def largest_distance(zero_point: int) -> int:
     """Largest |x - zero_point| over int8 x."""
     return max(127 - zero_point, 128 + zero_point)

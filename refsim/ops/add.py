@@ -13,6 +13,7 @@ from refsim.numerics import (
     Multiplier,
     Rounding,
     Stage,
+    check_multiplier,
     finish,
     largest_distance,
     quantize_multiplier,
@@ -65,6 +66,7 @@ class Add(Operator):
             (self.a_zero_point, self.a_multiplier, "add first input"),
             (self.b_zero_point, self.b_multiplier, "add second input"),
         ):
+            check_multiplier(multiplier, what)
             bound = largest_distance(zero_point) << LEFT_SHIFT
             total += requantized_bound(bound, *multiplier, self.output.rounding, what)
         self.output.check([total], "add sum")

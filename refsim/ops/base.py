@@ -12,9 +12,11 @@ from refsim.errors import QuantizationError, ShapeError
 from refsim.numerics import (
     Int8Array,
     Int32Array,
+    Multiplier,
     Rounding,
     Stage,
     check_accumulator,
+    check_multiplier,
     largest_distance,
     quantize_multiplier,
     requantized_bound,
@@ -117,9 +119,8 @@ class Requantization:
             raise QuantizationError("multiplier and shift must be vectors of one length, at least 1")
         if self.multiplier.dtype != np.int32 or self.shift.dtype != np.int32:
             raise QuantizationError("multiplier and shift must be int32")
-        legal = (self.multiplier == 0) | (self.multiplier >= 2**30)
-        if not legal.all() or not ((self.shift >= -31) & (self.shift <= 30)).all():
-            raise QuantizationError("multipliers must be 0 or in [2^30, 2^31), shifts in [-31, 30]")
+        for channel, (multiplier, shift) in enumerate(zip(self.multiplier, self.shift, strict=True)):
+            check_multiplier(Multiplier(int(multiplier), int(shift)), f"output channel {channel}")
         check_zero_point(self.zero_point, "output")
         check_activation_range(self.act_min, self.act_max)
 
