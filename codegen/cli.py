@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -80,11 +81,12 @@ def inspect(model: _Model) -> None:
     from codegen.program import build_program  # noqa: PLC0415
 
     program = build_program(load(model))
-    layers = Table("step", title=escape(program.graph.name))
-    layers.add_column("layer", overflow="fold")
+    layers = Table(title=escape(program.graph.name), box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    layers.add_column("step", justify="right", no_wrap=True)
+    layers.add_column("layer", overflow="fold", min_width=16)
     for column in ("operator", "output"):
         layers.add_column(column, no_wrap=True)
-    for column in ("parameters", "MACs", "offset", "bytes", "scratch"):
+    for column in ("params", "MACs", "offset", "scratch"):
         layers.add_column(column, justify="right", no_wrap=True)
     for step in program.steps:
         layers.add_row(
@@ -95,7 +97,6 @@ def inspect(model: _Model) -> None:
             str(step.constant_bytes),
             str(step.call.macs),
             str(step.offset),
-            str(step.bytes),
             str(step.call.scratch_bytes),
         )
     ports = Table("port", "name", "shape", "scale", "zero point")
