@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the float convolution before it, so that weights are quantised as they will be used."""
+"""Batch normalisation folded into the float convolution before it: weights are quantised as they will be used."""
 
 import numpy as np
 import onnx

@@ -86,7 +86,8 @@ class _Builder:
             NORMALIZERS[node.op_type](Context(self.network, node, inputs, attributes, self.opset))
         elif node.op_type.startswith(_OTHER_QUANTIZED):
             raise UnsupportedError(
-                f"node {node.name!r}: {node.op_type} belongs to another form of quantised model: quantise to the QDQ format"
+                f"node {node.name!r}: {node.op_type} belongs to another form of quantised model; "
+                "quantise to the QDQ format"
             )
         else:
             raise UnsupportedError(
@@ -176,6 +177,7 @@ class _Builder:
         known = self.network.quantizations.setdefault(inputs[0], quantization)
         if known != quantization:
             raise UnsupportedError(
-                f"node {node.name!r}: dequantises {node.input[0]!r} with another scale or zero point than it was quantised with"
+                f"node {node.name!r}: dequantises {node.input[0]!r} with another scale or zero point "
+                "than it was quantised with"
             )
         self.alias[node.output[0]] = inputs[0]

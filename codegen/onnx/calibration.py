@@ -18,11 +18,13 @@ from refsim.errors import DataError, ModelError
 
 Method = Literal["minmax", "percentile", "entropy"]
 
-METHODS = {
-    "minmax": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
+METHODS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
+    "minmax": (CalibrationMethod.MinMax, {}),
+    "percentile": (CalibrationMethod.Percentile, {"num_bins": 2048, "percentile": 99.999}),
+    # With as many bins as levels, ONNX Runtime's default, the search would always end at the full range.
+    "entropy": (CalibrationMethod.Entropy, {"num_bins": 1024, "num_quantized_bins": 255}),
 }
+"""ONNX Runtime's calibrators and their options, by our names for the methods."""
 
 
 class _Samples(CalibrationDataReader):  # type: ignore[misc]
@@ -61,15 +63,19 @@ def calibrate(
     del proto.graph.value_info[:]
     ports = {value.name for value in (*proto.graph.input, *proto.graph.output)}
     wanted = list(tensors)
-    for name in wanted:  # operators that the calibrators' shape inference does not know leave their outputs without a type
+    for (
+        name
+    ) in wanted:  # operators that the calibrators' shape inference does not know leave their outputs without a type
         if name not in ports:
             proto.graph.value_info.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder) / "float.onnx"
         path.write_bytes(proto.SerializeToString())
         try:
+            kind, options = METHODS[method]
+            augmented = str(Path(folder) / "augmented.onnx")
             calibrator = create_calibrator(
-                path, augmented_model_path=str(Path(folder) / "augmented.onnx"), calibrate_method=METHODS[method]
+                path, augmented_model_path=augmented, calibrate_method=kind, extra_options=options
             )
             calibrator.collect_data(batches)
             ranges = calibrator.compute_data()
@@ -99,11 +105,14 @@ def _check_samples(
         expected = file.shape(name)[1:]
         if x.ndim != len(expected) + 1 or x.shape[1:] != expected or not np.issubdtype(x.dtype, np.floating):
             raise DataError(
-                f"calibration samples for {name!r} must be float (N, {', '.join(map(str, expected))}), found {x.dtype} {x.shape}"
+                f"calibration samples for {name!r} must be float (N, {', '.join(map(str, expected))}), "
+                f"found {x.dtype} {x.shape}"
             )
         if not np.isfinite(x).all():
             raise DataError(f"calibration samples for {name!r} hold values that are not finite")
         counts.add(len(x))
     if len(counts) != 1 or 0 in counts:
-        raise DataError(f"every input needs the same number of calibration samples, at least one; found {sorted(counts)}")
+        raise DataError(
+            f"every input needs the same number of calibration samples, at least one; found {sorted(counts)}"
+        )
     return {name: np.ascontiguousarray(x, np.float32) for name, x in samples.items()}

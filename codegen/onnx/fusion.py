@@ -1,7 +1,7 @@
 """Patterns of float operators that become one integer operator.
 
-The same analysis serves import, where Q/DQ pairs may stand inside a pattern (one integer operator in place of several rounded
-ones is more exact), and the quantiser, which puts Q/DQ pairs exactly on the boundaries that remain.
+The same analysis serves import, where Q/DQ pairs may stand inside a pattern (one integer operator in place of several
+rounded ones is more exact), and the quantiser, which puts Q/DQ pairs exactly on the boundaries that remain.
 """
 
 import math
@@ -16,7 +16,19 @@ from refsim.errors import UnsupportedError
 Rule = Callable[[Network, Op], bool]
 """Tries a pattern that ends in the operator; True if it changed the network."""
 
-CLAMPING = ("Conv", "Linear", "MatMul", "Add", "Mul", "Mean", "MaxPool", "AveragePool", "LayerNorm", "Requantize", "Scale")
+CLAMPING = (
+    "Conv",
+    "Linear",
+    "MatMul",
+    "Add",
+    "Mul",
+    "Mean",
+    "MaxPool",
+    "AveragePool",
+    "LayerNorm",
+    "Requantize",
+    "Scale",
+)
 """Kinds whose output range can be narrowed without another operator."""
 
 SCALING = ("Conv", "Linear", "MatMul", "Mul", "Mean", "Add", "LayerNorm")
@@ -87,16 +99,11 @@ def _layer_norm(network: Network, op: Op) -> bool:
 def _normalised(network: Network, op: Op) -> tuple[str, float] | None:
     """x and epsilon, if the operator ends the normalisation of x."""
     if op.kind == "Div":
-        centred, root = op.inputs
-        spread = _unary(network, root, "Sqrt")
+        centred, spread = op.inputs[0], _unary(network, op.inputs[1], "Sqrt")
     elif op.kind == "Mul":
-        for centred, root in (op.inputs, op.inputs[::-1]):
-            inverse = network.producer(root)
-            if inverse is not None and inverse.kind == "Unary" and inverse.attributes["of"] in ("Reciprocal", "Div"):
-                spread = _unary(network, inverse.inputs[0], "Sqrt")
-                break
-        else:
-            return None
+        inverses = [_unary(network, name, "Reciprocal") or _unary(network, name, "Div") for name in op.inputs]
+        position = 0 if inverses[0] is not None else 1
+        centred, spread = op.inputs[1 - position], _unary(network, inverses[position] or "", "Sqrt")
     else:
         return None
     shifted = network.producer(spread or "")
@@ -140,11 +147,11 @@ def _row(network: Network, op: Op, width: int) -> str | None:
     return None
 
 
-# functions of one tensor --------------------------------------------------------------------------------------------
+# functions of one tensor ----------------------------------------------------------------------------------------
 
 
 def _function_of_one(network: Network, op: Op) -> bool:
-    """A binary operator both of whose inputs are functions of one tensor, element by element (GELU, SiLU, ... written out)."""
+    """A binary operator on two functions of one tensor, element by element (GELU, SiLU, ... written out)."""
     combine = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}.get(op.kind)
     if combine is None or len(network.activations(op)) != 2:
         return False
@@ -193,7 +200,7 @@ def _chain(network: Network, op: Op) -> bool:
     return True
 
 
-# weights --------------------------------------------------------------------------------------------------------------
+# weights ----------------------------------------------------------------------------------------------------------
 
 
 def _batch_norm(network: Network, op: Op) -> bool:
@@ -216,7 +223,7 @@ def _affine(network: Network, op: Op) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _remaining_batch_norms(network: Network) -> None:
-    """A batch normalisation that stands alone is a depthwise convolution of one tap a channel, in whole steps of its scale."""
+    """A batch normalisation that stands alone is a depthwise convolution of one tap."""
     for op in network.ops:
         if op.kind != "BatchNorm":
             continue
@@ -316,7 +323,7 @@ def _channel_row(network: Network, layer: Op, constant: Constant, op: Op) -> Con
     return Constant(row.real)
 
 
-# clamps and factors -----------------------------------------------------------------------------------------------------
+# clamps and factors ---------------------------------------------------------------------------------------------
 
 
 def _clamp(network: Network, op: Op) -> bool:

@@ -42,8 +42,8 @@ class Value:
 
     Attributes:
         tensor: the graph's tensor.
-        type: what its bytes stand for; the scale differs from the graph tensor's after a constant factor that costs nothing.
-        batch: the batch axis in the network's shape, which the graph's shape lacks; None where no axis of one is the batch's.
+        type: what its bytes stand for; after a constant factor that costs nothing, the scale is not the graph tensor's.
+        batch: the batch axis in the network's shape, which the graph's shape lacks; None where no axis of one is it.
     """
 
     tensor: str
@@ -138,8 +138,8 @@ class _Lowering:
         found = self.network.quantizations.get(self.op.output)
         if found is None:
             raise UnsupportedError(
-                f"operator {self.op.name!r} would have to run in float: its output {self.op.output!r} has no QuantizeLinear; "
-                "re-quantise with `tinyformer quantize`"
+                f"operator {self.op.name!r} would have to run in float: its output {self.op.output!r} has no "
+                "QuantizeLinear; re-quantise with `tinyformer quantize`"
             )
         return found
 
@@ -224,7 +224,7 @@ class _Lowering:
     # constants ------------------------------------------------------------------------------------------------------
 
     def constant(self, name: str, shape: Shape) -> tuple[str, TensorType]:
-        """A constant as an activation of the given sample shape (broadcast), quantised if the file leaves it in float."""
+        """A constant as an activation of the given sample shape, quantised if the file leaves it in float."""
         constant = self.network.constants[name]
         stored, kind = quantize_constant(constant)
         tensor, count = name, 1
@@ -243,9 +243,10 @@ class _Lowering:
                 "re-quantise with `tinyformer quantize`"
             )
         if constant.zero_point.any():
+            zero_point = int(constant.zero_point.reshape(-1)[np.flatnonzero(constant.zero_point)[0]])
             raise UnsupportedError(
-                f"the weight {name!r} has zero point {int(constant.zero_point.flat[np.flatnonzero(constant.zero_point)[0]])} "
-                "(as int8): weights must be symmetric, int8 with zero point 0 or uint8 with 128"
+                f"the weight {name!r} has zero point {zero_point} (as int8): weights must be symmetric, "
+                "int8 with zero point 0 or uint8 with 128"
             )
         moved = constant.map(lambda t: np.moveaxis(t, axis, 0))
         assert moved.stored is not None
@@ -274,8 +275,8 @@ class _Lowering:
         if (np.abs(integers) > INT32_MAX).any():
             channel = int(np.abs(integers).argmax())
             raise QuantizationError(
-                f"the bias {self.op.inputs[2]!r} leaves int32 in channel {channel} ({integers[channel]} steps of {steps[channel]:g}): "
-                "its weights' scale is too small"
+                f"the bias {self.op.inputs[2]!r} leaves int32 in channel {channel} "
+                f"({integers[channel]} steps of {steps[channel]:g}): its weights' scale is too small"
             )
         return weight, integers.astype(np.int32), _requantization(steps / target.scale, y)
 
@@ -335,7 +336,7 @@ def _sample_axis(axis: int, batch: int | None, what: str) -> int:
     return axis - 1 if batch is not None and axis > batch else axis
 
 
-# rules ------------------------------------------------------------------------------------------------------------------
+# rules ------------------------------------------------------------------------------------------------------------
 
 
 def _image(low: _Lowering) -> tuple[str, int]:
@@ -484,7 +485,8 @@ def _repeat(low: _Lowering, name: str, tensor: str, shape: Shape) -> str:
     """A constant operand of a matrix product, repeated over the leading axes."""
     if name not in low.network.constants:
         raise UnsupportedError(
-            f"a matrix product that repeats {name!r} {low.tensors[tensor].shape} over leading axes {shape[:-2]} is not supported"
+            f"a matrix product that repeats {name!r} {low.tensors[tensor].shape} over leading axes {shape[:-2]} "
+            "is not supported"
         )
     repeated = low.tensor_name(f"{tensor}/repeated")
     low.tensors[repeated] = replace(low.tensors[tensor], shape=shape)

@@ -27,7 +27,7 @@ class Constant:
 
     Attributes:
         real: what it stands for: float64, or integers and booleans as they are.
-        stored: the integers of a quantised constant, of real's shape (uint8 shifted to int8); None for a float constant.
+        stored: a quantised constant's integers, of real's shape (uint8 shifted to int8); None for a float constant.
         scale, zero_point: of the stored integers, of real's shape: real = scale * (stored - zero_point).
     """
 

@@ -20,8 +20,8 @@
 | Pad | x | before, after, value |
 | Requantize | x | |
 
-Axes count the batch axis and are not negative. bias_at says which node of the file reads the bias as it is, and as which of
-its inputs; None if no node does.
+Axes count the batch axis and are not negative. bias_at says which node of the file reads the bias as it is, and as
+which of its inputs; None if no node does.
 """
 
 import math
@@ -116,7 +116,8 @@ def _unary(context: Context, function: Function, operand: float | None = None, p
 def _add(context: Context) -> None:
     for position in (0, 1):
         value = _scalar(context, position)
-        if value is not None:
+        before = context.network.producer(context.inputs[1 - position])
+        if value is not None and (before is None or before.kind not in ("Linear", "Conv")):  # behind those it is a bias
             _unary(context, functions.shift(value), value, 1 - position)
             return
     context.emit("Add", context.inputs)
@@ -212,7 +213,7 @@ def _activation(context: Context) -> None:
 
 
 def _window(context: Context, kernel: list[int]) -> tuple[list[int], list[int], list[int]]:
-    """Strides, pads and dilations; pads at the ends grow or shrink until they give the size that the file's operator gives."""
+    """Strides, pads and dilations; pads at the ends grow where ceil_mode gives the file's operator a larger output."""
     rank = len(kernel)
     strides = list(context.attributes.get("strides", [1] * rank))
     dilations = list(context.attributes.get("dilations", [1] * rank))

@@ -39,12 +39,13 @@ def quantize(
 ) -> onnx.ModelProto:
     """Quantise a float model.
 
-    Activations become int8, asymmetric, one scale a tensor; weights int8 in [-127, 127], symmetric; biases int32. Quantisation
-    stands exactly where one integer operator ends and the next begins: LayerNormalization, GELU and the like stay whole.
+    Activations become int8, asymmetric, one scale a tensor; weights int8 in [-127, 127], symmetric; biases int32.
+    Quantisation stands exactly where one integer operator ends and the next begins: LayerNormalization, GELU and the
+    like stay whole.
 
     Args:
         path: the float .onnx file.
-        calibration: float samples (N, *shape) in the model file's layout; an array for a single input, else by input name.
+        calibration: float samples (N, *shape) in the model file's layout; an array, or several by input name.
         method: how ranges are chosen from the samples: "minmax", "percentile" or "entropy".
         per_channel: one weight scale for each output channel, or one for each weight.
 
@@ -125,7 +126,9 @@ class _Quantizer:
         name = self._unique(f"{output}_{kind}")
         return helper.make_node(kind, inputs, [output], name=name, domain=self.domain, **attributes)
 
-    def _dequantized(self, name: str, integers: NDArray[Any], scale: Any, zero_point: int | None, axis: int | None) -> str:
+    def _dequantized(
+        self, name: str, integers: NDArray[Any], scale: Any, zero_point: int | None, axis: int | None
+    ) -> str:
         """Store integers behind a DequantizeLinear; returns what that writes."""
         scales = np.asarray(scale, np.float32)
         zeros = np.zeros(scales.shape, integers.dtype) if zero_point is None else np.asarray(zero_point, integers.dtype)
@@ -157,7 +160,11 @@ class _Quantizer:
         per_tensor = scale.ndim == 0
         reader, position = bias_at
         self.nodes[reader].input[position] = self._dequantized(
-            self.nodes[reader].input[position], integers, steps[0] if per_tensor else steps, None, None if per_tensor else 0
+            self.nodes[reader].input[position],
+            integers,
+            steps[0] if per_tensor else steps,
+            None,
+            None if per_tensor else 0,
         )
 
     def _quantization_of(self, tensor: str) -> Quantization:
@@ -182,14 +189,14 @@ class _Quantizer:
         if bias is not None:
             needed = np.abs(bias) / (source_scale * _LARGEST_BIAS)
             scales = np.maximum(scales, needed if self.per_channel else needed.max())
-        scales = scales.astype(np.float32)
+        scale: NDArray[np.float32] = (scales if self.per_channel else scales[0]).astype(np.float32)
         shared = self.weights.get(name)
-        scale = scales if self.per_channel else np.asarray(scales[0])
         if shared is not None and np.array_equal(shared[1], scale):
             return shared[0], scale
         spread = [1] * weight.ndim
-        spread[axis] = -1
-        steps = scales.astype(np.float64).reshape(spread)
+        if self.per_channel:
+            spread[axis] = -1
+        steps = scale.astype(np.float64).reshape(spread)
         integers = np.clip(round_half_away_array(weight / steps), -127, 127).astype(np.int8)
         stored = self._dequantized(name, integers, scale, None, axis if self.per_channel else None)
         self.weights[name] = (stored, scale)

@@ -1,4 +1,4 @@
-"""Reading an ONNX file: checks, external data, batch axis, shapes and constants. Only project errors leave this module."""
+"""Reading an ONNX file: checks, external data, batch axis, shapes and constants. Only project errors leave here."""
 
 import copy
 from dataclasses import dataclass
@@ -203,7 +203,8 @@ def _check_inputs(proto: onnx.ModelProto) -> tuple[int | None, dict[str, int]]:
         sizes = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
         if any(n is None for n in sizes[1:]):
             raise UnsupportedError(
-                f"{where}: shape {[n or '?' for n in sizes]} is dynamic beyond the batch axis (the first): fix it on export"
+                f"{where}: shape {[n or '?' for n in sizes]} is dynamic beyond the batch axis (the first): "
+                "fix it on export"
             )
         if any(n is not None and not 1 <= n <= _LARGEST_DIMENSION for n in sizes):
             raise ModelError(f"{where}: shape {sizes} holds an axis below 1")

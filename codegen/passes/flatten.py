@@ -13,8 +13,9 @@ from refsim.ops.transpose import Transpose
 
 
 def permute_flattened_weights(graph: Graph) -> Graph:
-    """Transpose -> reshape -> linear, where the transpose permutes only the axes that the reshape merges into rows: reorder
-    the weight's columns instead.
+    """Transpose, reshape, linear: reorder the weight's columns instead of transposing.
+
+    Possible where the transpose permutes only the axes that the reshape merges into the layer's rows.
     """
     nodes = {node.output: node for node in graph.nodes}
     tensors = dict(graph.tensors)
@@ -39,7 +40,7 @@ def permute_flattened_weights(graph: Graph) -> Graph:
 
 
 def _column_order(shape: tuple[int, ...], permutation: tuple[int, ...], target: tuple[int, ...]) -> np.ndarray | None:
-    """For each of the layer's columns, the position of its element in the untransposed row; None if rows are not whole."""
+    """Each column's position in the untransposed row; None if the transpose reaches beyond rows."""
     for first in range(len(shape)):
         whole = math.prod(shape[first:]) == target[-1] and permutation[:first] == tuple(range(first))
         if whole and shape[:first] == target[:-1]:

@@ -147,7 +147,7 @@ class _Sinking:
         return Port(view.base, port.name, () if permutation == _identity(len(axes)) else permutation)
 
     def _through(self, node: Node) -> tuple[Operator, list[str], Permutation] | None:
-        """The node on untransposed inputs: operator, inputs and the permutation that gives the old output; None if impossible."""
+        """The node on untransposed inputs: operator, inputs, permutation to the old output; None if impossible."""
         views = [self.views[name] for name in node.inputs]
         if all(view.permutation == _identity(len(view.permutation)) for view in views):
             return None
@@ -239,7 +239,7 @@ def _through_mean(
 def _through_reshape(
     operator: Reshape, bases: list[str], base: Shape, permutation: Permutation
 ) -> tuple[Operator, list[str], Permutation] | None:
-    """A reshape merges and splits runs of neighbouring axes: possible if each run it reads is one in the base as well."""
+    """A reshape merges and splits runs of neighbouring axes: each run it reads must be one in the base as well."""
     shape = [base[axis] for axis in permutation]
     runs = _runs(shape, operator.shape)
     order = [axis for axis in range(len(base)) if base[axis] > 1]
