@@ -268,17 +268,19 @@ class PlaceSpec:
         name: on the command line.
         thorough: left out of the ci profile.
         build: makes it; raises ToolchainError where a compiler is missing.
+        model: where whole models run for this place: "host" or a target; empty where they do not.
     """
 
     name: str
     thorough: bool
     build: Callable[[Library], Place]
+    model: str = ""
 
 
 def place_specs() -> Mapping[str, PlaceSpec]:
     """Every place by name, in the order of reports."""
     specs = [
-        PlaceSpec("host", False, lambda library: HostPlace("host", library)),
+        PlaceSpec("host", False, lambda library: HostPlace("host", library), model="host"),
         PlaceSpec("host-ubsan", False, lambda library: HostPlace("host-ubsan", library, sanitize=True)),
         _chip("cortex-m7", "stm32f746", thorough=False),
         _chip("cortex-m4", "stm32f407", thorough=False),
@@ -299,7 +301,7 @@ def _chip(name: str, target: str, *, thorough: bool = True, compiler: str | None
         toolchain = find_toolchain(compiler, "cortex-m") if compiler else None
         return CortexMPlace(name, library, load_target(target), toolchain=toolchain, opt=opt)
 
-    return PlaceSpec(name, thorough, build)
+    return PlaceSpec(name, thorough, build, model="" if compiler or opt != "-O2" else target)
 
 
 def _host_compiler(compiler: str) -> PlaceSpec:

@@ -158,16 +158,6 @@ def run_operator(
     return outcomes
 
 
-def replay(folder: Path, place: Place) -> Failure | None:
-    """Run a saved case again.
-
-    Raises:
-        DataError: the folder holds no case.
-    """
-    case = vectors.load(folder).case
-    return compare(case, case.op.run(*case.inputs)[0], place)
-
-
 def _smallest(operator: str, place: Place, count: int, seed: int) -> tuple[Case, Failure] | None:
     """Hypothesis's smallest case that differs at a place; None where no case differs twice."""
     last: list[tuple[Case, Failure]] = []

@@ -142,7 +142,7 @@ def activations(shape: Shape) -> st.SearchStrategy[Int8Array]:
 
 @st.composite
 def biases(draw: st.DrawFn, room: Sequence[int], usual: Sequence[int]) -> Int32Array:
-    """int32 (channels,): bias[o] within +-room[o], which is what the weights leave of int32; mostly within +-usual[o]."""
+    """int32 (channels,): bias[o] is within room[o], which the weights leave of int32, and mostly within usual[o]."""
     kind = draw(st.sampled_from(("zero", "usual", "usual", "usual", "usual", "random", "largest")))
     most = np.minimum(room, usual) if kind == "usual" else np.array(room, np.int64)
     if kind == "zero":

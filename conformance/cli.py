@@ -1,0 +1,154 @@
+"""Sub-commands of `tinyformer` that hold C to the golden model.
+
+What takes long to import is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from enum import StrEnum
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from refsim.errors import ConformanceError
+
+
+class Profile(StrEnum):
+    """How much a conformance run does."""
+
+    CI = "ci"
+    THOROUGH = "thorough"
+
+
+_CASES = {Profile.CI: 200, Profile.THOROUGH: 2000}
+_EMULATED_SAMPLES = {Profile.CI: 16, Profile.THOROUGH: 64}
+_CI_SEED = 0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this package to `app`."""
+    app.command()(conformance)
+    app.command()(run)
+
+
+def conformance(
+    profile: Annotated[Profile, typer.Option(help="ci: fixed seed; thorough: more places and cases.")] = Profile.CI,
+    operator: Annotated[list[str] | None, typer.Option(help="Only this operator; may be repeated.")] = None,
+    place: Annotated[list[str] | None, typer.Option(help="Only this place; may be repeated.")] = None,
+    cases: Annotated[int | None, typer.Option(min=1, help="Cases for each operator.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the cases; random if thorough.")] = None,
+    model: Annotated[list[Path] | None, typer.Option(help="QDQ ONNX, not the examples; may be repeated.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Samples for --model, .npz; random bytes by default.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Samples of each model on an emulated chip.")] = None,
+    models: Annotated[bool, typer.Option("--models/--no-models", help="Run the example models too.")] = True,
+    failures: Annotated[Path, typer.Option(help="Folder for the smallest case of each mismatch.")] = Path(
+        "conformance-failures"
+    ),
+    replay: Annotated[Path | None, typer.Option(help="Folder of a saved case: run it again, and no more.")] = None,
+    json: Annotated[Path | None, typer.Option(help="File for the results.")] = None,
+) -> None:
+    """Hold C to the golden model, byte for byte: every operator, then whole models.
+
+    --operator or --model runs that alone. Exits with 1 if a byte differs or something that had to run did not.
+    """
+    from conformance.runner import Plan, choose_operators, choose_places, example_models, execute  # noqa: PLC0415
+
+    console = Console()
+    if replay is not None:
+        _replay(replay, place or [], console)
+        return
+    thorough = profile is Profile.THOROUGH
+    if data and not model:
+        raise ConformanceError("--data gives samples for a model: name the model with --model")
+    chosen = dict.fromkeys(model, data) if model else example_models() if models and not operator else {}
+    plan = Plan(
+        profile=profile.value,
+        seed=seed if seed is not None else secrets.randbelow(2**32) if thorough else _CI_SEED,
+        cases=cases or _CASES[profile],
+        operators=choose_operators(operator or []) if operator or not model else [],
+        models=chosen,
+        places=choose_places(place or [], thorough),
+        required=bool(place),
+        emulated_samples=images or _EMULATED_SAMPLES[profile],
+        failures=failures,
+    )
+    console.print(f"Profile {plan.profile}, seed {plan.seed}.", highlight=False)
+    with _progress() as progress:
+        report = execute(plan, progress)
+    console.print(report.render())
+    if json is not None:
+        _write(json, report.as_json())
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="Quantised model, QDQ ONNX.")],
+    target: Annotated[str, typer.Option(help="Name (see `tinyformer targets`) or .toml file of the microcontroller.")],
+    data: Annotated[Path | None, typer.Option(help="Samples, .npz; random bytes by default.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 1,
+) -> None:
+    """Run a model on an emulated chip: instructions of each layer, every tensor held to the golden model."""
+    from conformance.models import compare_model, open_place, read_model  # noqa: PLC0415
+
+    under_test = read_model(model, data, images)
+    with _progress() as progress, TemporaryDirectory() as folder:
+        task = progress.add_task(f"{under_test.graph.name} on {target}", total=under_test.count)
+        chip = open_place(target, under_test.graph, Path(folder))
+        outcome = compare_model(under_test, chip, target, images, lambda: progress.advance(task))
+    if outcome.mismatches:
+        raise ConformanceError(outcome.message)
+    table = Table("step", "layer", "operator", title=f"{outcome.model} on {target}, {outcome.samples} samples")
+    for column in ("MACs", "instructions", "a MAC", "share"):
+        table.add_column(column, justify="right")
+    for step, count in zip(chip.model.steps, outcome.instructions, strict=True):
+        macs = step.call.macs
+        share = f"{count / outcome.total_instructions:.1%}"
+        rate = f"{count / macs:.2f}" if macs else "-"
+        table.add_row(str(step.index), step.node, step.operator, f"{macs:,}", f"{count:,.0f}", rate, share)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{outcome.total_instructions:,.0f} instructions a sample; {chip.model.arena_bytes:,} bytes of arena, "
+        f"{outcome.stack_bytes:,} of stack; {outcome.seconds / outcome.samples:.2f} s of emulation a sample",
+        highlight=False,
+    )
+
+
+def _replay(folder: Path, places: list[str], console: Console) -> None:
+    """Run a saved case again where it failed, or at the places named."""
+    from conformance import vectors  # noqa: PLC0415
+    from conformance.places import Library  # noqa: PLC0415
+    from conformance.runner import choose_places  # noqa: PLC0415
+    from conformance.suite import compare  # noqa: PLC0415
+
+    vector = vectors.load(folder)
+    failed = False
+    for spec in choose_places(places or [vector.place], thorough=True):
+        place = spec.build(Library())
+        failure = compare(vector.case, vector.case.op.run(*vector.case.inputs)[0], place)
+        place.close()
+        said = f"[bold red]differs[/]: {failure.message}" if failure else "[green]equals the golden model[/]"
+        console.print(f"{vector.case.op.name} at {spec.name}: {said}", highlight=False, soft_wrap=True)
+        failed |= failure is not None
+    if failed:
+        raise typer.Exit(1)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as stream:
+        stream.write(text)
+    Path(stream.name).replace(path)
