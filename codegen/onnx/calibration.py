@@ -22,7 +22,7 @@ METHODS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
     "minmax": (CalibrationMethod.MinMax, {}),
     "percentile": (CalibrationMethod.Percentile, {"num_bins": 2048, "percentile": 99.999}),
     # With as many bins as levels, ONNX Runtime's default, the search would always end at the full range.
-    "entropy": (CalibrationMethod.Entropy, {"num_bins": 1024, "num_quantized_bins": 255}),
+    "entropy": (CalibrationMethod.Entropy, {"num_bins": 512, "num_quantized_bins": 255}),
 }
 """ONNX Runtime's calibrators and their options, by our names for the methods."""
 

@@ -246,7 +246,8 @@ def _remaining_batch_norms(network: Network) -> None:
             network.add_constant(f"{op.name}/bias", Constant(offset)),
         ]
         op.kind, op.inputs = "Conv", [op.inputs[0], *names]
-        op.attributes = {"strides": [1] * rank, "pads": [0] * 2 * rank, "dilations": [1] * rank, "group": factor.size}
+        ones, zeros = [1] * rank, [0] * 2 * rank
+        op.attributes = {"strides": ones, "pads": zeros, "dilations": ones, "group": factor.size, "bias_at": None}
 
 
 def _scale_channels(network: Network, op: Op, factor: np.ndarray, where: str) -> None:

@@ -399,7 +399,8 @@ def _conv(low: _Lowering, op: Op) -> None:
             np.ascontiguousarray(weight.transpose(0, 2, 3, 1)), bias, x.zero_point, output, **geometry, groups=groups
         )
     written = low.compute(operator, [tensor], y, 0)
-    low.values[op.output] = Value(_channels_first(low, written, rank), y, 0)
+    first = _channels_first(low, written, rank)
+    low.values[op.output] = Value(first, replace(y, shape=low.tensors[first].shape), 0)
 
 
 def _pool(low: _Lowering, op: Op) -> None:

@@ -295,27 +295,16 @@ def _gemm(context: Context) -> None:
     if attributes.get("transA", 0):
         raise context.unsupported("a transposed first input would mix the batch: transA must be 0")
     inputs = [name for name in context.inputs if name]
-    if inputs[1] not in constants:
-        if len(inputs) > 2:
-            raise context.unsupported(f"the weight {inputs[1]!r} must be a constant")
-        raise context.unsupported("a product of two activations without a batch axis is not supported: use MatMul")
+    for name in inputs[1:]:
+        if name not in constants:
+            raise context.unsupported(
+                f"{name!r} must be a constant; products and sums of activations are MatMul and Add"
+            )
     for position, factor in ((1, attributes.get("alpha", 1.0)), (2, attributes.get("beta", 1.0))):
         if factor != 1.0 and position < len(inputs):
-            if inputs[position] not in constants:
-                raise context.unsupported(f"{inputs[position]!r} must be a constant")
             scaled = constants[inputs[position]].multiply(factor)
             inputs[position] = context.network.add_constant(f"{inputs[position]}/scaled", scaled)
     transposed = bool(attributes.get("transB", 0))
-    if len(inputs) == 3 and inputs[2] not in constants:
-        product = context.emit(
-            "Linear",
-            inputs[:2],
-            context.new_tensor("product", context.output_shape),
-            transposed=transposed,
-            bias_at=None,
-        )
-        context.emit("Add", [product, inputs[2]])
-        return
     plain = list(inputs) == [name for name in context.inputs if name]
     context.emit("Linear", inputs, transposed=transposed, bias_at=(context.node.name, 2) if plain else None)
 

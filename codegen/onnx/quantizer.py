@@ -78,9 +78,9 @@ class _Quantizer:
         self.file = file
         self.network = network
         self.per_channel = per_channel
-        self.activations = _activations(network)
-        ranges = calibrate(file, self.activations, calibration, method)
-        self.quantizations = _quantizations(network, self.activations, ranges)
+        activations = [tensor for tensor in _activations(network) if tensor in file.values]
+        ranges = calibrate(file, activations, calibration, method)
+        self.quantizations = _quantizations(network, ranges)
         opset = next(o.version for o in file.proto.opset_import if o.domain in ("", "ai.onnx"))
         self.domain = "" if opset >= _AXIS_OPSET else "com.microsoft"
         self.taken = {t.name for t in file.proto.graph.initializer} | {v.name for v in file.proto.graph.input}
@@ -94,7 +94,7 @@ class _Quantizer:
 
     def run(self) -> onnx.ModelProto:
         for op in self.network.ops:
-            if op.kind in ("Conv", "Linear"):
+            if op.kind in ("Conv", "Linear") and self.nodes[op.name].op_type != "BatchNormalization":
                 self._layer(op)
             elif op.kind in ("Add", "Mul", "Concat", "MatMul"):
                 self._constants(op)
@@ -119,7 +119,7 @@ class _Quantizer:
 
     def _store(self, wanted: str, data: NDArray[Any]) -> str:
         name = self._unique(wanted)
-        self.proto.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(data), name))
+        self.proto.graph.initializer.append(numpy_helper.from_array(np.asarray(data, order="C"), name))
         return name
 
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
@@ -282,26 +282,20 @@ def _activations(network: Network) -> list[str]:
     return [tensor for tensor in tensors if tensor not in free]
 
 
-def _quantizations(
-    network: Network, activations: list[str], ranges: dict[str, tuple[float, float]]
-) -> dict[str, Quantization]:
+def _quantizations(network: Network, ranges: dict[str, tuple[float, float]]) -> dict[str, Quantization]:
     """One quantisation for each group of tensors that data movement joins."""
-    group = {tensor: tensor for tensor in activations}
+    group = {tensor: tensor for tensor in ranges}
     fixed = set()
     for op in network.ops:  # in execution order, so that the input's group is final
-        if op.kind in MOVES and op.kind != "Clip" and op.inputs[0] in group:
-            group[op.output] = group[op.inputs[0]]
+        if op.kind in MOVES and op.kind != "Clip":
+            group[op.output] = group.get(op.inputs[0], op.inputs[0])
         if op.kind == "Softmax":
             fixed.add(op.output)
-        if op.kind == "Pad":
-            low, high = ranges[op.output]
-            value = op.attributes["value"]
-            ranges[op.output] = (min(low, value), max(high, value))
     widest = max(high - low for low, high in ranges.values())
     result = {}
-    for tensor in activations:
+    for tensor in ranges:
         leader = group[tensor]
-        members = [ranges[other] for other in activations if group[other] == leader]
+        members = [limits for other, limits in ranges.items() if group[other] == leader]
         low, high = min(m[0] for m in members), max(m[1] for m in members)
         scale, zero_point = affine(low, high, max(widest * _SMALLEST_RANGE / 255, 2.0**-24))
         result[tensor] = SOFTMAX if leader in fixed else Quantization(scale, zero_point)
