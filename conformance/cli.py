@@ -26,7 +26,7 @@ class Profile(StrEnum):
     THOROUGH = "thorough"
 
 
-_CASES = {Profile.CI: 200, Profile.THOROUGH: 2000}
+_CASES = {Profile.CI: 300, Profile.THOROUGH: 2000}
 _EMULATED_SAMPLES = {Profile.CI: 16, Profile.THOROUGH: 64}
 _CI_SEED = 0
 

@@ -107,15 +107,24 @@ class HostPlace(Place):
             sanitize=sanitize,
             name="kernels",
         )
-        self._header = library.header
+        self._declarations = parse_header(library.header)
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
 
     def run(self, call: KernelCall, layout: Layout) -> bytes:  # noqa: D102
+        request = Request(
+            call.kernel,
+            dict(call.params),
+            call.variadic,
+            layout.image,
+            tuple(span.start for span in layout.inputs),
+            layout.output.start,
+            layout.scratch.start if layout.scratch else None,
+        )
         process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
         try:
-            pickle.dump(Request(call.kernel, call.params, call.variadic, layout), process.stdin)
+            pickle.dump(request, process.stdin)
             process.stdin.flush()
             after: bytes = pickle.load(process.stdout)  # noqa: S301 - our own process writes it
         except (EOFError, OSError, pickle.UnpicklingError):
@@ -139,12 +148,14 @@ class HostPlace(Place):
         paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "conformance.host_process", str(self._library), str(self._header)],
+            [sys.executable, "-m", "conformance.host_process", str(self._library)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=os.environ | {"PYTHONPATH": paths},
         )
+        assert self._process.stdin is not None
+        pickle.dump(self._declarations, self._process.stdin)
         return self._process
 
     def _post_mortem(self, process: subprocess.Popen[bytes]) -> str:

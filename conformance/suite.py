@@ -1,5 +1,6 @@
 """The kernels against the golden model: many cases of an operator at every place, and the smallest that differs."""
 
+import contextlib
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -18,6 +19,15 @@ from conformance.places import Place
 from conformance.strategies.base import Case
 from refsim.errors import ConformanceError, TinyFormerError
 from refsim.numerics import Int8Array
+
+ENOUGH = 20
+"""After so many mismatches of an operator, a place is given up: each may be a crash, which takes long."""
+
+ROUND = 10
+"""Cases of one Hypothesis run. After ten, Hypothesis mostly varies the cases that it has; a new run makes new ones."""
+
+SHRINK_SECONDS = 60.0
+"""Time that the search for the smallest mismatch may take."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class Outcome:
 
     Attributes:
         operator, place: names.
-        cases: how many ran.
+        cases: how many ran; fewer than asked for where mismatches became too many.
         mismatches: how many of them differed.
         seconds: time that the place took.
         message: what the smallest differing case shows; empty where none differs.
@@ -97,7 +107,7 @@ def _compare_once(
 def difference(golden: Int8Array, found: Int8Array) -> str:
     """What differs, in one line; empty where nothing does."""
     wrong = np.argwhere(golden != found)
-    if not wrong.size and golden.shape == found.shape:
+    if len(wrong) == 0:
         return ""
     first = tuple(int(i) for i in wrong[0])
     return (
@@ -128,59 +138,98 @@ def run_operator(
     Returns:
         An outcome for each place, in their order.
     """
-    cases = [0] * len(places)
-    mismatches: list[list[tuple[Case, Failure]]] = [[] for _ in places]
-    seconds = [0.0] * len(places)
+    tallies = [_Tally(place) for place in places]
 
-    def everywhere(case: Case) -> None:
+    def everywhere(case: Case, seed: int) -> None:
         golden = case.op.run(*case.inputs)[0]
-        for index, place in enumerate(places):
-            start = time.perf_counter()
-            failure = compare(case, golden, place)
-            seconds[index] += time.perf_counter() - start
-            cases[index] += 1
-            if failure is not None:
-                mismatches[index].append((case, failure))
+        for tally in tallies:
+            if len(tally.failures) < ENOUGH:
+                tally.add(case, golden, seed)
         progress()
 
-    _explore(operator, everywhere, count, seed, shrink=False)
-    outcomes = []
-    for index, place in enumerate(places):
-        message, vector = "", None
-        if mismatches[index]:
-            case, failure = _smallest(operator, place, count, seed) or mismatches[index][0]
-            message = failure.message
-            notes = {"seed": seed, "compiler": place.detail, "message": message}
-            vector = vectors.save(failures, case, failure.golden, failure.found, place.name, notes)
-        outcomes.append(
-            Outcome(operator, place.name, cases[index], len(mismatches[index]), seconds[index], message, vector)
-        )
-    return outcomes
+    done = 0
+    while done < count:
+        # The first case of every round is the simplest there is: once is enough.
+        done += _explore(operator, everywhere, seed, skip=min(done, 1), most=count - done)
+        seed += 1
+    return [tally.outcome(operator, failures) for tally in tallies]
 
 
-def _smallest(operator: str, place: Place, count: int, seed: int) -> tuple[Case, Failure] | None:
-    """Hypothesis's smallest case that differs at a place; None where no case differs twice."""
+class _Tally:
+    """What a place has shown so far for one operator."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.cases = 0
+        self.seconds = 0.0
+        self.failures: list[tuple[Case, Failure, int]] = []
+
+    def add(self, case: Case, golden: Int8Array, seed: int) -> None:
+        start = time.perf_counter()
+        failure = compare(case, golden, self.place)
+        self.seconds += time.perf_counter() - start
+        self.cases += 1
+        if failure is not None:
+            self.failures.append((case, failure, seed))
+
+    def outcome(self, operator: str, folder: Path) -> Outcome:
+        """The outcome, its smallest failure saved in `folder`."""
+        numbers = (operator, self.place.name, self.cases, len(self.failures), self.seconds)
+        if not self.failures:
+            return Outcome(*numbers)
+        first, failure, seed = self.failures[0]
+        # A failure that does not come again is reported as it was first seen.
+        case, failure = _smallest(operator, self.place, seed) or (first, failure)
+        notes = {"seed": seed, "compiler": self.place.detail, "message": failure.message}
+        vector = vectors.save(folder, case, failure.golden, failure.found, self.place.name, notes)
+        return Outcome(*numbers, failure.message, vector)
+
+
+def _smallest(operator: str, place: Place, seed: int) -> tuple[Case, Failure] | None:
+    """Hypothesis's smallest case of a round that differs at a place; None where none does."""
     last: list[tuple[Case, Failure]] = []
+    end = time.monotonic() + SHRINK_SECONDS
 
-    def here(case: Case) -> None:
+    def here(case: Case, _: int) -> None:
+        if last and time.monotonic() > end:  # nothing differs any more, so Hypothesis ends with what it has
+            return
         failure = compare(case, case.op.run(*case.inputs)[0], place)
         if failure is not None:
             last[:] = [(case, failure)]
             raise ConformanceError(failure.message)
 
-    try:
-        _explore(operator, here, count, seed, shrink=True)
-    except (ConformanceError, hypothesis.errors.Flaky):
-        return last[0]
-    return None
+    with contextlib.suppress(ConformanceError, hypothesis.errors.Flaky):
+        _explore(operator, here, seed, shrink=True)
+    return last[0] if last else None
 
 
-def _explore(operator: str, body: Callable[[Case], None], count: int, seed: int, *, shrink: bool) -> None:
-    """Call `body` with generated cases; the same ones for the same seed, until it raises."""
+def _explore(
+    operator: str,
+    body: Callable[[Case, int], None],
+    seed: int,
+    *,
+    skip: int = 0,
+    most: int = ROUND,
+    shrink: bool = False,
+) -> int:
+    """Run one round: call `body` with generated cases, the same for the same seed, and with the seed.
+
+    Args:
+        operator: a name of `refsim.ops.OPERATORS`.
+        body: ends the round where it raises.
+        seed: of the cases.
+        skip: number of first cases to leave out.
+        most: number of cases at most.
+        shrink: where `body` raises, go on to the smallest case with which it does.
+
+    Returns:
+        Number of cases that `body` was called with.
+    """
+    seen = 0
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=count,
+        max_examples=ROUND,
         deadline=None,
         database=None,
         print_blob=False,
@@ -191,6 +240,10 @@ def _explore(operator: str, body: Callable[[Case], None], count: int, seed: int,
     )
     @hypothesis.given(case=conformance.strategies.cases(operator))
     def explore(case: Case) -> None:
-        body(case)
+        nonlocal seen
+        seen += 1
+        if shrink or skip < seen <= skip + most:
+            body(case, seed)
 
     explore()
+    return min(seen - skip, most)

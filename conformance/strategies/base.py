@@ -62,7 +62,8 @@ def often(elements: Sequence[Any], rest: st.SearchStrategy[Any]) -> st.SearchStr
 @cache
 def zero_points() -> st.SearchStrategy[int]:
     """Any zero point, both ends often."""
-    return often((0, -128, 127), st.integers(-128, 127))
+    anything = st.integers(-128, 127)
+    return st.one_of(anything, anything, st.sampled_from((0, -128, 127)))
 
 
 @cache
@@ -74,8 +75,8 @@ def elements(low: int, high: int) -> st.SearchStrategy[int]:
 @cache
 def lengths(most: int = 6, rare: tuple[int, ...] = ()) -> st.SearchStrategy[int]:
     """Length of an axis: 1 to `most`, and now and then one of `rare`, which are longer."""
-    usual = st.integers(1, most)
-    return st.one_of(usual, usual, usual, st.sampled_from(rare)) if rare else usual
+    # One choice, the shortest first: it shrinks better than a choice among strategies.
+    return st.sampled_from((*range(1, most + 1),) * (1 if not rare else 3) + rare)
 
 
 @cache
@@ -83,9 +84,8 @@ def lengths(most: int = 6, rare: tuple[int, ...] = ()) -> st.SearchStrategy[int]
 def shapes(draw: st.DrawFn, min_axes: int = 0, max_axes: int = MOST_AXES, most: int = 5, size: int = 600) -> Shape:
     """Shapes of up to `size` elements; axes of length 1 are frequent."""
     result: list[int] = []
-    for _ in range(draw(st.integers(min_axes, max_axes))):
-        limit = max(1, min(most, size // math.prod(result)))
-        result.append(draw(st.integers(1, limit)))
+    for _ in range(draw(st.sampled_from(range(min_axes, max_axes + 1)))):
+        result.append(draw(lengths(max(1, min(most, size // math.prod(result))))))
     return tuple(result)
 
 
@@ -93,7 +93,7 @@ def shapes(draw: st.DrawFn, min_axes: int = 0, max_axes: int = MOST_AXES, most: 
 @st.composite
 def activation_ranges(draw: st.DrawFn, zero_point: int) -> tuple[int, int]:
     """(act_min, act_max): none, ReLU, a narrow one, a single value, or anything."""
-    kind = draw(st.sampled_from(("none", "none", "none", "none", "relu", "relu", "single", "any")))
+    kind = draw(st.sampled_from(("none",) * 7 + ("relu", "relu", "single", "any")))
     if kind == "none":
         return -128, 127
     if kind == "relu":
@@ -105,6 +105,11 @@ def activation_ranges(draw: st.DrawFn, zero_point: int) -> tuple[int, int]:
 # ---- arrays ----
 
 
+_PATTERNS = st.sampled_from(
+    ("constant", "spelled out", "ends", "one differs", "every", "random ends", "narrow", *("random",) * 13)
+)
+
+
 @st.composite
 def arrays(
     draw: st.DrawFn, shape: Shape, low: int, high: int, dtype: type[np.signedinteger[Any]] = np.int8
@@ -112,14 +117,15 @@ def arrays(
     """Integers in [low, high]: mostly anything, and the patterns that saturate, tie or cancel."""
     size = math.prod(shape)
     value = elements(low, high)
-    special = ("constant", "spelled out", "ends", "one differs", "random ends", "narrow")
-    pattern = draw(st.sampled_from((*special, *("random",) * 8)))
+    pattern = draw(_PATTERNS)
     if pattern == "constant":
         data = np.full(size, draw(value))
     elif pattern == "spelled out" and size <= SPELLED_OUT:
         data = np.array(draw(st.lists(value, min_size=size, max_size=size)))
     elif pattern == "ends":
         data = np.resize([low, high], size)
+    elif pattern == "every":
+        data = np.resize(np.arange(low, high + 1), size)
     elif pattern == "one differs":
         data = np.full(size, draw(value))
         data[draw(st.integers(0, size - 1))] = draw(value)
@@ -138,6 +144,15 @@ def arrays(
 def activations(shape: Shape) -> st.SearchStrategy[Int8Array]:
     """One sample, int8 (1, *shape)."""
     return arrays((1, *shape), -128, 127)
+
+
+@st.composite
+def spikes(draw: st.DrawFn, shape: Shape) -> Int8Array:
+    """One sample, int8 (1, *shape): each row is constant but for one element."""
+    rest, spike = draw(elements(-128, 127)), draw(elements(-128, 127))
+    data = np.full((1, *shape), rest, np.int8)
+    data[..., draw(st.integers(0, shape[-1] - 1))] = spike
+    return data
 
 
 @st.composite
@@ -184,6 +199,8 @@ class Scaling:
 
     def pick(self, bound: int, usual: int, rounding: Rounding, limit: int = INT32_MAX) -> Multiplier:
         """A legal multiplier and shift for accumulators of up to `bound`, but usually of up to `usual`."""
+        if self.multiplier == 0:
+            return Multiplier(0, 0)
         largest = largest_shift(bound, self.multiplier, rounding, limit)
         if self.aim is None:
             shift = largest + self.offset
