@@ -1,6 +1,7 @@
 """Reading an ONNX file: checks, external data, batch axis, shapes and constants. Only project errors leave here."""
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def read_file(path: Path) -> ModelFile:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
-    except Exception as error:  # protobuf's DecodeError, whichever implementation runs
+        _read_all_text(proto)
+    except Exception as error:  # protobuf's DecodeError or UnicodeDecodeError, whichever implementation runs
         raise ModelError("not an ONNX file, or a corrupt one: its protobuf does not parse") from error
     if not proto.graph.node or not proto.opset_import:
         raise ModelError("not an ONNX file: it holds no operators or names no operator set")
@@ -99,6 +101,17 @@ def new_session(proto: onnx.ModelProto, *, optimized: bool = True) -> Any:
         return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base of their own
         raise ModelError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+
+
+def _read_all_text(message: Any) -> None:
+    """Check all text: protobuf decodes it only when it is read, and hands out bytes if it cannot."""
+    for field, value in message.ListFields():
+        items = value if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value]
+        if field.message_type is not None:
+            for item in items:
+                _read_all_text(item)
+        elif field.type == field.TYPE_STRING and any(isinstance(item, bytes) for item in items):
+            raise ValueError(f"{field.name} is not UTF-8")
 
 
 def _first_line(error: Exception) -> str:
@@ -198,8 +211,9 @@ def _check_inputs(proto: onnx.ModelProto) -> tuple[int | None, dict[str, int]]:
         if not value.type.HasField("tensor_type") or not tensor.HasField("shape") or not tensor.shape.dim:
             raise UnsupportedError(f"{where}: a tensor with a batch axis and known shape is needed")
         if tensor.elem_type not in (TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8):
-            name = TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type else "undefined"
-            raise UnsupportedError(f"{where}: element type {name} is not supported; float32, int8 and uint8 are")
+            raise UnsupportedError(
+                f"{where}: element type {tensor.elem_type} is not supported; float32, int8 and uint8 (1, 3 and 2) are"
+            )
         sizes = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
         if any(n is None for n in sizes[1:]):
             raise UnsupportedError(

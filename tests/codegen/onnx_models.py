@@ -79,7 +79,7 @@ class Net:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A model, the integer operators that it must become, sorted by name, and the node that ONNX Runtime's quantiser skips."""
+    """A model, the operators that it must become, sorted by name, and the node that ONNX Runtime's quantiser skips."""
 
     build: Callable[[], tuple[Net, str]]
     operators: str
@@ -111,7 +111,7 @@ def convolutional() -> tuple[Net, str]:
     y = net.add("MaxPool", y, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     y = net.add("Clip", net.conv(y, 8, 10, 3, bias=False, strides=[2, 2]), net.const(0), net.const(6))
     y = net.add("Flatten", net.add("GlobalAveragePool", y))
-    return net, net.add("Gemm", y, net.weight(5, 10), net.weight(5), transB=1, alpha=0.5, beta=2.0)
+    return net, net.add("Gemm", y, net.weight(5, 10), net.weight(5), transB=1)
 
 
 @pattern("add conv2d conv2d conv2d depthwise_conv2d linear reshape")
@@ -172,7 +172,8 @@ def _attention(net: Net, q: str, k: str, v: str, heads: int, count: int, width: 
     return str(net.add("Reshape", mixed, net.ints(0, count, heads * width)))
 
 
-_ATTENTION = "linear linear linear linear matmul matmul reshape reshape reshape reshape softmax transpose transpose transpose transpose"
+_HEADS = "reshape reshape reshape reshape {}softmax transpose transpose transpose transpose"
+_ATTENTION = f"linear linear linear linear matmul matmul {_HEADS.format('')}"
 
 
 @pattern(f"add add {_ATTENTION}")
@@ -184,9 +185,7 @@ def attention() -> tuple[Net, str]:
     return net, net.add("Add", y, net.linear(_attention(net, q, k, v, 2, 6, 4), 8, 8))
 
 
-@pattern(
-    "linear linear matmul matmul reshape reshape reshape reshape slice slice slice softmax transpose transpose transpose transpose"
-)
+@pattern(f"linear linear matmul matmul {_HEADS.format('slice slice slice ')}")
 def fused_projection() -> tuple[Net, str]:
     net = Net(6, 8)
     q, k, v = net.add("Split", net.linear("x", 8, 24), net.ints(8, 8, 8), outputs=3, axis=2)

@@ -17,7 +17,7 @@ from refsim.errors import UnsupportedError
 from tests.codegen.onnx_models import PATTERNS
 
 STEPS = 4.5
-"""Largest difference allowed between the two, in steps of the output's scale; they round inside operators differently."""
+"""Largest difference allowed, in steps of the output's scale: the two round inside operators differently."""
 
 
 class Reader(CalibrationDataReader):
