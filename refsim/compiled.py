@@ -28,15 +28,16 @@ def cache_folder() -> Path:
     return (Path(general) if general else Path.home() / ".cache") / "tinyformer"
 
 
-def compiled(*, parallel: bool = False, inline: bool = False) -> Callable[[Function], Function]:
+def compiled(*, inline: bool = False) -> Callable[[Function], Function]:
     """Compile a function of integers with Numba and keep the result between runs.
 
     Numba checks only a function's own file when it looks for kept code, yet the primitives are compiled into every
     operator: the folder's name therefore hashes the shared sources, so that an edit of a primitive never leaves an
     operator with the old one.
 
+    It releases Python's lock, so that batches run on several threads (`refsim.engine`).
+
     Args:
-        parallel: let `numba.prange` loops run on all threads.
         inline: paste the function into its callers.
     """
 
@@ -44,9 +45,7 @@ def compiled(*, parallel: bool = False, inline: bool = False) -> Callable[[Funct
         previous = config.CACHE_DIR
         config.CACHE_DIR = str(cache_folder() / "numba" / _shared_hash())
         try:
-            decorate: Any = numba.njit(
-                parallel=parallel, cache=True, nogil=True, inline="always" if inline else "never"
-            )
+            decorate: Any = numba.njit(cache=True, nogil=True, inline="always" if inline else "never")
             dispatcher: Function = decorate(function)
             return dispatcher
         finally:

@@ -90,50 +90,84 @@ class Stage(NamedTuple):
 
 
 @compiled(inline=True)
-def finish(acc: Integer, stage: Stage, channel: int) -> np.int8:
+def finish(acc: Integer, multiplier: Integer, shift: Integer, stage: Stage) -> np.int8:
     """Requantise one accumulator: clamp(requant(acc, M, s, rounding) + zero_point, act_min, act_max)."""
-    scaled = requantize(acc, stage.multiplier[channel], stage.shift[channel], stage.rounding)
+    scaled = requantize(acc, multiplier, shift, stage.rounding)
     return np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
 
 
 @compiled()
-def finish_row(acc: Int32Array, stage: Stage, first: int, y: Int8Array) -> None:
-    """Requantise a vector: y[o] from acc[o] with the multiplier of channel first + o."""
-    multiplier = stage.multiplier[first : first + acc.size]
-    shift = stage.shift[first : first + acc.size]
-    if stage.rounding == 0:  # the branch stands outside the loop so that each loop compiles to vector code
-        for o in range(acc.size):
-            scaled = requantize(acc[o], multiplier[o], shift[o], 0)
-            y[o] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
-    else:
-        for o in range(acc.size):
-            scaled = requantize(acc[o], multiplier[o], shift[o], 1)
-            y[o] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
+def finish_rows(acc: Int32Array, stage: Stage, y: Int8Array) -> None:
+    """Requantise rows: y[j, o] from acc[j, o] with the multiplier of channel o; acc may be larger than y."""
+    for j in range(y.shape[0]):
+        if stage.rounding == 0:  # the branch stands outside the loop so that each loop compiles to vector code
+            for o in range(y.shape[1]):
+                scaled = requantize(acc[j, o], stage.multiplier[o], stage.shift[o], 0)
+                y[j, o] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
+        else:
+            for o in range(y.shape[1]):
+                scaled = requantize(acc[j, o], stage.multiplier[o], stage.shift[o], 1)
+                y[j, o] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
 
 
-TILE = 4
-"""Positions whose weighted sums are taken together, so that each weight is loaded once for all of them."""
+ROW_BLOCK = 4
+"""Rows of taps whose weighted sums are taken together, so that each weight is loaded once for all of them."""
+CHANNEL_BLOCK = 2
+"""Output channels that are taken together, so that each tap is loaded once for all of them."""
+TAP_BLOCK = 16
+"""Taps in a vector."""
+
+
+def padded_weight(weight: Int8Array, bias: Int32Array) -> tuple[Int8Array, Int32Array]:
+    """Weights (O, K) and bias (O,) as `accumulate` takes them: zeros added up to its blocks of channels and taps."""
+    channels, taps = weight.shape
+    padded = np.zeros((padded_length(channels, CHANNEL_BLOCK), padded_length(taps, TAP_BLOCK)), np.int8)
+    padded[:channels, :taps] = weight
+    padded_bias = np.zeros(padded.shape[0], np.int32)
+    padded_bias[:channels] = bias
+    return padded, padded_bias
+
+
+@compiled(inline=True)
+def padded_length(length: int, block: int) -> int:
+    """`length` rounded up to a multiple of `block`."""
+    return (length + block - 1) // block * block
 
 
 @compiled()
-def accumulate_tile(taps: Int16Array, weight: Int8Array | Int16Array, bias: Int32Array, acc: Int32Array) -> None:
-    """acc[j, o] = bias[o] + sum over k of taps[j, k] * weight[o, k]; taps (TILE, K), weight (O, K), acc (TILE, O)."""
-    for o in range(acc.shape[1]):
-        acc0 = acc1 = acc2 = acc3 = np.int32(bias[o])
-        for k in range(taps.shape[1]):
-            w = np.int32(weight[o, k])
-            acc0 = np.int32(acc0 + np.int32(w * np.int32(taps[0, k])))
-            acc1 = np.int32(acc1 + np.int32(w * np.int32(taps[1, k])))
-            acc2 = np.int32(acc2 + np.int32(w * np.int32(taps[2, k])))
-            acc3 = np.int32(acc3 + np.int32(w * np.int32(taps[3, k])))
-        acc[0, o], acc[1, o], acc[2, o], acc[3, o] = acc0, acc1, acc2, acc3
+def accumulate(taps: Int16Array, weight: Int8Array | Int16Array, bias: Int32Array, acc: Int32Array) -> None:
+    """acc[r, o] = bias[o] + sum over k of taps[r, k] * weight[o, k].
+
+    Lengths are multiples of the blocks (what fills them up is zero), so that the loops compile to whole vectors.
+
+    Args:
+        taps: int16 (R, K).
+        weight: int8 or int16 (O, K).
+        bias: int32 (O,).
+        acc: int32 (R, O) to fill.
+    """
+    for r in range(0, taps.shape[0], 4):
+        for o in range(0, weight.shape[0], 2):
+            a0 = a1 = a2 = a3 = np.int32(bias[o])
+            b0 = b1 = b2 = b3 = np.int32(bias[o + 1])
+            for k in range(weight.shape[1]):
+                wa, wb = np.int32(weight[o, k]), np.int32(weight[o + 1, k])
+                t0, t1 = np.int32(taps[r, k]), np.int32(taps[r + 1, k])
+                t2, t3 = np.int32(taps[r + 2, k]), np.int32(taps[r + 3, k])
+                a0, b0 = np.int32(a0 + np.int32(wa * t0)), np.int32(b0 + np.int32(wb * t0))
+                a1, b1 = np.int32(a1 + np.int32(wa * t1)), np.int32(b1 + np.int32(wb * t1))
+                a2, b2 = np.int32(a2 + np.int32(wa * t2)), np.int32(b2 + np.int32(wb * t2))
+                a3, b3 = np.int32(a3 + np.int32(wa * t3)), np.int32(b3 + np.int32(wb * t3))
+            acc[r, o], acc[r + 1, o], acc[r + 2, o], acc[r + 3, o] = a0, a1, a2, a3
+            acc[r, o + 1], acc[r + 1, o + 1], acc[r + 2, o + 1], acc[r + 3, o + 1] = b0, b1, b2, b3
 
 
 @compiled()
 def remove_zero_point(x: Int8Array, zero_point: int, centred: Int16Array) -> None:
-    """centred[i] = x[i] - zero_point, vectors of one length."""
-    for i in range(x.size):
-        centred[i] = np.int16(np.int16(x[i]) - np.int16(zero_point))
+    """centred[j, i] = x[j, i] - zero_point over x; centred may be larger."""
+    for j in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            centred[j, i] = np.int16(np.int16(x[j, i]) - np.int16(zero_point))
 
 
 @compiled()

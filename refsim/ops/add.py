@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import prange
 
 from refsim.compiled import compiled
 from refsim.numerics import (
     Int8Array,
+    Integer,
     Multiplier,
     Rounding,
     Stage,
     check_multiplier,
-    finish,
+    clamp,
     largest_distance,
     quantize_multiplier,
     requantize,
@@ -118,7 +118,17 @@ class Add(Operator):
         return y
 
 
-@compiled(parallel=True)
+@compiled(inline=True)
+def _add_one(
+    a: Integer, b: Integer, a_multiplier: Multiplier, b_multiplier: Multiplier, output: Multiplier, rounding: int
+) -> np.int64:
+    """The requantised sum of two values, their zero points removed."""
+    scaled_a = requantize(np.int64(a) << np.int64(LEFT_SHIFT), a_multiplier.multiplier, a_multiplier.shift, rounding)
+    scaled_b = requantize(np.int64(b) << np.int64(LEFT_SHIFT), b_multiplier.multiplier, b_multiplier.shift, rounding)
+    return requantize(scaled_a + scaled_b, output.multiplier, output.shift, rounding)
+
+
+@compiled()
 def _add(
     a: Int8Array,
     b: Int8Array,
@@ -129,11 +139,17 @@ def _add(
     stage: Stage,
     y: Int8Array,
 ) -> None:
-    for n in prange(a.shape[0]):
-        for i in range(a.shape[1]):
-            raised_a = (np.int64(a[n, i]) - np.int64(a_zero_point)) << np.int64(LEFT_SHIFT)
-            raised_b = (np.int64(b[n, i]) - np.int64(b_zero_point)) << np.int64(LEFT_SHIFT)
-            total = requantize(raised_a, a_multiplier.multiplier, a_multiplier.shift, stage.rounding) + requantize(
-                raised_b, b_multiplier.multiplier, b_multiplier.shift, stage.rounding
-            )
-            y[n, i] = finish(total, stage, 0)
+    output = Multiplier(stage.multiplier[0], stage.shift[0])
+    for n in range(a.shape[0]):
+        if stage.rounding == 0:  # the branch stands outside the loop so that each loop compiles to vector code
+            for i in range(a.shape[1]):
+                left = np.int64(a[n, i]) - np.int64(a_zero_point)
+                right = np.int64(b[n, i]) - np.int64(b_zero_point)
+                total = _add_one(left, right, a_multiplier, b_multiplier, output, 0)
+                y[n, i] = np.int8(clamp(total + np.int64(stage.zero_point), stage.act_min, stage.act_max))
+        else:
+            for i in range(a.shape[1]):
+                left = np.int64(a[n, i]) - np.int64(a_zero_point)
+                right = np.int64(b[n, i]) - np.int64(b_zero_point)
+                total = _add_one(left, right, a_multiplier, b_multiplier, output, 1)
+                y[n, i] = np.int8(clamp(total + np.int64(stage.zero_point), stage.act_min, stage.act_max))

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import prange
 
 from refsim.compiled import compiled
 from refsim.numerics import Int8Array, check_accumulator, clamp
@@ -29,7 +28,7 @@ class AveragePool2D(Pooling):
         return y
 
 
-@compiled(parallel=True)
+@compiled()
 def _average_pool2d(
     x: Int8Array,
     kernel: tuple[int, int],
@@ -39,7 +38,7 @@ def _average_pool2d(
     act_max: int,
     y: Int8Array,
 ) -> None:
-    for n in prange(x.shape[0]):
+    for n in range(x.shape[0]):
         total = np.empty(y.shape[3], np.int32)
         for oh in range(y.shape[1]):
             for ow in range(y.shape[2]):

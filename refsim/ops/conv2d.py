@@ -5,22 +5,23 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import prange
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import (
-    TILE,
+    ROW_BLOCK,
     Int8Array,
     Int16Array,
     Int32Array,
     Stage,
-    accumulate_tile,
-    finish_row,
+    accumulate,
+    finish_rows,
+    padded_length,
+    padded_weight,
 )
 from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.tensor import Shape, TensorType
-from refsim.windows import Window, image_shape, inside
+from refsim.windows import Window, image_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,87 +84,99 @@ class Conv2D(Operator):
     def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), np.int8)
-        stage = self.output.stage(self.weight.shape[0])
-        _conv2d(
-            x,
-            self.weight,
-            self.bias,
-            stage,
-            self.input_zero_point,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            y,
-        )
+        channels, kernel_h, kernel_w, depth = self.weight.shape
+        stage = self.output.stage(channels)
+        count = channels // self.groups
+        for group in range(self.groups):
+            part = slice(group * count, (group + 1) * count)
+            group_y = y if self.groups == 1 else np.empty((*y.shape[:3], count), np.int8)
+            _conv2d_group(
+                x,
+                *padded_weight(self.weight[part].reshape(count, -1), self.bias[part]),
+                stage._replace(multiplier=stage.multiplier[part], shift=stage.shift[part]),
+                self.input_zero_point,
+                (kernel_h, kernel_w, depth),
+                self.stride,
+                self.padding,
+                self.dilation,
+                group * depth,
+                group_y,
+            )
+            if self.groups > 1:
+                y[..., part] = group_y
         return y
 
 
 @compiled()
-def gather_field(
-    x: Int8Array,
-    zero_point: int,
-    top: int,
-    left: int,
-    dilation: tuple[int, int],
-    first_channel: int,
-    field: Int16Array,
+def _gather_taps(
+    rows: Int16Array,
+    first_row: int,
+    row_skip: int,
+    first: int,
+    step: int,
+    skip: int,
+    kernel_rows: int,
+    runs: int,
+    run: int,
+    positions: int,
+    taps: Int16Array,
 ) -> None:
-    """Copy the receptive field whose corner is (top, left) out of one image, its zero point removed.
+    """Copy the receptive fields of one output row, position by position, out of the image's rows.
 
     Args:
-        x: int8 (H, W, C).
-        zero_point: z_x.
-        top: first row of the window, negative in the padding.
-        left: first column of the window, negative in the padding.
-        dilation: (height, width).
-        first_channel: of the group.
-        field: int16 (KH, KW, I) to fill; zero where the window lies outside the image.
+        rows: int16 (H, W * C), padding included.
+        first_row: the image's row under the kernel's first.
+        row_skip: image rows between two of the kernel's.
+        first: offset in a row of the first position's field.
+        step: elements from one position's field to the next.
+        skip: elements between two runs of a field.
+        kernel_rows: rows of the kernel.
+        runs: runs in a kernel row.
+        run: elements of a run.
+        positions: of the output row.
+        taps: int16 (positions, KH * KW * I) or larger, to fill.
     """
-    kernel_h, kernel_w, depth = field.shape
-    for kh in range(kernel_h):
-        ih = top + kh * dilation[0]
-        for kw in range(kernel_w):
-            iw = left + kw * dilation[1]
-            if inside(ih, x.shape[0]) and inside(iw, x.shape[1]):
-                for i in range(depth):
-                    field[kh, kw, i] = np.int16(np.int16(x[ih, iw, first_channel + i]) - np.int16(zero_point))
-            else:
-                for i in range(depth):
-                    field[kh, kw, i] = np.int16(0)
+    for kh in range(kernel_rows):
+        for kw in range(runs):
+            tap = (kh * runs + kw) * run
+            for ow in range(positions):
+                start = first + ow * step + kw * skip
+                for i in range(run):
+                    taps[ow, tap + i] = rows[first_row + kh * row_skip, start + i]
 
 
-@compiled(parallel=True)
-def _conv2d(
+@compiled()
+def _conv2d_group(
     x: Int8Array,
     weight: Int8Array,
     bias: Int32Array,
     stage: Stage,
     input_zero_point: int,
+    kernel: tuple[int, int, int],
     stride: tuple[int, int],
     padding: tuple[int, int, int, int],
     dilation: tuple[int, int],
-    groups: int,
+    first_input: int,
     y: Int8Array,
 ) -> None:
-    channels, kernel_h, kernel_w, depth = weight.shape
-    rows = weight.reshape(channels, kernel_h * kernel_w * depth)
-    count = channels // groups
-    for n in prange(x.shape[0]):
-        image = x[n]
-        fields = np.zeros((TILE, kernel_h, kernel_w, depth), np.int16)
-        taps = fields.reshape(TILE, -1)
-        acc = np.empty((TILE, count), np.int32)
-        for g in range(groups):
-            first, last = g * count, (g + 1) * count
-            group_rows, group_bias = rows[first:last], bias[first:last]
-            for oh in range(y.shape[1]):
-                top = oh * stride[0] - padding[0]
-                for ow in range(0, y.shape[2], TILE):
-                    tile = min(TILE, y.shape[2] - ow)
-                    for j in range(tile):
-                        left = (ow + j) * stride[1] - padding[1]
-                        gather_field(image, input_zero_point, top, left, dilation, g * depth, fields[j])
-                    accumulate_tile(taps, group_rows, group_bias, acc)
-                    for j in range(tile):
-                        finish_row(acc[j], stage, first, y[n, oh, ow + j, first:last])
+    """One group: x (N, H, W, C), its weight and bias as `padded_weight` gives them, y (N, OH, OW, O)."""
+    top, left, bottom, right = padding
+    height, width, channels = x.shape[1], x.shape[2], x.shape[3]
+    # Neighbouring taps of a kernel row are copied in one run where they are neighbours in the image too.
+    joined = dilation[1] == 1 and kernel[2] == channels
+    runs, run = (1, kernel[1] * kernel[2]) if joined else (kernel[1], kernel[2])
+    step, skip = stride[1] * channels, dilation[1] * channels
+    image = np.zeros((top + height + bottom, left + width + right, channels), np.int16)  # padded, zero point removed
+    rows = image.reshape(image.shape[0], -1)
+    taps = np.zeros((padded_length(y.shape[2], ROW_BLOCK), weight.shape[1]), np.int16)
+    acc = np.empty((taps.shape[0], weight.shape[0]), np.int32)
+    for n in range(x.shape[0]):
+        for h in range(height):
+            for w in range(width):
+                for c in range(channels):
+                    image[top + h, left + w, c] = np.int16(np.int16(x[n, h, w, c]) - np.int16(input_zero_point))
+        for oh in range(y.shape[1]):
+            first_row = oh * stride[0]
+            _gather_taps(rows, first_row, dilation[0], first_input, step, skip, kernel[0], runs, run, y.shape[2], taps)
+            accumulate(taps, weight, bias, acc)
+            finish_rows(acc, stage, y[n, oh])

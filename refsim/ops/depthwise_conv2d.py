@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import prange
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
-from refsim.numerics import Int8Array, Int32Array, Stage, finish_row
+from refsim.numerics import Int8Array, Int32Array, Stage, finish_rows
 from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.tensor import Shape, TensorType
 from refsim.windows import Window, image_shape, inside
@@ -79,7 +78,7 @@ class DepthwiseConv2D(Operator):
         return y
 
 
-@compiled(parallel=True)
+@compiled()
 def _depthwise_conv2d(
     x: Int8Array,
     weight: Int8Array,
@@ -92,25 +91,23 @@ def _depthwise_conv2d(
     y: Int8Array,
 ) -> None:
     depth = y.shape[3] // x.shape[3]
-    for n in prange(x.shape[0]):
-        acc = np.empty(bias.size, np.int32)
+    zero = np.int32(input_zero_point)
+    acc = np.empty((y.shape[2], bias.size), np.int32)
+    for n in range(x.shape[0]):
         for oh in range(y.shape[1]):
             for ow in range(y.shape[2]):
-                acc[:] = bias
+                acc[ow, :] = bias
                 for kh in range(weight.shape[0]):
                     ih = oh * stride[0] - padding[0] + kh * dilation[0]
                     for kw in range(weight.shape[1]):
                         iw = ow * stride[1] - padding[1] + kw * dilation[1]
-                        if inside(ih, x.shape[1]) and inside(iw, x.shape[2]):
-                            _accumulate(x[n, ih, iw], input_zero_point, weight[kh, kw], depth, acc)
-                finish_row(acc, stage, 0, y[n, oh, ow])
-
-
-@compiled()
-def _accumulate(x: Int8Array, zero_point: int, weight: Int8Array, depth: int, acc: Int32Array) -> None:
-    if depth == 1:
-        for c in range(acc.size):
-            acc[c] += np.int32(np.int32(x[c]) - np.int32(zero_point)) * np.int32(weight[c])
-    else:
-        for o in range(acc.size):
-            acc[o] += np.int32(np.int32(x[o // depth]) - np.int32(zero_point)) * np.int32(weight[o])
+                        if not (inside(ih, x.shape[1]) and inside(iw, x.shape[2])):
+                            continue
+                        if depth == 1:
+                            for c in range(bias.size):
+                                acc[ow, c] += np.int32(np.int32(x[n, ih, iw, c]) - zero) * np.int32(weight[kh, kw, c])
+                        else:
+                            for o in range(bias.size):
+                                value = np.int32(np.int32(x[n, ih, iw, o // depth]) - zero)
+                                acc[ow, o] += np.int32(value * np.int32(weight[kh, kw, o]))
+            finish_rows(acc, stage, y[n, oh])

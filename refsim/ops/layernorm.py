@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from refsim.compiled import compiled
@@ -17,7 +16,7 @@ from refsim.numerics import (
     Rounding,
     Stage,
     clamp,
-    finish_row,
+    finish_rows,
     floor_log2,
     isqrt,
     round_half_away,
@@ -149,14 +148,14 @@ def _normalise(x: Int8Array, epsilon: int, scale_bits: int, normalised: Int32Arr
         normalised[i] = np.int32(clamp((centred * inverse + half) >> t, -(2**15), 2**15 - 1))
 
 
-@compiled(parallel=True)
+@compiled()
 def _layernorm(
     x: Int8Array, gamma: Int16Array, beta: Int32Array, epsilon: int, scale_bits: int, stage: Stage, y: Int8Array
 ) -> None:
-    for n in prange(x.shape[0]):
-        acc = np.empty(gamma.size, np.int32)
+    acc = np.empty((1, gamma.size), np.int32)
+    for n in range(x.shape[0]):
         for row in range(x.shape[1]):
-            _normalise(x[n, row], epsilon, scale_bits, acc)
-            for i in range(acc.size):
-                acc[i] = np.int32(acc[i] * np.int32(gamma[i]) + beta[i])
-            finish_row(acc, stage, 0, y[n, row])
+            _normalise(x[n, row], epsilon, scale_bits, acc[0])
+            for i in range(gamma.size):
+                acc[0, i] = np.int32(acc[0, i] * np.int32(gamma[i]) + beta[i])
+            finish_rows(acc, stage, y[n, row : row + 1])

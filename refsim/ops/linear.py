@@ -5,13 +5,25 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import prange
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
-from refsim.numerics import TILE, Int8Array, Int32Array, Stage, accumulate_tile, finish_row, remove_zero_point
+from refsim.numerics import (
+    ROW_BLOCK,
+    Int8Array,
+    Int32Array,
+    Stage,
+    accumulate,
+    finish_rows,
+    padded_length,
+    padded_weight,
+    remove_zero_point,
+)
 from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.tensor import Shape, TensorType
+
+BLOCK = 64
+"""Rows computed together, few enough for their sums to stay in a core's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +69,7 @@ class Linear(Operator):
         y = np.empty((*x.shape[:-1], self.weight.shape[0]), np.int8)
         _linear(
             x.reshape(x.shape[0], -1, x.shape[-1]),
-            self.weight,
-            self.bias,
+            *padded_weight(self.weight, self.bias),
             self.output.stage(self.weight.shape[0]),
             self.input_zero_point,
             y.reshape(x.shape[0], -1, y.shape[-1]),
@@ -66,17 +77,15 @@ class Linear(Operator):
         return y
 
 
-@compiled(parallel=True)
+@compiled()
 def _linear(
     x: Int8Array, weight: Int8Array, bias: Int32Array, stage: Stage, input_zero_point: int, y: Int8Array
 ) -> None:
-    for n in prange(x.shape[0]):
-        taps = np.zeros((TILE, x.shape[2]), np.int16)
-        acc = np.empty((TILE, bias.size), np.int32)
-        for row in range(0, x.shape[1], TILE):
-            tile = min(TILE, x.shape[1] - row)
-            for j in range(tile):
-                remove_zero_point(x[n, row + j], input_zero_point, taps[j])
-            accumulate_tile(taps, weight, bias, acc)
-            for j in range(tile):
-                finish_row(acc[j], stage, 0, y[n, row + j])
+    block = min(padded_length(x.shape[1], ROW_BLOCK), BLOCK)
+    taps = np.zeros((block, weight.shape[1]), np.int16)
+    acc = np.empty((block, weight.shape[0]), np.int32)
+    for n in range(x.shape[0]):
+        for row in range(0, x.shape[1], block):
+            remove_zero_point(x[n, row : row + block], input_zero_point, taps)
+            accumulate(taps, weight, bias, acc)
+            finish_rows(acc, stage, y[n, row : row + block])

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from refsim.compiled import compiled
@@ -63,8 +62,8 @@ class Lookup(Operator):
         return y
 
 
-@compiled(parallel=True)
+@compiled()
 def _lookup(x: Int8Array, table: Int8Array, y: Int8Array) -> None:
-    for n in prange(x.shape[0]):
+    for n in range(x.shape[0]):
         for i in range(x.shape[1]):
             y[n, i] = table[np.int64(x[n, i]) + np.int64(128)]

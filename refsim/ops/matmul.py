@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import prange
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import (
-    TILE,
+    CHANNEL_BLOCK,
+    ROW_BLOCK,
+    TAP_BLOCK,
     Int8Array,
     Stage,
-    accumulate_tile,
-    finish_row,
+    accumulate,
+    finish_rows,
     largest_distance,
+    padded_length,
     remove_zero_point,
 )
 from refsim.ops.base import Operator, Requantization, check_channels, check_zero_point
@@ -80,23 +82,19 @@ class MatMul(Operator):
         return y
 
 
-@compiled(parallel=True)
+@compiled()
 def _matmul(
     a: Int8Array, b: Int8Array, transpose_b: bool, stage: Stage, a_zero_point: int, b_zero_point: int, y: Int8Array
 ) -> None:
-    no_bias = np.zeros(y.shape[3], np.int32)
-    for n in prange(a.shape[0]):
-        rows = np.zeros((TILE, a.shape[3]), np.int16)
-        columns = np.empty((y.shape[3], a.shape[3]), np.int16)  # of the right matrix, one a row
-        acc = np.empty((TILE, y.shape[3]), np.int32)
+    depth = padded_length(a.shape[3], TAP_BLOCK)
+    rows = np.zeros((padded_length(a.shape[2], ROW_BLOCK), depth), np.int16)
+    columns = np.zeros((padded_length(y.shape[3], CHANNEL_BLOCK), depth), np.int16)  # of the right matrix, one a row
+    no_bias = np.zeros(columns.shape[0], np.int32)
+    acc = np.empty((rows.shape[0], columns.shape[0]), np.int32)
+    for n in range(a.shape[0]):
         for batch in range(a.shape[1]):
             right = b[n, batch] if transpose_b else b[n, batch].T
-            for column in range(columns.shape[0]):
-                remove_zero_point(right[column], b_zero_point, columns[column])
-            for m in range(0, a.shape[2], TILE):
-                tile = min(TILE, a.shape[2] - m)
-                for j in range(tile):
-                    remove_zero_point(a[n, batch, m + j], a_zero_point, rows[j])
-                accumulate_tile(rows, columns, no_bias, acc)
-                for j in range(tile):
-                    finish_row(acc[j], stage, 0, y[n, batch, m + j])
+            remove_zero_point(right, b_zero_point, columns)
+            remove_zero_point(a[n, batch], a_zero_point, rows)
+            accumulate(rows, columns, no_bias, acc)
+            finish_rows(acc, stage, y[n, batch])

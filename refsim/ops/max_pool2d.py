@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import prange
 
 from refsim.compiled import compiled
 from refsim.numerics import Int8Array, clamp
@@ -25,7 +24,7 @@ class MaxPool2D(Pooling):
         return y
 
 
-@compiled(parallel=True)
+@compiled()
 def _max_pool2d(
     x: Int8Array,
     kernel: tuple[int, int],
@@ -35,7 +34,7 @@ def _max_pool2d(
     act_max: int,
     y: Int8Array,
 ) -> None:
-    for n in prange(x.shape[0]):
+    for n in range(x.shape[0]):
         for oh in range(y.shape[1]):
             for ow in range(y.shape[2]):
                 y[n, oh, ow, :] = np.int8(-128)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import prange
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
@@ -68,9 +67,10 @@ class Mean(Operator):
         return y
 
 
-@compiled(parallel=True)
+@compiled()
 def _mean(x: Int8Array, input_zero_point: int, stage: Stage, y: Int8Array) -> None:
-    for n in prange(x.shape[0]):
+    multiplier, shift = stage.multiplier[0], stage.shift[0]
+    for n in range(x.shape[0]):
         total = np.empty(x.shape[3], np.int64)
         for outer in range(x.shape[1]):
             total[:] = np.int64(0)
@@ -78,4 +78,4 @@ def _mean(x: Int8Array, input_zero_point: int, stage: Stage, y: Int8Array) -> No
                 for inner in range(x.shape[3]):
                     total[inner] += np.int64(x[n, outer, i, inner]) - np.int64(input_zero_point)
             for inner in range(x.shape[3]):
-                y[n, outer, inner] = finish(total[inner], stage, 0)
+                y[n, outer, inner] = finish(total[inner], multiplier, shift, stage)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import prange
 
 from refsim.compiled import compiled
 from refsim.numerics import Int8Array, Stage, finish, largest_distance
@@ -67,9 +66,10 @@ class Mul(Operator):
         return y
 
 
-@compiled(parallel=True)
+@compiled()
 def _mul(a: Int8Array, b: Int8Array, a_zero_point: int, b_zero_point: int, stage: Stage, y: Int8Array) -> None:
-    for n in prange(a.shape[0]):
+    multiplier, shift = stage.multiplier[0], stage.shift[0]
+    for n in range(a.shape[0]):
         for i in range(a.shape[1]):
             product = (np.int64(a[n, i]) - np.int64(a_zero_point)) * (np.int64(b[n, i]) - np.int64(b_zero_point))
-            y[n, i] = finish(product, stage, 0)
+            y[n, i] = finish(product, multiplier, shift, stage)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import prange
 
 from refsim.compiled import compiled
 from refsim.numerics import Int8Array, Stage, finish, largest_distance
@@ -52,9 +51,10 @@ class Requantize(Operator):
         return y
 
 
-@compiled(parallel=True)
+@compiled()
 def requantize_batch(x: Int8Array, input_zero_point: int, stage: Stage, y: Int8Array) -> None:
     """y = requantised (x - input_zero_point), both int8 (N, elements)."""
-    for n in prange(x.shape[0]):
+    multiplier, shift = stage.multiplier[0], stage.shift[0]
+    for n in range(x.shape[0]):
         for i in range(x.shape[1]):
-            y[n, i] = finish(np.int64(x[n, i]) - np.int64(input_zero_point), stage, 0)
+            y[n, i] = finish(np.int64(x[n, i]) - np.int64(input_zero_point), multiplier, shift, stage)

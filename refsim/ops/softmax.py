@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import prange
 
 from refsim.compiled import compiled
 from refsim.errors import QuantizationError, ShapeError
@@ -138,14 +137,14 @@ def _softmax_row(x: Int8Array, exponentials: Int32Array, e: Int32Array, y: Int8A
         y[i] = np.int8(clamp(share - np.int64(128), -128, 127))
 
 
-@compiled(parallel=True)
+@compiled()
 def _softmax(x: Int8Array, multiplier: int, shift: int, diff_min: int, y: Int8Array) -> None:
     # An exponential depends on the difference alone: evaluate each of the 256 once.
     exponentials = np.zeros(256, np.int32)
     for magnitude in range(min(np.int64(255), -np.int64(diff_min)) + 1):
         scaled = srdhm(-(np.int64(magnitude) << np.int64(shift)), multiplier)
         exponentials[magnitude] = np.int32(exp_on_negative(scaled))
-    for n in prange(x.shape[0]):
+    for n in range(x.shape[0]):
         e = np.empty(x.shape[2], np.int32)
         for row in range(x.shape[1]):
             _softmax_row(x[n, row], exponentials, e, y[n, row])
