@@ -224,15 +224,15 @@ def _affine(network: Network, op: Op) -> tuple[np.ndarray, np.ndarray]:
 
 def _remaining_batch_norms(network: Network) -> None:
     """A batch normalisation that stands alone is a depthwise convolution of one tap."""
-    for op in network.ops:
-        if op.kind != "BatchNorm":
-            continue
+    for op in [op for op in network.ops if op.kind == "BatchNorm"]:
         shape = network.shapes[op.inputs[0]]
-        if len(shape) not in (3, 4):
+        if len(shape) not in (2, 3, 4):
             raise UnsupportedError(
-                f"node {op.name!r}: a BatchNormalization that follows no convolution needs an image, found {shape}"
+                f"node {op.name!r}: a BatchNormalization behind no convolution takes rows or images, found {shape}"
             )
-        rank = len(shape) - 2
+        if len(shape) == 2:
+            _as_sequence(network, op)
+        rank = max(len(shape) - 2, 1)
         factor, offset = _affine(network, op)
         spread = (factor.size, 1, *[1] * rank)
         sign, magnitude = np.where(factor < 0, -127, 127), np.abs(factor) / 127
@@ -248,6 +248,17 @@ def _remaining_batch_norms(network: Network) -> None:
         op.kind, op.inputs = "Conv", [op.inputs[0], *names]
         ones, zeros = [1] * rank, [0] * 2 * rank
         op.attributes = {"strides": ones, "pads": zeros, "dilations": ones, "group": factor.size, "bias_at": None}
+
+
+def _as_sequence(network: Network, op: Op) -> None:
+    """Let an operator on rows (N, C) work on sequences of one (N, C, 1)."""
+    shape = (*network.shapes[op.output], 1)
+    before, after = f"{op.output}/rows", f"{op.output}/sequence"
+    network.shapes |= {before: shape, after: shape}
+    index = network.ops.index(op)
+    network.ops.insert(index, Op(f"{op.name}/sequence", "Reshape", [op.inputs[0]], before))
+    network.ops.insert(index + 2, Op(f"{op.name}/rows", "Reshape", [after], op.output))
+    op.inputs[0], op.output = before, after
 
 
 def _scale_channels(network: Network, op: Op, factor: np.ndarray, where: str) -> None:

@@ -177,11 +177,23 @@ class _Sinking:
             case Mean():
                 return _through_mean(operator, bases, permutation)
             case Reshape():
-                return _through_reshape(operator, bases, self.tensors[bases[0]].shape, permutation)
+                whole = self._gather_runs(operator, views[0], node.inputs[0])
+                return _through_reshape(operator, [whole.base], self.tensors[whole.base].shape, whole.permutation)
             case Add() | Mul() | Concat():
                 return self._through_many(node, views)
             case _:
                 return None
+
+    def _gather_runs(self, operator: Reshape, view: View, wanted: str) -> View:
+        """A view of the same tensor whose base holds each run of axes that the reshape reads together, in order."""
+        base = self.tensors[view.base].shape
+        runs = [[view.permutation[a] for a in sources] for sources, _ in _runs(_shape(base, view), operator.shape)]
+        gathered = [axis for run in sorted(runs, key=min) for axis in run]
+        order = tuple(axis for axis in range(len(base)) if base[axis] == 1) + tuple(gathered)
+        if gathered == sorted(gathered):
+            return view
+        tensor = self._materialise(View(view.base, order), wanted)
+        return View(tensor, tuple(order.index(axis) for axis in view.permutation))
 
     def _through_many(self, node: Node, views: list[View]) -> tuple[Operator, list[str], Permutation] | None:
         """Operators that read several tensors in one layout; constants can be stored in any."""
@@ -206,6 +218,10 @@ class _Sinking:
 
 def _identity(rank: int) -> Permutation:
     return tuple(range(rank))
+
+
+def _shape(base: Shape, view: View) -> Shape:
+    return tuple(base[axis] for axis in view.permutation)
 
 
 def _unpermute(values: Sequence[int], permutation: Permutation) -> tuple[int, ...]:
@@ -238,16 +254,10 @@ def _through_mean(
 
 def _through_reshape(
     operator: Reshape, bases: list[str], base: Shape, permutation: Permutation
-) -> tuple[Operator, list[str], Permutation] | None:
-    """A reshape merges and splits runs of neighbouring axes: each run it reads must be one in the base as well."""
-    shape = [base[axis] for axis in permutation]
-    runs = _runs(shape, operator.shape)
-    order = [axis for axis in range(len(base)) if base[axis] > 1]
-    for sources, _ in runs:
-        places = [order.index(permutation[axis]) for axis in sources]
-        if places != list(range(places[0], places[0] + len(places))):
-            return None
-    runs.sort(key=lambda run: order.index(permutation[run[0][0]]))
+) -> tuple[Operator, list[str], Permutation]:
+    """A reshape merges and splits runs of neighbouring axes, each of which is one in the base as well."""
+    runs = _runs([base[axis] for axis in permutation], operator.shape)
+    runs.sort(key=lambda run: permutation[run[0][0]])
     targets = [axis for _, axes in runs for axis in axes]
     # Axes of one go wherever they disturb the order least: behind their predecessor.
     for axis, size in enumerate(operator.shape):

@@ -327,3 +327,14 @@ def shape_arithmetic() -> tuple[Net, str]:
     y = net.add("Transpose", net.add("Reshape", net.add("Identity", y), target), perm=[0, 2, 1, 3])
     y = net.add("Reshape", y, net.add("Concat", net.add("Unsqueeze", batch, net.ints(0)), net.ints(12, 4), axis=0))
     return net, net.linear(y, 4, 3, bias=False)
+
+
+@pattern("conv2d conv2d depthwise_conv2d mean reshape reshape reshape reshape transpose")
+def channel_shuffle() -> tuple[Net, str]:
+    """Channels of two groups interleaved: one transpose. Then a batch normalisation of rows."""
+    net = Net(3, 6, 6)
+    y = net.add("Reshape", net.conv("x", 3, 8, 1), net.ints(-1, 2, 4, 6, 6))
+    y = net.add("Reshape", net.add("Transpose", y, perm=[0, 2, 1, 3, 4]), net.ints(-1, 8, 6, 6))
+    y = net.add("ReduceMean", net.conv(y, 8, 4, 3, group=2), axes=[2, 3], keepdims=0)
+    rows = [net.const(v) for v in ([0.5, -1.5, 0.3, 2.0], [0.1] * 4, [0.3, -0.3, 0.0, 0.1], [1.0, 2.0, 0.5, 0.1])]
+    return net, net.add("BatchNormalization", y, *rows)
