@@ -27,7 +27,7 @@ class Profile(StrEnum):
 
 
 _CASES = {Profile.CI: 300, Profile.THOROUGH: 2000}
-_EMULATED_SAMPLES = {Profile.CI: 16, Profile.THOROUGH: 64}
+_EMULATED_SAMPLES = {Profile.CI: 32, Profile.THOROUGH: 128}
 _CI_SEED = 0
 
 
@@ -104,7 +104,9 @@ def run(
         outcome = compare_model(under_test, chip, target, images, lambda: progress.advance(task))
     if outcome.mismatches:
         raise ConformanceError(outcome.message)
-    table = Table("step", "layer", "operator", title=f"{outcome.model} on {target}, {outcome.samples} samples")
+    table = Table("step", title=f"{outcome.model} on {target}, {outcome.samples} samples")
+    table.add_column("layer", overflow="fold")
+    table.add_column("operator", overflow="fold")
     for column in ("MACs", "instructions", "a MAC", "share"):
         table.add_column(column, justify="right")
     for step, count in zip(chip.model.steps, outcome.instructions, strict=True):

@@ -24,7 +24,14 @@ from conformance.emulator import CortexM
 from conformance.host import parse_header
 from conformance.host_process import Request
 from conformance.layout import Layout
-from conformance.toolchain import Toolchain, available_toolchains, build_firmware, build_shared_library
+from conformance.toolchain import (
+    Toolchain,
+    arm_toolchains,
+    available_toolchains,
+    build_firmware,
+    build_shared_library,
+    host_toolchains,
+)
 from refsim.errors import ConformanceError, ToolchainError
 
 ARENA_BYTES = 96 * 1024
@@ -98,7 +105,8 @@ class HostPlace(Place):
         sanitize: bool = False,
     ) -> None:
         self.name = name
-        self.detail = f"{toolchain.name if toolchain else 'default compiler'} {opt}" + (" UBSan" if sanitize else "")
+        toolchain = toolchain or host_toolchains()[0]
+        self.detail = f"{toolchain.name} {opt}" + (", UBSan" if sanitize else "")
         self._library = build_shared_library(
             library.sources,
             include_dirs=[library.include],
@@ -191,7 +199,8 @@ class CortexMPlace(Place):
         self, name: str, library: Library, target: Target, *, toolchain: Toolchain | None = None, opt: str = "-O2"
     ) -> None:
         self.name = name
-        self.detail = f"{target.name}, {toolchain.name if toolchain else 'default compiler'} {opt}"
+        toolchain = toolchain or arm_toolchains()[0]
+        self.detail = f"{toolchain.name} {opt}, {target.name}"
         ffi = FFI()
         ffi.cdef(parse_header(library.header))
         kernels = [f"tnf_{path.stem}" for path in library.sources]
@@ -302,7 +311,7 @@ def place_specs() -> Mapping[str, PlaceSpec]:
         _chip("cortex-m7-gcc", "stm32f746", compiler="arm-none-eabi-gcc"),
         _chip("cortex-m4-gcc", "stm32f407", compiler="arm-none-eabi-gcc"),
         _chip("cortex-m0plus-gcc", "rp2040", compiler="arm-none-eabi-gcc"),
-        *(_host_compiler(compiler) for compiler in ("gcc", "clang")),
+        *(_host_compiler(compiler) for compiler in ("cc", "clang")),
     ]
     return {spec.name: spec for spec in specs}
 

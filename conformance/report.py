@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from rich.text import Text
 
 from conformance.models import ModelOutcome
 from conformance.suite import Outcome
+
+_COLUMNS = 4  # places side by side in one table, so that it fits a narrow terminal
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,14 @@ class Report:
         """The tables."""
         parts: list[RenderableType] = []
         if self.operators:
-            parts += [_operator_table(self.operators), _place_table(self)]
+            places = list(dict.fromkeys(o.place for o in self.operators))
+            groups = (places[start : start + _COLUMNS] for start in range(0, len(places), _COLUMNS))
+            parts += [*(_operator_table(self.operators, group) for group in groups), _place_table(self)]
         if self.models:
-            parts += [_model_table(self.models)]
-            parts += [_instruction_table(o, self.layers[o.model]) for o in _counted(self.models)]
+            parts.append(_model_table(self.models))
+            for model, layers in self.layers.items():
+                counted = [o for o in self.models if o.model == model and o.instructions]
+                parts += [_instruction_table(model, counted, layers)] if counted else []
         parts += [Text(f"not run: {entry.what}: {entry.reason}", "yellow") for entry in self.not_run]
         parts += _failures(self)
         return Group(*parts)
@@ -81,71 +87,59 @@ class Report:
         return json.dumps(self, default=plain, indent=2) + "\n"
 
 
-def _operator_table(outcomes: Sequence[Outcome]) -> Table:
-    places = list(dict.fromkeys(o.place for o in outcomes))
+def _operator_table(outcomes: Sequence[Outcome], places: Sequence[str]) -> Table:
     cells: dict[str, dict[str, Text]] = {}
     for o in outcomes:
-        cell = Text(f"{o.mismatches} of {o.cases}", "bold red") if o.mismatches else Text(f"0 of {o.cases}", "green")
-        cells.setdefault(o.operator, {})[o.place] = cell
+        cells.setdefault(o.operator, {})[o.place] = _differing(o.mismatches, o.cases)
     table = Table("operator", title="Kernels: cases that differ from the golden model")
     for place in places:
         table.add_column(place, justify="right")
     for operator, row in cells.items():
-        table.add_row(operator, *(row.get(place, Text("-")) for place in places))
+        table.add_row(operator, *(row[place] for place in places))
     return table
 
 
 def _place_table(report: Report) -> Table:
     table = Table("place", "built with")
-    for column in ("cases", "mismatches", "seconds", "cases/s"):
+    for column in ("differ", "seconds", "cases/s"):
         table.add_column(column, justify="right")
     for place, detail in report.places.items():
         outcomes = [o for o in report.operators if o.place == place]
         cases, seconds = sum(o.cases for o in outcomes), sum(o.seconds for o in outcomes)
         rate = f"{cases / seconds:,.0f}" if seconds else "-"
-        table.add_row(place, detail, f"{cases:,}", _count(sum(o.mismatches for o in outcomes)), f"{seconds:.1f}", rate)
+        table.add_row(place, detail, _differing(sum(o.mismatches for o in outcomes), cases), f"{seconds:.1f}", rate)
     return table
 
 
 def _model_table(outcomes: Sequence[ModelOutcome]) -> Table:
-    table = Table("model", "place", title="Models: samples that differ from the golden model, all tensors compared")
-    for column in ("samples", "tensors", "mismatches", "instructions a sample", "stack, bytes", "ms a sample"):
+    table = Table("model", "place", title="Models: samples with a byte that differs in any tensor")
+    for column in ("tensors", "differ", "stack bytes", "ms/sample"):
         table.add_column(column, justify="right")
     for o in outcomes:
+        milliseconds = 1000 * o.seconds / max(o.samples, 1)
+        stack = f"{o.stack_bytes:,}" if o.stack_bytes else "-"
         table.add_row(
-            o.model,
-            o.place,
-            str(o.samples),
-            str(o.tensors),
-            _count(o.mismatches),
-            f"{o.total_instructions:,.0f}" if o.instructions else "-",
-            f"{o.stack_bytes:,}" if o.stack_bytes else "-",
-            f"{1000 * o.seconds / max(o.samples, 1):,.1f}",
+            o.model, o.place, str(o.tensors), _differing(o.mismatches, o.samples), stack, f"{milliseconds:,.1f}"
         )
     return table
 
 
-def _counted(outcomes: Sequence[ModelOutcome]) -> list[ModelOutcome]:
-    return [o for o in outcomes if o.instructions]
-
-
-def _instruction_table(outcome: ModelOutcome, layers: Sequence[str]) -> Table:
-    table = Table("operator", title=f"Instructions of {outcome.model} on {outcome.place}")
-    for column in ("layers", "instructions a sample", "share"):
-        table.add_column(column, justify="right")
-    for operator, (count, total) in _by_operator(outcome, layers).items():
-        table.add_row(operator, str(count), f"{total:,.0f}", f"{total / outcome.total_instructions:.1%}")
+def _instruction_table(model: str, outcomes: Sequence[ModelOutcome], layers: Sequence[str]) -> Table:
+    """Instructions of each operator at each place, most first."""
+    table = Table("operator", title=f"{model}: instructions a sample")
+    table.add_column("layers", justify="right")
+    for o in outcomes:
+        table.add_column(o.place, justify="right")
+    sums = {
+        operator: [sum(n for n, name in zip(o.instructions, layers, strict=True) if name == operator) for o in outcomes]
+        for operator in set(layers)
+    }
+    for operator, totals in sorted(sums.items(), key=lambda item: -item[1][0]):
+        cells = (f"{n:,.0f}  {n / o.total_instructions:>5.1%}" for n, o in zip(totals, outcomes, strict=True))
+        table.add_row(operator, str(layers.count(operator)), *cells)
     table.add_section()
-    table.add_row("all", str(len(layers)), f"{outcome.total_instructions:,.0f}", "100.0%")
+    table.add_row("all", str(len(layers)), *(f"{o.total_instructions:,.0f} 100.0%" for o in outcomes))
     return table
-
-
-def _by_operator(outcome: ModelOutcome, layers: Sequence[str]) -> Mapping[str, tuple[int, float]]:
-    sums: dict[str, tuple[int, float]] = {}
-    for operator, instructions in zip(layers, outcome.instructions, strict=True):
-        count, total = sums.get(operator, (0, 0.0))
-        sums[operator] = (count + 1, total + instructions)
-    return dict(sorted(sums.items(), key=lambda item: -item[1][1]))
 
 
 def _failures(report: Report) -> list[RenderableType]:
@@ -158,5 +152,5 @@ def _failures(report: Report) -> list[RenderableType]:
     return lines
 
 
-def _count(mismatches: int) -> Text:
-    return Text(str(mismatches), "bold red" if mismatches else "green")
+def _differing(mismatches: int, of: int) -> Text:
+    return Text(f"{mismatches} of {of:,}", "bold red" if mismatches else "green")

@@ -39,7 +39,7 @@ FAULTS = (
         "tnf_rdbpot_unsigned((uint32_t)probability, right)",
         "(int32_t)((uint32_t)probability >> right)",
     ),
-    Fault("softmax keeps the last row's maximum", "softmax", "int32_t max = x[0];", "int32_t max = row ? x[-1] : x[0];"),
+    Fault("softmax keeps a stale maximum", "softmax", "int32_t max = x[0];", "int32_t max = row ? x[-1] : x[0];"),
     Fault("double rounding breaks ties upwards", "requantize", "(mask >> 1) + (v < 0)", "(mask >> 1)", NUMERICS),
     Fault(
         "single rounding loses its constant",
@@ -56,26 +56,47 @@ FAULTS = (
         "(int16_t)tnf_multiply_high(deviation, scale.reciprocal, scale.right)",
     ),
     Fault("layernorm drops epsilon's high word", "layernorm", "(uint64_t)(uint32_t)p->epsilon_high << 32 | ", ""),
-    Fault("conv2d pads one row too many", "conv2d", "oh * p->stride_h - p->pad_top", "oh * p->stride_h - p->pad_top - 1"),
-    Fault("conv2d mistakes a group's channels", "conv2d", "x += win->group_in;", "x += win->group_in - (p->groups > 2);"),
+    Fault(
+        "conv2d pads one row too many", "conv2d", "oh * p->stride_h - p->pad_top", "oh * p->stride_h - p->pad_top - 1"
+    ),
+    Fault("conv2d slips in the third group", "conv2d", "x += win->group_in;", "x += win->group_in - (p->groups > 2);"),
     Fault(
         "depthwise ignores the dilation of rows",
         "depthwise_conv2d",
         "tnf_window_end(top, p->dilation_h, p->kernel_h, p->input_h)",
         "tnf_window_end(top, 1, p->kernel_h, p->input_h)",
     ),
-    Fault("matmul ignores b's zero point", "matmul", "p->b_zero_point == 0 ? 0 : p->b_zero_point * row_sum", "0 * row_sum"),
-    Fault("add shifts by 19", "add", "const int32_t unit = (int32_t)1 << 20;", "const int32_t unit = (int32_t)1 << 19;"),
-    Fault("mul's last axis always has stride 1", "mul", "b_at += b_stride;", "b_at += 1;"),
-    Fault("average pool rounds ties down", "average_pool2d", "magnitude + ((uint32_t)count >> 1)", "magnitude + ((uint32_t)(count - 1) >> 1)"),
+    Fault(
+        "matmul ignores b's zero point",
+        "matmul",
+        "p->b_zero_point == 0 ? 0 : p->b_zero_point * row_sum",
+        "0 * row_sum",
+    ),
+    Fault(
+        "add shifts by 19", "add", "const int32_t unit = (int32_t)1 << 20;", "const int32_t unit = (int32_t)1 << 19;"
+    ),
+    Fault("mul ignores b's stride", "mul", "b_at += b_stride;", "b_at += 1;"),
+    Fault(
+        "average pool rounds ties towards zero",
+        "average_pool2d",
+        "magnitude + ((uint32_t)count >> 1)",
+        "magnitude + ((uint32_t)(count - 1) >> 1)",
+    ),
     Fault("max pool starts at zero", "max_pool2d", "m0 = -128, m1 = -128", "m0 = 0, m1 = -128"),
     Fault("mean takes bytes for unsigned", "mean", "sum += x[at];", "sum += (uint8_t)x[at];"),
-    Fault("concat copies what it should requantise", "concat", "if (p->rescale[k]) {", "if (p->rescale[k] && k == 0) {"),
-    Fault("linear skips the last input", "linear", "tnf_dot(p->bias[o], x, w, n, p->input_zero_point)", "tnf_dot(p->bias[o], x, w, n - 1, p->input_zero_point)"),
+    Fault(
+        "concat requantises its first input only", "concat", "if (p->rescale[k]) {", "if (p->rescale[k] && k == 0) {"
+    ),
+    Fault(
+        "linear skips the last input",
+        "linear",
+        "tnf_dot(p->bias[o], x, w, n, p->input_zero_point)",
+        "tnf_dot(p->bias[o], x, w, n - 1, p->input_zero_point)",
+    ),
     Fault("lookup is off by one", "lookup", "p->table + 128;", "p->table + 127;"),
     Fault("pad writes one byte too many", "pad", "for (; i < n; i++)", "for (; i <= n; i++)"),
     Fault("slice ignores its step", "slice", "row[i * stride]", "row[i]"),
-    Fault("transpose reverses its axes' steps", "transpose", "at += stride;", "at += n;"),
+    Fault("transpose confuses stride and length", "transpose", "at += stride;", "at += n;"),
 )
 EMULATED = ("softmax rounds down", "mean takes bytes for unsigned", "pad writes one byte too many")
 
