@@ -177,22 +177,29 @@ class _Sinking:
             case Mean():
                 return _through_mean(operator, bases, permutation)
             case Reshape():
-                whole = self._gather_runs(operator, views[0], node.inputs[0])
-                return _through_reshape(operator, [whole.base], self.tensors[whole.base].shape, whole.permutation)
+                whole = self._gather_runs(node, operator, views[0])
+                if whole is None:
+                    return None
+                return _through_reshape(operator, whole, self.tensors[whole.base].shape)
             case Add() | Mul() | Concat():
                 return self._through_many(node, views)
             case _:
                 return None
 
-    def _gather_runs(self, operator: Reshape, view: View, wanted: str) -> View:
-        """A view of the same tensor whose base holds each run of axes that the reshape reads together, in order."""
+    def _gather_runs(self, node: Node, operator: Reshape, view: View) -> View | None:
+        """A view of the same tensor whose base holds each run of axes that the reshape reads together, in order.
+
+        Where that takes a transpose, it pays only if another one follows that the base's order of runs may cancel.
+        """
         base = self.tensors[view.base].shape
         runs = [[view.permutation[a] for a in sources] for sources, _ in _runs(_shape(base, view), operator.shape)]
         gathered = [axis for run in sorted(runs, key=min) for axis in run]
         order = tuple(axis for axis in range(len(base)) if base[axis] == 1) + tuple(gathered)
         if gathered == sorted(gathered):
             return view
-        tensor = self._materialise(View(view.base, order), wanted)
+        if not any(isinstance(reader.op, Transpose) for reader in self.graph.consumers(node.output)):
+            return None
+        tensor = self._materialise(View(view.base, order), node.inputs[0])
         return View(tensor, tuple(order.index(axis) for axis in view.permutation))
 
     def _through_many(self, node: Node, views: list[View]) -> tuple[Operator, list[str], Permutation] | None:
@@ -252,19 +259,17 @@ def _through_mean(
     return moved, bases, tuple(sorted(kept).index(axis) for axis in kept)
 
 
-def _through_reshape(
-    operator: Reshape, bases: list[str], base: Shape, permutation: Permutation
-) -> tuple[Operator, list[str], Permutation]:
+def _through_reshape(operator: Reshape, view: View, base: Shape) -> tuple[Operator, list[str], Permutation]:
     """A reshape merges and splits runs of neighbouring axes, each of which is one in the base as well."""
-    runs = _runs([base[axis] for axis in permutation], operator.shape)
-    runs.sort(key=lambda run: permutation[run[0][0]])
+    runs = _runs(_shape(base, view), operator.shape)
+    runs.sort(key=lambda run: view.permutation[run[0][0]])
     targets = [axis for _, axes in runs for axis in axes]
     # Axes of one go wherever they disturb the order least: behind their predecessor.
     for axis, size in enumerate(operator.shape):
         if size == 1:
             targets.insert(targets.index(axis - 1) + 1 if axis else 0, axis)
     moved = Reshape(tuple(operator.shape[axis] for axis in targets))
-    return moved, bases, tuple(targets.index(axis) for axis in range(len(targets)))
+    return moved, [view.base], tuple(targets.index(axis) for axis in range(len(targets)))
 
 
 def _runs(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
