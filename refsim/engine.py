@@ -12,8 +12,8 @@ from refsim.errors import ShapeError
 from refsim.graph import Graph, Port
 from refsim.numerics import Int8Array
 
-CHUNK = 32
-"""Most samples that run through the graph together: few enough for their tensors to stay in a core's cache."""
+CHUNK = 128
+"""Most samples that run through the graph together: memory is bounded, and threads seldom wait for Python's lock."""
 
 
 def run(

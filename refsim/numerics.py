@@ -35,11 +35,10 @@ class Rounding(IntEnum):
 @compiled(inline=True)
 def srdhm(a: Integer, b: Integer) -> np.int64:
     """Saturating rounding doubling high multiply of two int32: a * b / 2^31 to nearest, within int32's range."""
-    if np.int64(a) == np.int64(-(2**31)) and np.int64(b) == np.int64(-(2**31)):
-        return np.int64(2**31 - 1)
     product = np.int64(a) * np.int64(b)
     if product >= np.int64(0):
-        return (product + np.int64(2**30)) >> np.int64(31)
+        # Only -2^31 * -2^31 gives 2^31, which saturates.
+        return min((product + np.int64(2**30)) >> np.int64(31), np.int64(2**31 - 1))
     # Truncating division of a negative number: the shift floors, so shift the magnitude.
     return -((-(product + np.int64(1 - 2**30))) >> np.int64(31))
 
@@ -47,9 +46,7 @@ def srdhm(a: Integer, b: Integer) -> np.int64:
 @compiled(inline=True)
 def rdbpot(v: Integer, n: Integer) -> np.int64:
     """Rounding divide by 2^n (0 <= n <= 31), ties away from zero."""
-    if n == 0:
-        return np.int64(v)
-    half = np.int64(1) << np.int64(n - 1)
+    half = (np.int64(1) << np.int64(n)) >> np.int64(1)
     if v >= 0:
         return (np.int64(v) + half) >> np.int64(n)
     return -((half - np.int64(v)) >> np.int64(n))
@@ -192,10 +189,11 @@ def isqrt(v: Integer) -> np.int64:
 def floor_log2(v: Integer) -> np.int64:
     """Position of the highest set bit of v, v >= 1."""
     position = np.int64(0)
-    rest = np.int64(v) >> np.int64(1)
-    while rest > np.int64(0):
-        rest >>= np.int64(1)
-        position += np.int64(1)
+    rest = np.int64(v)
+    for step in (32, 16, 8, 4, 2, 1):
+        if rest >> np.int64(step) != np.int64(0):
+            rest >>= np.int64(step)
+            position += np.int64(step)
     return position
 
 
