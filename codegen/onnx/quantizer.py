@@ -222,6 +222,7 @@ class _Quantizer:
         """A QuantizeLinear and DequantizeLinear behind every activation."""
         outputs = {value.name for value in self.proto.graph.output}
         writers = {name: node for node in self.proto.graph.node for name in node.output}
+        renamed: dict[str, str] = {}
         for tensor, quantization in self.quantizations.items():
             source, result = tensor, self._unique(f"{tensor}_dequantized")
             writer = writers.get(tensor)
@@ -229,8 +230,7 @@ class _Quantizer:
                 source, result = self._unique(f"{tensor}_unquantized"), tensor
                 writer.output[:] = [source if name == tensor else name for name in writer.output]
             else:
-                for node in self.nodes.values():
-                    node.input[:] = [result if name == tensor else name for name in node.input]
+                renamed[tensor] = result
             parameters = [
                 self._store(f"{tensor}_scale", np.asarray(quantization.scale, np.float32)),
                 self._store(f"{tensor}_zero_point", np.asarray(quantization.zero_point, np.int8)),
@@ -242,6 +242,8 @@ class _Quantizer:
                     self._node("DequantizeLinear", [integers, *parameters], result),
                 ]
             )
+        for node in self.nodes.values():
+            node.input[:] = [renamed.get(name, name) for name in node.input]
 
     def _tidy(self) -> None:
         """Leave out what nobody reads, and what does not belong to the model."""
