@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -208,7 +209,13 @@ def graphs(draw: st.DrawFn) -> Graph:
     for index in range(draw(st.integers(1, 14))):
         drawing.step(index)
     outputs = draw(st.lists(st.sampled_from(drawing.pool[1:] or drawing.pool), min_size=1, max_size=3, unique=True))
-    return drawing.b.graph(*outputs)
+    graph = drawing.b.graph(*outputs)
+
+    def permuted(port: Port) -> Port:
+        axes = range(len(graph.tensors[port.tensor].shape))
+        return replace(port, permutation=draw(st.sampled_from([(), tuple(draw(st.permutations(axes)))])))
+
+    return replace(graph, inputs=tuple(map(permuted, graph.inputs)), outputs=tuple(map(permuted, graph.outputs)))
 
 
 @pytest.mark.parametrize("name", PASSES)
