@@ -26,7 +26,7 @@ class Profile(StrEnum):
     THOROUGH = "thorough"
 
 
-_CASES = {Profile.CI: 300, Profile.THOROUGH: 2000}
+_CASES = {Profile.CI: 400, Profile.THOROUGH: 2000}
 _EMULATED_SAMPLES = {Profile.CI: 32, Profile.THOROUGH: 128}
 _CI_SEED = 0
 

@@ -60,21 +60,21 @@ class Layout:
                 changed[span.start : span.end] = False
         if changed.any():
             first = int(changed.argmax())
-            raise ConformanceError(
-                f"the kernel wrote {int(changed.sum())} bytes that it must not: {self._describe(first)}"
-            )
+            count = int(changed.sum())
+            raise ConformanceError(f"the kernel wrote {count} bytes that it must not, from {self.describe(first)}")
         return after[self.output.start : self.output.end]
 
-    def _describe(self, at: int) -> str:
-        for index, span in enumerate(self.inputs):
-            if span.start <= at < span.end:
-                return f"byte {at - span.start} of input {index}"
-        named = [("output", self.output), *([("scratch", self.scratch)] if self.scratch else [])]
-        name, span = min(named, key=lambda item: min(abs(at - item[1].end), abs(at - item[1].start)))
+    def describe(self, at: int) -> str:
+        """A place in the image in terms of the nearest buffer, for a message."""
+        named = [(f"input {index}", span) for index, span in enumerate(self.inputs)] + [("output", self.output)]
+        named += [("scratch", self.scratch)] if self.scratch else []
+        name, span = min(named, key=lambda item: max(item[1].start - at, at - item[1].end + 1))
+        if at < span.start:
+            return f"{span.start - at} bytes before the {name}"
         return (
-            f"{at - span.end + 1} past the end of the {name}"
-            if at >= span.end
-            else f"{span.start - at} before the {name}"
+            f"byte {at - span.start} of the {name}"
+            if at < span.end
+            else f"byte {at - span.end} past the end of the {name}"
         )
 
 

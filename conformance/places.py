@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import ckernels
 from codegen.emit import KernelCall
 from codegen.target import Target, load_target
-from conformance.emulator import CortexM
+from conformance.emulator import CortexM, StrayAccess
 from conformance.host import parse_header
 from conformance.host_process import Request
 from conformance.layout import Layout
@@ -245,7 +245,12 @@ class CortexMPlace(Place):
         writable = [(start + span.start, span.size) for span in buffers[len(layout.inputs) :]]
         machine.allow(readable, writable)
         scratch = 0 if layout.scratch is None else start + layout.scratch.start
-        machine.call(call.kernel, parameters, *inputs, start + layout.output.start, scratch)
+        try:
+            machine.call(call.kernel, parameters, *inputs, start + layout.output.start, scratch)
+        except StrayAccess as error:
+            at = error.address - start
+            where = f" ({layout.describe(at)})" if 0 <= at < len(layout.image) else ""
+            raise ConformanceError(f"{error}{where}") from error
         return machine.read(start, len(layout.image))
 
     def close(self) -> None:  # noqa: D102
