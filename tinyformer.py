@@ -3,13 +3,14 @@
 import sys
 from importlib.metadata import version
 
-import codegen.cli
-import conformance.cli
 import typer
 from rich.console import Console
+from rich.markup import escape
 
+import codegen.cli
+import conformance.cli
 import nas.cli
-from refsim.errors import TinyFormerError
+from refsim.errors import ConformanceError, TinyFormerError
 
 app = typer.Typer(
     name="tinyformer",
@@ -37,14 +38,13 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend is one line and exit code 2."""
+    """Run the command line; an error is one line: exit code 1 where C and golden model differ, 2 for any other."""
     try:
         app()
     except TinyFormerError as error:
-        Console(stderr=True).print(
-            f"[bold red]error:[/] {' '.join(str(error).split())}", highlight=False, soft_wrap=True
-        )
-        sys.exit(2)
+        message = escape(" ".join(str(error).split()))
+        Console(stderr=True).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+        sys.exit(1 if isinstance(error, ConformanceError) else 2)
     except KeyboardInterrupt:
         sys.exit(130)
 
