@@ -73,27 +73,22 @@ def _layer_norm(network: Network, op: Op) -> bool:
         return False
     x, epsilon = found
     width = network.shapes[x][-1]
-    fused = Op(op.name, "LayerNorm", [x], op.output, {"epsilon": epsilon})
-    for kind, position in (("Mul", 1), ("Add", 2)):
-        readers = network.consumers(fused.output)
-        if len(readers) != 1 or network.is_output(fused.output):
-            break
-        row = _row(network, readers[0], width) if readers[0].kind == kind else None
-        if row is None and kind == "Mul":
-            row = "" if readers[0].kind == "Add" and _row(network, readers[0], width) else None
-            if row is None:
-                break
-            ones = network.add_constant(f"{op.name}/ones", Constant(np.ones(width)))
-            fused.inputs.append(ones)
-            continue
-        if row is None:
-            break
-        constant = network.constants[row].map(lambda t: t.reshape(-1)[-width:])
-        fused.inputs[position:] = [network.add_constant(f"{row}/row", constant)]
-        fused.output = readers[0].output
-    index = next(i for i, other in enumerate(network.ops) if other.output == fused.output)
-    network.ops[index] = fused
+    last, gamma = _with_row(network, op, "Mul", width)
+    last, beta = _with_row(network, last, "Add", width)
+    if beta and not gamma:
+        gamma = [network.add_constant(f"{op.name}/ones", Constant(np.ones(width)))]
+    index = network.ops.index(last)
+    network.ops[index] = Op(op.name, "LayerNorm", [x, *gamma, *beta], last.output, {"epsilon": epsilon})
     return True
+
+
+def _with_row(network: Network, op: Op, kind: str, width: int) -> tuple[Op, list[str]]:
+    """The operator of that kind behind `op`, and its constant if that is one row; else `op` and nothing."""
+    readers = network.consumers(op.output)
+    if len(readers) != 1 or readers[0].kind != kind or network.is_output(op.output):
+        return op, []
+    row = _row(network, readers[0], width)
+    return (readers[0], [row]) if row else (op, [])
 
 
 def _normalised(network: Network, op: Op) -> tuple[str, float] | None:

@@ -326,3 +326,15 @@ def test_constants_are_computed_beforehand() -> None:
     assert kinds(after) == ["add"]
     assert set(after.tensors) == {"x", "u", "sum"}
     assert_same(graph, after)
+
+
+def test_input_that_is_permuted_already_absorbs_a_transpose() -> None:
+    b = Builder("port")
+    b.input("x", (2, 3, 4))
+    b.add("t", Transpose((1, 2, 0)), "x")
+    b.add("rows", Softmax.from_scale(1 / 64), "t", like=TensorType((), 1 / 256, -128))
+    graph = replace(b.graph("rows"), inputs=(Port("x", "x", (1, 0, 2)),))
+    after = absorb_input_transposes(graph)
+    assert kinds(after) == ["softmax"]
+    assert after.inputs == (Port("x", "x", (0, 2, 1)),)
+    assert_same(graph, after)
