@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import secrets
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from refsim.errors import ConformanceError
+from refsim.errors import ConformanceError, TinyFormerError
 
 
 class Profile(StrEnum):
@@ -57,6 +59,7 @@ def conformance(
 
     --operator or --model runs that alone. Exits with 1 if a byte differs or something that had to run did not.
     """
+    _check_hypothesis()
     from conformance.runner import Plan, choose_operators, choose_places, example_models, execute  # noqa: PLC0415
 
     console = Console()
@@ -65,7 +68,7 @@ def conformance(
         return
     thorough = profile is Profile.THOROUGH
     if data and not model:
-        raise ConformanceError("--data gives samples for a model: name the model with --model")
+        raise TinyFormerError("--data gives samples for a model: name the model with --model")
     chosen = dict.fromkeys(model, data) if model else example_models() if models and not operator else {}
     plan = Plan(
         profile=profile.value,
@@ -104,7 +107,7 @@ def run(
         outcome = compare_model(under_test, chip, target, images, lambda: progress.advance(task))
     if outcome.mismatches:
         raise ConformanceError(outcome.message)
-    table = Table("step", title=f"{outcome.model} on {target}, {outcome.samples} samples")
+    table = Table("step", title=f"{escape(outcome.model)} on {target}, {outcome.samples} samples")
     table.add_column("layer", overflow="fold")
     table.add_column("operator", overflow="fold")
     for column in ("MACs", "instructions", "a MAC", "share"):
@@ -113,7 +116,7 @@ def run(
         macs = step.call.macs
         share = f"{count / outcome.total_instructions:.1%}"
         rate = f"{count / macs:.2f}" if macs else "-"
-        table.add_row(str(step.index), step.node, step.operator, f"{macs:,}", f"{count:,.0f}", rate, share)
+        table.add_row(str(step.index), escape(step.node), step.operator, f"{macs:,}", f"{count:,.0f}", rate, share)
     console = Console()
     console.print(table)
     console.print(
@@ -136,11 +139,20 @@ def _replay(folder: Path, places: list[str], console: Console) -> None:
         place = spec.build(Library())
         failure = compare(vector.case, vector.case.op.run(*vector.case.inputs)[0], place)
         place.close()
-        said = f"[bold red]differs[/]: {failure.message}" if failure else "[green]equals the golden model[/]"
+        said = f"[bold red]differs[/]: {escape(failure.message)}" if failure else "[green]equals the golden model[/]"
         console.print(f"{vector.case.op.name} at {spec.name}: {said}", highlight=False, soft_wrap=True)
         failed |= failure is not None
     if failed:
         raise typer.Exit(1)
+
+
+def _check_hypothesis() -> None:
+    """Say what to install where the one package that only this command needs is missing."""
+    if find_spec("hypothesis") is None:
+        raise TinyFormerError(
+            "this command needs hypothesis, which is not installed; install it with: "
+            'pip install "tinyformer[conformance]"'
+        )
 
 
 def _progress() -> Progress:

@@ -11,9 +11,9 @@ import numpy as np
 import refsim
 from codegen.generate import GeneratedModel, generate
 from codegen.target import load_target
+from conformance.comparison import difference
 from conformance.emulator import HOST_WINDOW, CortexM
 from conformance.host import HostLibrary
-from conformance.suite import difference
 from conformance.toolchain import NATIVE, Toolchain, build_firmware, build_shared_library
 from refsim import Graph
 from refsim.errors import ConformanceError, EmulationError

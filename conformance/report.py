@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -119,14 +120,14 @@ def _model_table(outcomes: Sequence[ModelOutcome]) -> Table:
         milliseconds = 1000 * o.seconds / max(o.samples, 1)
         stack = f"{o.stack_bytes:,}" if o.stack_bytes else "-"
         table.add_row(
-            o.model, o.place, str(o.tensors), _differing(o.mismatches, o.samples), stack, f"{milliseconds:,.1f}"
+            escape(o.model), o.place, str(o.tensors), _differing(o.mismatches, o.samples), stack, f"{milliseconds:,.1f}"
         )
     return table
 
 
 def _instruction_table(model: str, outcomes: Sequence[ModelOutcome], layers: Sequence[str]) -> Table:
     """Instructions of each operator at each place, most first."""
-    table = Table("operator", title=f"{model}: instructions a sample")
+    table = Table("operator", title=f"{escape(model)}: instructions a sample")
     table.add_column("layers", justify="right")
     for o in outcomes:
         table.add_column(o.place, justify="right")

@@ -11,7 +11,7 @@ from conformance.models import compare_model, open_place, read_model
 from conformance.places import Library, Place, PlaceSpec, place_specs
 from conformance.report import NotRun, Report
 from conformance.suite import run_operator
-from refsim.errors import ConformanceError, TargetError, ToolchainError
+from refsim.errors import TargetError, TinyFormerError, ToolchainError
 from refsim.ops import OPERATORS
 
 RANDOM_SAMPLES = 64
@@ -51,7 +51,7 @@ def choose_operators(names: Sequence[str]) -> list[str]:
     """The named operators; all where none is named.
 
     Raises:
-        ConformanceError: there is none of that name.
+        TinyFormerError: there is none of that name.
     """
     return _choose("operator", names, list(OPERATORS))
 
@@ -60,7 +60,7 @@ def choose_places(names: Sequence[str], thorough: bool) -> list[PlaceSpec]:
     """The named places; those of the profile where none is named.
 
     Raises:
-        ConformanceError: there is none of that name.
+        TinyFormerError: there is none of that name.
     """
     specs = place_specs()
     default = [name for name, spec in specs.items() if thorough or not spec.thorough]
@@ -97,7 +97,7 @@ def execute(plan: Plan, progress: Progress) -> Report:
 def _choose(kind: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ConformanceError(f"there is no {kind} {unknown[0]!r}; there are {', '.join(known)}")
+        raise TinyFormerError(f"there is no {kind} {unknown[0]!r}; there are {', '.join(known)}")
     return list(dict.fromkeys(names)) or list(known)
 
 

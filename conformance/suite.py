@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, Verbosity
 import conformance.strategies
 from codegen.emit import KernelCall, kernel_call
 from conformance import vectors
+from conformance.comparison import difference
 from conformance.layout import lay_out
 from conformance.places import Place
 from conformance.strategies.base import Case
@@ -102,18 +103,6 @@ def _compare_once(
     found = np.frombuffer(output, np.int8).reshape(golden.shape)
     message = difference(golden, found)
     return Failure(f"{message}{how}", golden, found) if message else None
-
-
-def difference(golden: Int8Array, found: Int8Array) -> str:
-    """What differs, in one line; empty where nothing does."""
-    wrong = np.argwhere(golden != found)
-    if len(wrong) == 0:
-        return ""
-    first = tuple(int(i) for i in wrong[0])
-    return (
-        f"{len(wrong)} of {golden.size} bytes differ, the first at index {list(first)}: "
-        f"golden model {golden[first]}, found {found[first]}"
-    )
 
 
 def run_operator(

@@ -5,6 +5,8 @@ import json
 import random
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,14 +26,15 @@ from codegen.generate import generate
 from codegen.target import load_target
 from conformance import vectors
 from conformance.cli import register
+from conformance.comparison import difference
 from conformance.layout import Layout, lay_out
 from conformance.models import CortexMModel, HostModel, ModelUnderTest, compare_model, open_place, random_samples
 from conformance.places import ARENA_BYTES, CortexMPlace, HostPlace, Library, Place, PlaceSpec, place_specs
 from conformance.report import NotRun, Report
 from conformance.runner import Plan, choose_operators, choose_places, execute
 from conformance.strategies import Case
-from conformance.suite import ENOUGH, Outcome, _explore, compare, difference, run_operator
-from refsim.errors import ConformanceError, DataError, TargetError, ToolchainError
+from conformance.suite import ENOUGH, Outcome, _explore, compare, run_operator
+from refsim.errors import ConformanceError, DataError, TargetError, TinyFormerError, ToolchainError
 from refsim.ops import OPERATORS
 from refsim.ops.lookup import Lookup
 from refsim.ops.mean import Mean
@@ -463,9 +466,9 @@ def test_names_are_checked() -> None:
     assert choose_operators(["add", "add"]) == ["add"]
     assert choose_operators([]) == list(OPERATORS)
     assert [spec.name for spec in choose_places([], thorough=False)] == ["host", "host-ubsan", "cortex-m7", "cortex-m4"]
-    with pytest.raises(ConformanceError, match="no operator 'fft'; there are add"):
+    with pytest.raises(TinyFormerError, match="no operator 'fft'; there are add"):
         choose_operators(["fft"])
-    with pytest.raises(ConformanceError, match="no place 'mars'"):
+    with pytest.raises(TinyFormerError, match="no place 'mars'"):
         choose_places(["mars"], thorough=True)
 
 
@@ -534,7 +537,7 @@ def test_the_run_command_counts_each_layer(quantised: Path) -> None:
 
 
 def test_the_commands_refuse_what_they_cannot_do(quantised: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConformanceError, match="--data"):
+    with pytest.raises(TinyFormerError, match="--data"):
         invoke("conformance", "--data", quantised / "samples.npz")
     with pytest.raises(TargetError):
         invoke("run", quantised / "small.onnx", "--target", "abacus")
@@ -560,3 +563,14 @@ def random_stage() -> Any:
     from refsim.ops import Requantization
 
     return Requantization.from_real(1 / 64, -3)
+
+
+def test_without_hypothesis_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conformance.cli.find_spec", lambda name: None)
+    with pytest.raises(TinyFormerError, match=r"pip install \"tinyformer\[conformance\]\""):
+        invoke("conformance")
+
+
+def test_running_a_model_does_not_need_hypothesis() -> None:
+    code = "import sys; sys.modules['hypothesis'] = None; import conformance.models, conformance.cli"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
