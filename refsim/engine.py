@@ -1,9 +1,9 @@
 """The engine: runs an integer graph on a batch, with the operators' golden definitions."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from refsim.errors import ShapeError
 from refsim.graph import Graph, Port
 from refsim.numerics import Int8Array
+
+Array = TypeVar("Array", bound=NDArray[Any])
+Result = TypeVar("Result", bound=NDArray[Any])
 
 CHUNK = 128
 """Most samples that run through the graph together: memory is bounded, and threads seldom wait for Python's lock."""
@@ -39,15 +42,7 @@ def run(
         ShapeError: an input is missing, or its dtype or shape is wrong.
     """
     batch = _check_inputs(graph, inputs)
-    size = next(iter(batch.values())).shape[0]
-    workers = threads or len(os.sched_getaffinity(0))
-    step = min(CHUNK, -(-size // workers))
-    chunks = [{name: x[start : start + step] for name, x in batch.items()} for start in range(0, size, step)]
-    if len(chunks) == 1:
-        return _run(graph, batch, trace)
-    with ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(lambda chunk: _run(graph, chunk, trace), chunks))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return _in_chunks(batch, threads, lambda chunk: _run(graph, chunk, trace))
 
 
 def predict(
@@ -70,9 +65,16 @@ def predict(
     if not isinstance(inputs, Mapping):
         inputs = {_only_input(graph).name: inputs}
     _check_names([port.name for port in graph.inputs], list(inputs))
-    quantized = {port.tensor: quantize_input(graph, port, inputs[port.name]) for port in graph.inputs}
-    result = run(graph, quantized, threads=threads)
-    return {port.name: dequantize_output(graph, port, result[port.tensor]) for port in graph.outputs}
+    samples = {port.name: np.asarray(inputs[port.name]) for port in graph.inputs}
+    for port in graph.inputs:
+        _check_real(graph, port, samples[port.name])
+
+    def predict_chunk(chunk: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        quantized = {port.tensor: quantize_input(graph, port, chunk[port.name]) for port in graph.inputs}
+        result = _run(graph, _check_inputs(graph, quantized), trace=False)
+        return {port.name: dequantize_output(graph, port, result[port.tensor]) for port in graph.outputs}
+
+    return _in_chunks(samples, threads, predict_chunk)
 
 
 def quantize_input(graph: Graph, port: Port, real: NDArray[Any]) -> Int8Array:
@@ -82,16 +84,20 @@ def quantize_input(graph: Graph, port: Port, real: NDArray[Any]) -> Int8Array:
         ShapeError: the shape is not the model's.
     """
     tensor = graph.tensors[port.tensor]
-    expected = port.file_shape(tensor.shape)
+    _check_real(graph, port, real)
+    q = tensor.quantize(real)
+    if port.permutation:
+        q = q.transpose(0, *(axis + 1 for axis in port.permutation))
+    return np.ascontiguousarray(q)
+
+
+def _check_real(graph: Graph, port: Port, real: NDArray[Any]) -> None:
+    expected = port.file_shape(graph.tensors[port.tensor].shape)
     if real.ndim != len(expected) + 1 or real.shape[1:] != expected:
         raise ShapeError(
             f"input {port.name!r} takes (N, {', '.join(map(str, expected))}), found {tuple(real.shape)}: "
             "give a batch of samples in the model file's layout"
         )
-    q = tensor.quantize(real)
-    if port.permutation:
-        q = q.transpose(0, *(axis + 1 for axis in port.permutation))
-    return np.ascontiguousarray(q)
 
 
 def dequantize_output(graph: Graph, port: Port, q: Int8Array) -> NDArray[np.float32]:
@@ -100,6 +106,22 @@ def dequantize_output(graph: Graph, port: Port, q: Int8Array) -> NDArray[np.floa
     if port.permutation:
         real = real.transpose(0, *(port.permutation.index(axis) + 1 for axis in range(len(port.permutation))))
     return np.ascontiguousarray(real)
+
+
+def _in_chunks(
+    batch: Mapping[str, Array], threads: int | None, function: Callable[[Mapping[str, Array]], dict[str, Result]]
+) -> dict[str, Result]:
+    """Apply a function to the batch, a few samples at a time, on several threads, and join the results."""
+    size = max((len(x) for x in batch.values() if x.ndim), default=0)
+    workers = threads or len(os.sched_getaffinity(0))
+    step = max(1, min(CHUNK, -(-size // workers)))
+    chunks = [{name: x[start : start + step] for name, x in batch.items()} for start in range(0, size, step)]
+    if len(chunks) <= 1:
+        return function(batch)
+    with ThreadPoolExecutor(workers) as pool:
+        parts = list(pool.map(function, chunks))
+    joined: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return joined
 
 
 def _run(graph: Graph, batch: Mapping[str, Int8Array], trace: bool) -> dict[str, Int8Array]:

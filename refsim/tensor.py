@@ -7,10 +7,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refsim.compiled import compiled
 from refsim.errors import QuantizationError, ShapeError
-from refsim.numerics import Int8Array, round_half_away_array
+from refsim.numerics import Int8Array
 
 Shape = tuple[int, ...]
+
+
+@compiled()
+def _quantize(real: NDArray[Any], scale: float, zero_point: int, q: Int8Array) -> None:
+    for i in range(real.size):
+        steps = np.float64(real[i]) / scale
+        whole = math.floor(abs(steps))
+        rounded = whole + 1.0 if abs(steps) - whole >= 0.5 else whole
+        signed = rounded if steps >= 0.0 else -rounded
+        q[i] = np.int8(min(max(signed + zero_point, -128.0), 127.0))
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,10 @@ class TensorType:
 
     def quantize(self, real: NDArray[Any]) -> Int8Array:
         """Real numbers (any shape) to int8: over the scale, rounded half away from zero, plus the zero point."""
-        q = round_half_away_array(np.asarray(real, np.float64) / self.scale) + self.zero_point
-        return np.clip(q, -128, 127).astype(np.int8)
+        flat = np.ascontiguousarray(real, np.float32 if real.dtype == np.float32 else np.float64).reshape(-1)
+        q = np.empty(flat.size, np.int8)
+        _quantize(flat, self.scale, self.zero_point, q)
+        return q.reshape(real.shape)
 
     def dequantize(self, q: Int8Array) -> NDArray[np.float32]:
         """int8 (any shape) to the float32 numbers they stand for."""
