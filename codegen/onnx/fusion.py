@@ -1,7 +1,8 @@
 """Patterns of float operators that become one integer operator.
 
 The same analysis serves import, where Q/DQ pairs may stand inside a pattern (one integer operator in place of several
-rounded ones is more exact), and the quantiser, which puts Q/DQ pairs exactly on the boundaries that remain.
+rounded ones is more exact), and the quantiser, which puts Q/DQ pairs exactly on the boundaries that remain. Quantisers
+leave out a ReLU or Clip whose bounds are those of the pair behind it: where a pair disappears, its limits must not.
 """
 
 import math
@@ -178,7 +179,13 @@ def _as_function(network: Network, tensor: str, x: str) -> Function | None:
     if producer is None or step is None:
         return None
     inner = _as_function(network, producer.inputs[0], x)
-    return None if inner is None else functions.compose(step, inner)
+    return None if inner is None else _limited(network, tensor, functions.compose(step, inner))
+
+
+def _limited(network: Network, tensor: str, function: Function) -> Function:
+    """The function that writes a tensor, within the limits of the tensor's quantisation if it has one."""
+    known = network.quantizations.get(tensor)
+    return function if known is None else functions.compose(functions.clip(*known.limits), function)
 
 
 def _chain(network: Network, op: Op) -> bool:
@@ -190,6 +197,7 @@ def _chain(network: Network, op: Op) -> bool:
         return False
     if before.kind != "Unary" and (op.kind != "Unary" or before.output in network.quantizations):
         return False
+    inner = _limited(network, before.output, inner)
     op.attributes = {"function": functions.compose(outer, inner), "of": "", "operand": None}
     op.kind, op.inputs = "Unary", list(before.inputs)
     return True
@@ -198,10 +206,17 @@ def _chain(network: Network, op: Op) -> bool:
 # weights ----------------------------------------------------------------------------------------------------------
 
 
+def _takes_offset(network: Network, op: Op) -> bool:
+    """Whether an offset on the operator's output can move into its bias: not past a ReLU, nor what stands for one."""
+    known = network.quantizations.get(op.output)
+    one_sided = known is not None and 0.0 in known.limits
+    return op.kind in ("Conv", "Linear") and network.used_once(op.output) and not one_sided
+
+
 def _batch_norm(network: Network, op: Op) -> bool:
     """Batch normalisation into the convolution or linear layer before it."""
     before = network.producer(op.inputs[0]) if op.kind == "BatchNorm" else None
-    if before is None or before.kind not in ("Conv", "Linear") or not network.used_once(before.output):
+    if before is None or not _takes_offset(network, before):
         return False
     factor, offset = _affine(network, op)
     _scale_channels(network, before, factor, op.name)
@@ -285,7 +300,7 @@ def _bias(network: Network, op: Op) -> bool:
     if op.kind != "Add" or len(network.activations(op)) != 1:
         return False
     before = network.producer(network.activations(op)[0])
-    if before is None or before.kind not in ("Linear", "Conv") or not network.used_once(before.output):
+    if before is None or not _takes_offset(network, before):
         return False
     constant = network.constants[next(name for name in op.inputs if name in network.constants)]
     row = _channel_row(network, before, constant, op)

@@ -20,6 +20,11 @@ class Quantization:
     scale: float
     zero_point: int
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The smallest and the largest number that it can hold."""
+        return (-128 - self.zero_point) * self.scale, (127 - self.zero_point) * self.scale
+
 
 @dataclass(frozen=True, eq=False)
 class Constant:

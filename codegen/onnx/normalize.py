@@ -212,12 +212,13 @@ def _activation(context: Context) -> None:
     _unary(context, functions.UNARY[context.node.op_type](context.attributes))
 
 
-def _window(context: Context, kernel: list[int]) -> tuple[list[int], list[int], list[int]]:
-    """Strides, pads and dilations; pads at the ends grow where ceil_mode gives the file's operator a larger output."""
+def _window(context: Context, kernel: list[int]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Strides, pads, dilations, and the part of the pads that ceil_mode adds at the ends for its larger output."""
     rank = len(kernel)
     strides = list(context.attributes.get("strides", [1] * rank))
     dilations = list(context.attributes.get("dilations", [1] * rank))
     pads = list(context.attributes.get("pads", [0] * 2 * rank))
+    added = [0] * 2 * rank
     mode = context.attributes.get("auto_pad", b"NOTSET")
     for axis in range(rank):
         size, count = context.shape[2 + axis], context.output_shape[2 + axis]
@@ -228,15 +229,16 @@ def _window(context: Context, kernel: list[int]) -> tuple[list[int], list[int], 
             pads[rank + axis] = total - pads[axis]
         elif mode == b"VALID":
             pads[axis] = pads[rank + axis] = 0
-        pads[rank + axis] = max(pads[rank + axis], needed - pads[axis])  # ceil_mode
-    return strides, pads, dilations
+        added[rank + axis] = max(needed - pads[axis] - pads[rank + axis], 0)
+        pads[rank + axis] += added[rank + axis]
+    return strides, pads, dilations, added
 
 
 def _conv(context: Context) -> None:
     weight = context.network.shapes[context.inputs[1]]
     if len(weight) not in (3, 4):
         raise context.unsupported(f"convolutions over one or two axes are supported, found weight shape {weight}")
-    strides, pads, dilations = _window(context, list(weight[2:]))
+    strides, pads, dilations, _ = _window(context, list(weight[2:]))
     context.emit(
         "Conv",
         context.inputs,
@@ -253,17 +255,18 @@ def _pool(kind: str) -> Callable[[Context], None]:
         kernel = list(context.attributes["kernel_shape"])
         if len(kernel) not in (1, 2):
             raise context.unsupported("pooling over one or two axes is supported")
-        strides, pads, dilations = _window(context, kernel)
+        strides, pads, dilations, added = _window(context, kernel)
         if dilations != [1] * len(kernel):
             raise context.unsupported("dilated pooling is not supported")
         x = context.inputs[0]
-        if kind == "AveragePool" and context.attributes.get("count_include_pad", 0) and any(pads):
-            # Padded positions count: pad with zeros in the open, then pool without padding.
+        if kind == "AveragePool" and context.attributes.get("count_include_pad", 0) and pads != added:
+            # Padded positions count, unless ceil_mode added them: pad with zeros in the open, then pool.
             rank = len(kernel)
-            before, after = (0, 0, *pads[:rank]), (0, 0, *pads[rank:])
+            counted = [pad - more for pad, more in zip(pads, added, strict=True)]
+            before, after = (0, 0, *counted[:rank]), (0, 0, *counted[rank:])
             shape = tuple(b + n + a for b, n, a in zip(before, context.shape, after, strict=True))
             x = context.emit("Pad", [x], context.new_tensor("padded", shape), before=before, after=after, value=0.0)
-            pads = [0] * 2 * rank
+            pads = added
         context.emit(kind, [x], kernel=kernel, strides=strides, pads=pads)
 
     return build

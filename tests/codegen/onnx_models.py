@@ -338,3 +338,22 @@ def channel_shuffle() -> tuple[Net, str]:
     y = net.add("ReduceMean", net.conv(y, 8, 4, 3, group=2), axes=[2, 3], keepdims=0)
     rows = [net.const(v) for v in ([0.5, -1.5, 0.3, 2.0], [0.1] * 4, [0.3, -0.3, 0.0, 0.1], [1.0, 2.0, 0.5, 0.1])]
     return net, net.add("BatchNormalization", y, *rows)
+
+
+@pattern("add conv2d depthwise_conv2d linear max_pool2d reshape")
+def offsets_behind_relu() -> tuple[Net, str]:
+    """Offsets that must not enter the layer before: quantisers leave the ReLU between to the pair's lower limit."""
+    net = Net(3, 8, 8)
+    y = net.add("Relu", net.conv("x", 3, 6, 3))
+    parameters = net.weight(6), net.weight(6), net.weight(6), net.const(0.5 + net.random.random(6))
+    y = net.add("MaxPool", net.add("BatchNormalization", y, *parameters), kernel_shape=[3, 3], strides=[3, 3])
+    y = net.add("Relu", net.linear(net.add("Flatten", y), 24, 16))
+    return net, net.add("Add", y, net.weight(16))
+
+
+@pattern("add lookup")
+def function_behind_relu() -> tuple[Net, str]:
+    """A function of a function, the ReLU between which quantisers leave to the pair's lower limit."""
+    net = Net(6, 10)
+    y = net.add("Sigmoid", net.add("Relu", net.add("LeakyRelu", "x", alpha=0.5)))
+    return net, net.add("Add", y, net.weight(6, 10))

@@ -14,6 +14,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 import refsim
 from codegen.onnx import load, quantize
+from codegen.onnx.reader import new_session
 from refsim.errors import QuantizationError
 from tests.codegen.onnx_models import PATTERNS, Net
 from tests.codegen.test_onnx_errors import layer, qdq, saved, stored, weights
@@ -149,6 +150,18 @@ def test_pool_with_another_quantization_behind_it(tmp_path: Path) -> None:
     y = qdq(net, net.add("MaxPool", qdq(net, "x"), kernel_shape=[2, 2]), 0.03, 4)
     graph = compare(saved(net, y, tmp_path / "m.onnx"), net.samples(8))
     assert operators(graph) == "max_pool2d requantize"
+
+
+@pytest.mark.parametrize("opset", [13, 19])
+@pytest.mark.parametrize("pads", [[0, 0], [1, 0], [1, 1]])
+def test_pool_windows_over_the_edge(pads: list[int], opset: int, tmp_path: Path) -> None:
+    """What ceil_mode adds does not count where padding does. (ONNX Runtime's own int8 pool counts it.)"""
+    net = Net(2, 8, opset=opset)
+    attributes = {"kernel_shape": [3], "strides": [2], "pads": pads, "ceil_mode": 1, "count_include_pad": 1}
+    graph = load(saved(net, qdq(net, net.add("AveragePool", qdq(net, "x"), **attributes)), tmp_path / "m.onnx"))
+    session = new_session(onnx.load(tmp_path / "m.onnx"), optimized=False)
+    x = net.samples(8)
+    assert steps_apart(graph, *refsim.predict(graph, x).values(), session.run(None, {"x": x})[0]) <= 1.01
 
 
 @pytest.mark.parametrize(
