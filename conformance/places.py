@@ -23,7 +23,7 @@ from codegen.target import Target, load_target
 from conformance.emulator import CortexM, StrayAccess
 from conformance.host import parse_header
 from conformance.host_process import Request
-from conformance.layout import Layout
+from conformance.layout import MARGIN, Layout
 from conformance.toolchain import (
     Toolchain,
     arm_toolchains,
@@ -239,9 +239,7 @@ class CortexMPlace(Place):
         parameters = constants.words(words)
         machine.write(machine.flash_free[0], constants.data)
         buffers = [*layout.inputs, layout.output, *([layout.scratch] if layout.scratch else [])]
-        readable = [(start + span.start, span.size) for span in buffers] + [
-            (machine.flash_free[0], len(constants.data))
-        ]
+        readable = [(start + span.start, span.size) for span in buffers] + constants.ranges
         writable = [(start + span.start, span.size) for span in buffers[len(layout.inputs) :]]
         machine.allow(readable, writable)
         scratch = 0 if layout.scratch is None else start + layout.scratch.start
@@ -264,20 +262,27 @@ _CONSTANT_TYPES = {"int8_t": np.int8, "int16_t": np.int16, "int32_t": np.int32}
 
 
 class _Writer:
-    """Collects constant data from an address on, each array aligned as its type asks and no better."""
+    """Collects constant data from an address on: arrays with a margin, aligned as their type asks and no better.
+
+    Attributes:
+        data: everything so far.
+        ranges: (address, bytes) of each array.
+    """
 
     def __init__(self, address: int) -> None:
         self._address = address
         self.data = bytearray()
+        self.ranges: list[tuple[int, int]] = []
 
     def array(self, values: NDArray[Any], c_type: str) -> int:
         """Append an array; its address."""
         if values.dtype != _CONSTANT_TYPES[c_type]:
             raise ConformanceError(f"the emitter gives {values.dtype} where the kernel's parameters have {c_type}")
-        while len(self.data) % (2 * values.itemsize) != values.itemsize:  # aligned to its size and not to twice that
-            self.data += b"\xff"
-        address = self._address + len(self.data)
-        self.data += values.tobytes()
+        at = len(self.data) + MARGIN
+        at += (values.itemsize - at) % (2 * values.itemsize)  # aligned to its size and not to twice that
+        self.data += b"\xff" * (at - len(self.data)) + values.tobytes()
+        address = self._address + at
+        self.ranges.append((address, values.nbytes))
         return address
 
     def words(self, values: list[int]) -> int:
@@ -291,49 +296,54 @@ class PlaceSpec:
 
     Attributes:
         name: on the command line.
-        thorough: left out of the ci profile.
         build: makes it; raises ToolchainError where a compiler is missing.
+        thorough: left out of the ci profile.
+        optional: its compiler does not come with the package.
         model: where whole models run for this place: "host" or a target; empty where they do not.
     """
 
     name: str
-    thorough: bool
     build: Callable[[Library], Place]
+    thorough: bool = False
+    optional: bool = False
     model: str = ""
 
 
 def place_specs() -> Mapping[str, PlaceSpec]:
     """Every place by name, in the order of reports."""
     specs = [
-        PlaceSpec("host", False, lambda library: HostPlace("host", library), model="host"),
-        PlaceSpec("host-ubsan", False, lambda library: HostPlace("host-ubsan", library, sanitize=True)),
-        _chip("cortex-m7", "stm32f746", thorough=False),
-        _chip("cortex-m4", "stm32f407", thorough=False),
+        PlaceSpec("host", lambda library: HostPlace("host", library), model="host"),
+        PlaceSpec("host-ubsan", lambda library: HostPlace("host-ubsan", library, sanitize=True)),
+        _chip("cortex-m7", "stm32f746"),
+        _chip("cortex-m4", "stm32f407"),
         _chip("cortex-m33", "stm32u575"),
         _chip("cortex-m0plus", "rp2040"),
-        _chip("cortex-m7-O3", "stm32f746", opt="-O3"),
-        _chip("cortex-m7-Os", "stm32f746", opt="-Os"),
         _chip("cortex-m7-gcc", "stm32f746", compiler="arm-none-eabi-gcc"),
-        _chip("cortex-m4-gcc", "stm32f407", compiler="arm-none-eabi-gcc"),
-        _chip("cortex-m0plus-gcc", "rp2040", compiler="arm-none-eabi-gcc"),
+        _chip("cortex-m4-gcc", "stm32f407", compiler="arm-none-eabi-gcc", thorough=True),
+        _chip("cortex-m0plus-gcc", "rp2040", compiler="arm-none-eabi-gcc", thorough=True),
+        _chip("cortex-m7-O3", "stm32f746", opt="-O3", thorough=True),
+        _chip("cortex-m7-Os", "stm32f746", opt="-Os", thorough=True),
         *(_host_compiler(compiler) for compiler in ("cc", "clang")),
     ]
     return {spec.name: spec for spec in specs}
 
 
-def _chip(name: str, target: str, *, thorough: bool = True, compiler: str | None = None, opt: str = "-O2") -> PlaceSpec:
+def _chip(name: str, target: str, *, compiler: str = "", opt: str = "-O2", thorough: bool = False) -> PlaceSpec:
     def build(library: Library) -> Place:
         toolchain = find_toolchain(compiler, "cortex-m") if compiler else None
         return CortexMPlace(name, library, load_target(target), toolchain=toolchain, opt=opt)
 
-    return PlaceSpec(name, thorough, build, model="" if compiler or opt != "-O2" else target)
+    usual = not compiler and opt == "-O2"
+    return PlaceSpec(name, build, thorough, optional=bool(compiler), model=target if usual else "")
 
 
 def _host_compiler(compiler: str) -> PlaceSpec:
     name = f"host-{compiler}"
-    return PlaceSpec(
-        name, True, lambda library: HostPlace(name, library, toolchain=find_toolchain(compiler, "host"), opt="-O3")
-    )
+
+    def build(library: Library) -> Place:
+        return HostPlace(name, library, toolchain=find_toolchain(compiler, "host"), opt="-O3")
+
+    return PlaceSpec(name, build, thorough=True, optional=True)
 
 
 def find_toolchain(name: str, kind: str) -> Toolchain:

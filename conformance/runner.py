@@ -109,7 +109,7 @@ def _open_places(plan: Plan, report: Report, progress: Progress) -> list[Place]:
         try:
             places.append(spec.build(library))
         except ToolchainError as error:
-            report.not_run.append(NotRun(spec.name, str(error), plan.required or not spec.thorough))
+            report.not_run.append(NotRun(spec.name, str(error), plan.required or not spec.optional))
         else:
             report.places[spec.name] = places[-1].detail
         progress.advance(task)

@@ -201,6 +201,17 @@ def test_reading_past_an_input_is_found_under_emulation(tmp_path: Path) -> None:
     assert "past the end of the input 0" in failure.message or "0x20050000" in failure.message
 
 
+def test_reading_past_a_constant_is_found_under_emulation(tmp_path: Path) -> None:
+    for offset in (-1, 256):
+        folder = tmp_path / str(offset)
+        folder.mkdir()
+        code = f"volatile int8_t sink = 0; {LOOKUP_RIGHT} sink = p->table[{offset}]; (void)sink;"
+        place = CortexMPlace("m7", faulty(folder, "lookup", code), load_target("stm32f746"))
+        failure = compare(LOOKUP_CASE, LOOKUP.run(*LOOKUP_CASE.inputs)[0], place)
+        assert failure is not None
+        assert "read of 1 bytes" in failure.message
+
+
 def test_undefined_behaviour_is_found_by_the_sanitizer(tmp_path: Path) -> None:
     code = "volatile int32_t most = INT32_MAX; most = most + size; " + LOOKUP_RIGHT
     library = faulty(tmp_path, "lookup", code)
@@ -413,11 +424,11 @@ def plan(tmp_path: Path, specs: list[PlaceSpec], **more: Any) -> Plan:
     return Plan(profile="ci", seed=0, places=specs, failures=tmp_path / "failures", **values)
 
 
-def missing(name: str, thorough: bool) -> PlaceSpec:
+def missing(name: str, optional: bool) -> PlaceSpec:
     def build(_: Library) -> Place:
         raise ToolchainError("gcc-42: not found")
 
-    return PlaceSpec(name, thorough, build)
+    return PlaceSpec(name, build, optional=optional)
 
 
 def quiet() -> Any:
@@ -427,12 +438,12 @@ def quiet() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("thorough", "required", "passed"), [(True, False, True), (False, False, False), (True, True, False)]
+    ("optional", "required", "passed"), [(True, False, True), (False, False, False), (True, True, False)]
 )
 def test_a_missing_compiler_is_reported_and_fails_what_needs_it(
-    thorough: bool, required: bool, passed: bool, tmp_path: Path
+    optional: bool, required: bool, passed: bool, tmp_path: Path
 ) -> None:
-    specs = [place_specs()["host"], missing("exotic", thorough)]
+    specs = [place_specs()["host"], missing("exotic", optional)]
     report = execute(plan(tmp_path, specs, required=required), quiet())
     assert report.passed is passed
     assert [(entry.what, entry.reason) for entry in report.not_run] == [("exotic", "gcc-42: not found")]
@@ -465,7 +476,10 @@ def test_reports_as_json_and_as_tables() -> None:
 def test_names_are_checked() -> None:
     assert choose_operators(["add", "add"]) == ["add"]
     assert choose_operators([]) == list(OPERATORS)
-    assert [spec.name for spec in choose_places([], thorough=False)] == ["host", "host-ubsan", "cortex-m7", "cortex-m4"]
+    ci, thorough = choose_places([], thorough=False), choose_places([], thorough=True)
+    assert [spec.name for spec in ci if not spec.optional] == PLACES
+    assert [spec.name for spec in ci if spec.optional] == ["cortex-m7-gcc"]
+    assert {spec.name for spec in ci} < {spec.name for spec in thorough}
     with pytest.raises(TinyFormerError, match="no operator 'fft'; there are add"):
         choose_operators(["fft"])
     with pytest.raises(TinyFormerError, match="no place 'mars'"):
