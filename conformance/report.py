@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from conformance.models import ModelOutcome
@@ -113,7 +113,9 @@ def _place_table(report: Report) -> Table:
 
 
 def _model_table(outcomes: Sequence[ModelOutcome]) -> Table:
-    table = Table("model", "place", title="Models: samples with a byte that differs in any tensor")
+    table = Table(
+        Column("model", overflow="fold"), "place", title="Models: samples with a byte that differs in any tensor"
+    )
     for column in ("tensors", "differ", "stack bytes", "ms/sample"):
         table.add_column(column, justify="right")
     for o in outcomes:
@@ -126,20 +128,21 @@ def _model_table(outcomes: Sequence[ModelOutcome]) -> Table:
 
 
 def _instruction_table(model: str, outcomes: Sequence[ModelOutcome], layers: Sequence[str]) -> Table:
-    """Instructions of each operator at each place, most first."""
+    """Instructions of each operator at each place, most first, and its share at the first place."""
     table = Table("operator", title=f"{escape(model)}: instructions a sample")
     table.add_column("layers", justify="right")
     for o in outcomes:
-        table.add_column(o.place, justify="right")
+        table.add_column(o.place.removeprefix("cortex-"), justify="right")
+    table.add_column("share", justify="right")
     sums = {
         operator: [sum(n for n, name in zip(o.instructions, layers, strict=True) if name == operator) for o in outcomes]
         for operator in set(layers)
     }
     for operator, totals in sorted(sums.items(), key=lambda item: -item[1][0]):
-        cells = (f"{n:,.0f}  {n / o.total_instructions:>5.1%}" for n, o in zip(totals, outcomes, strict=True))
-        table.add_row(operator, str(layers.count(operator)), *cells)
+        share = f"{totals[0] / outcomes[0].total_instructions:.1%}"
+        table.add_row(operator, str(layers.count(operator)), *(f"{n:,.0f}" for n in totals), share)
     table.add_section()
-    table.add_row("all", str(len(layers)), *(f"{o.total_instructions:,.0f} 100.0%" for o in outcomes))
+    table.add_row("all", str(len(layers)), *(f"{o.total_instructions:,.0f}" for o in outcomes), "100.0%")
     return table
 
 
