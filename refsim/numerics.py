@@ -110,19 +110,32 @@ def finish_rows(acc: Int32Array, stage: Stage, y: Int8Array) -> None:
 ROW_BLOCK = 4
 """Rows of taps whose weighted sums are taken together, so that each weight is loaded once for all of them."""
 CHANNEL_BLOCK = 2
-"""Output channels that are taken together, so that each tap is loaded once for all of them."""
-TAP_BLOCK = 16
-"""Taps in a vector."""
+"""Output channels that are taken together in sums along the taps."""
+VECTOR = 16
+"""int32 in a vector."""
 
 
-def padded_weight(weight: Int8Array, bias: Int32Array) -> tuple[Int8Array, Int32Array]:
-    """Weights (O, K) and bias (O,) as `accumulate` takes them: zeros added up to its blocks of channels and taps."""
-    channels, taps = weight.shape
-    padded = np.zeros((padded_length(channels, CHANNEL_BLOCK), padded_length(taps, TAP_BLOCK)), np.int8)
-    padded[:channels, :taps] = weight
-    padded_bias = np.zeros(padded.shape[0], np.int32)
-    padded_bias[:channels] = bias
-    return padded, padded_bias
+class Weight(NamedTuple):
+    """Weights as `accumulate` takes them: in rows to sum along the taps, or in columns to sum along the channels.
+
+    The same sums in another order of loops: along the taps is quicker, but for few taps and many channels. Zeros fill
+    lengths up to whole blocks, so that the loops compile to whole vectors.
+
+    Attributes:
+        rows: int8 or int16 (O, K); empty where columns are used.
+        columns: int32 (K, O); empty where rows are used.
+        bias: int32 (O,).
+    """
+
+    rows: Int8Array | Int16Array
+    columns: Int32Array
+    bias: Int32Array
+
+
+@compiled(inline=True)
+def prefers_columns(taps: int, channels: int) -> bool:
+    """Whether sums along the channels are quicker."""
+    return taps <= 2 * VECTOR and channels >= 3 * VECTOR
 
 
 @compiled(inline=True)
@@ -131,24 +144,44 @@ def padded_length(length: int, block: int) -> int:
     return (length + block - 1) // block * block
 
 
+def arrange_weight(weight: Int8Array, bias: Int32Array) -> Weight:
+    """Weights (O, K) and bias (O,) for `accumulate`."""
+    channels, taps = weight.shape
+    by_columns = prefers_columns(taps, channels)
+    padded = np.zeros(
+        (padded_length(channels, VECTOR if by_columns else CHANNEL_BLOCK), padded_length(taps, VECTOR)), np.int8
+    )
+    padded[:channels, :taps] = weight
+    padded_bias = np.zeros(padded.shape[0], np.int32)
+    padded_bias[:channels] = bias
+    if by_columns:
+        return Weight(np.empty((0, padded.shape[1]), np.int8), np.ascontiguousarray(padded.T, np.int32), padded_bias)
+    return Weight(padded, np.empty((0, padded.shape[0]), np.int32), padded_bias)
+
+
 @compiled()
-def accumulate(taps: Int16Array, weight: Int8Array | Int16Array, bias: Int32Array, acc: Int32Array) -> None:
+def accumulate(taps: Int16Array, weight: Weight, acc: Int32Array) -> None:
     """acc[r, o] = bias[o] + sum over k of taps[r, k] * weight[o, k].
 
-    Lengths are multiples of the blocks (what fills them up is zero), so that the loops compile to whole vectors.
-
     Args:
-        taps: int16 (R, K).
-        weight: int8 or int16 (O, K).
-        bias: int32 (O,).
+        taps: int16 (R, K), R a multiple of ROW_BLOCK, K of VECTOR.
+        weight: of K taps and O channels.
         acc: int32 (R, O) to fill.
     """
+    if weight.columns.shape[0] > 0:
+        _accumulate_along_channels(taps, weight.columns, weight.bias, acc)
+    else:
+        _accumulate_along_taps(taps, weight.rows, weight.bias, acc)
+
+
+@compiled()
+def _accumulate_along_taps(taps: Int16Array, rows: Int8Array | Int16Array, bias: Int32Array, acc: Int32Array) -> None:
     for r in range(0, taps.shape[0], 4):
-        for o in range(0, weight.shape[0], 2):
+        for o in range(0, rows.shape[0], 2):
             a0 = a1 = a2 = a3 = np.int32(bias[o])
             b0 = b1 = b2 = b3 = np.int32(bias[o + 1])
-            for k in range(weight.shape[1]):
-                wa, wb = np.int32(weight[o, k]), np.int32(weight[o + 1, k])
+            for k in range(rows.shape[1]):
+                wa, wb = np.int32(rows[o, k]), np.int32(rows[o + 1, k])
                 t0, t1 = np.int32(taps[r, k]), np.int32(taps[r + 1, k])
                 t2, t3 = np.int32(taps[r + 2, k]), np.int32(taps[r + 3, k])
                 a0, b0 = np.int32(a0 + np.int32(wa * t0)), np.int32(b0 + np.int32(wb * t0))
@@ -160,7 +193,32 @@ def accumulate(taps: Int16Array, weight: Int8Array | Int16Array, bias: Int32Arra
 
 
 @compiled()
-def remove_zero_point(x: Int8Array, zero_point: int, centred: Int16Array) -> None:
+def _accumulate_along_channels(taps: Int16Array, columns: Int32Array, bias: Int32Array, acc: Int32Array) -> None:
+    for r in range(0, taps.shape[0], 4):
+        acc0, acc1, acc2, acc3 = acc[r], acc[r + 1], acc[r + 2], acc[r + 3]
+        for o in range(bias.size):
+            acc0[o] = acc1[o] = acc2[o] = acc3[o] = bias[o]
+        for k in range(0, taps.shape[1], 4):
+            a0, a1, a2, a3 = _four_taps(taps, r, k)
+            b0, b1, b2, b3 = _four_taps(taps, r + 1, k)
+            c0, c1, c2, c3 = _four_taps(taps, r + 2, k)
+            d0, d1, d2, d3 = _four_taps(taps, r + 3, k)
+            column0, column1, column2, column3 = columns[k], columns[k + 1], columns[k + 2], columns[k + 3]
+            for o in range(bias.size):
+                w0, w1, w2, w3 = column0[o], column1[o], column2[o], column3[o]
+                acc0[o] += np.int32(np.int32(a0 * w0 + a1 * w1) + np.int32(a2 * w2 + a3 * w3))
+                acc1[o] += np.int32(np.int32(b0 * w0 + b1 * w1) + np.int32(b2 * w2 + b3 * w3))
+                acc2[o] += np.int32(np.int32(c0 * w0 + c1 * w1) + np.int32(c2 * w2 + c3 * w3))
+                acc3[o] += np.int32(np.int32(d0 * w0 + d1 * w1) + np.int32(d2 * w2 + d3 * w3))
+
+
+@compiled(inline=True)
+def _four_taps(taps: Int16Array, r: int, k: int) -> tuple[np.int32, np.int32, np.int32, np.int32]:
+    return np.int32(taps[r, k]), np.int32(taps[r, k + 1]), np.int32(taps[r, k + 2]), np.int32(taps[r, k + 3])
+
+
+@compiled()
+def remove_zero_point(x: Int8Array, zero_point: int, centred: Int16Array | Int32Array) -> None:
     """centred[j, i] = x[j, i] - zero_point over x; centred may be larger."""
     for j in range(x.shape[0]):
         for i in range(x.shape[1]):

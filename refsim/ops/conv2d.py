@@ -10,16 +10,19 @@ from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import (
     ROW_BLOCK,
+    VECTOR,
     Int8Array,
     Int16Array,
     Int32Array,
     Stage,
+    Weight,
     accumulate,
+    arrange_weight,
     finish_rows,
     padded_length,
-    padded_weight,
 )
 from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
+from refsim.ops.linear import Linear
 from refsim.tensor import Shape, TensorType
 from refsim.windows import Window, image_shape
 
@@ -85,6 +88,8 @@ class Conv2D(Operator):
         (x,) = inputs
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), np.int8)
         channels, kernel_h, kernel_w, depth = self.weight.shape
+        if self.window == Window((1, 1)) and self.groups == 1:  # each position is a row of a linear layer
+            return Linear(self.weight.reshape(channels, depth), self.bias, self.input_zero_point, self.output).run(x)
         stage = self.output.stage(channels)
         count = channels // self.groups
         for group in range(self.groups):
@@ -92,7 +97,7 @@ class Conv2D(Operator):
             group_y = y if self.groups == 1 else np.empty((*y.shape[:3], count), np.int8)
             _conv2d_group(
                 x,
-                *padded_weight(self.weight[part].reshape(count, -1), self.bias[part]),
+                arrange_weight(self.weight[part].reshape(count, -1), self.bias[part]),
                 stage._replace(multiplier=stage.multiplier[part], shift=stage.shift[part]),
                 self.input_zero_point,
                 (kernel_h, kernel_w, depth),
@@ -148,8 +153,7 @@ def _gather_taps(
 @compiled()
 def _conv2d_group(
     x: Int8Array,
-    weight: Int8Array,
-    bias: Int32Array,
+    weight: Weight,
     stage: Stage,
     input_zero_point: int,
     kernel: tuple[int, int, int],
@@ -159,7 +163,7 @@ def _conv2d_group(
     first_input: int,
     y: Int8Array,
 ) -> None:
-    """One group: x (N, H, W, C), its weight and bias as `padded_weight` gives them, y (N, OH, OW, O)."""
+    """One group: x (N, H, W, C), its weight arranged, y (N, OH, OW, O)."""
     top, left, bottom, right = padding
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
     # Neighbouring taps of a kernel row are copied in one run where they are neighbours in the image too.
@@ -168,8 +172,8 @@ def _conv2d_group(
     step, skip = stride[1] * channels, dilation[1] * channels
     image = np.zeros((top + height + bottom, left + width + right, channels), np.int16)  # padded, zero point removed
     rows = image.reshape(image.shape[0], -1)
-    taps = np.zeros((padded_length(y.shape[2], ROW_BLOCK), weight.shape[1]), np.int16)
-    acc = np.empty((taps.shape[0], weight.shape[0]), np.int32)
+    taps = np.zeros((padded_length(y.shape[2], ROW_BLOCK), padded_length(run * runs * kernel[0], VECTOR)), np.int16)
+    acc = np.empty((taps.shape[0], weight.bias.size), np.int32)
     for n in range(x.shape[0]):
         for h in range(height):
             for w in range(width):
@@ -178,5 +182,5 @@ def _conv2d_group(
         for oh in range(y.shape[1]):
             first_row = oh * stride[0]
             _gather_taps(rows, first_row, dilation[0], first_input, step, skip, kernel[0], runs, run, y.shape[2], taps)
-            accumulate(taps, weight, bias, acc)
+            accumulate(taps, weight, acc)
             finish_rows(acc, stage, y[n, oh])

@@ -10,13 +10,15 @@ from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import (
     ROW_BLOCK,
+    VECTOR,
     Int8Array,
     Int32Array,
     Stage,
+    Weight,
     accumulate,
+    arrange_weight,
     finish_rows,
     padded_length,
-    padded_weight,
     remove_zero_point,
 )
 from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
@@ -69,7 +71,7 @@ class Linear(Operator):
         y = np.empty((*x.shape[:-1], self.weight.shape[0]), np.int8)
         _linear(
             x.reshape(x.shape[0], -1, x.shape[-1]),
-            *padded_weight(self.weight, self.bias),
+            arrange_weight(self.weight, self.bias),
             self.output.stage(self.weight.shape[0]),
             self.input_zero_point,
             y.reshape(x.shape[0], -1, y.shape[-1]),
@@ -78,14 +80,12 @@ class Linear(Operator):
 
 
 @compiled()
-def _linear(
-    x: Int8Array, weight: Int8Array, bias: Int32Array, stage: Stage, input_zero_point: int, y: Int8Array
-) -> None:
+def _linear(x: Int8Array, weight: Weight, stage: Stage, input_zero_point: int, y: Int8Array) -> None:
     block = min(padded_length(x.shape[1], ROW_BLOCK), BLOCK)
-    taps = np.zeros((block, weight.shape[1]), np.int16)
-    acc = np.empty((block, weight.shape[0]), np.int32)
+    taps = np.zeros((block, padded_length(x.shape[2], VECTOR)), np.int16)
+    acc = np.empty((block, weight.bias.size), np.int32)
     for n in range(x.shape[0]):
         for row in range(0, x.shape[1], block):
             remove_zero_point(x[n, row : row + block], input_zero_point, taps)
-            accumulate(taps, weight, bias, acc)
+            accumulate(taps, weight, acc)
             finish_rows(acc, stage, y[n, row : row + block])

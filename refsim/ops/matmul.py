@@ -11,13 +11,15 @@ from refsim.errors import ShapeError
 from refsim.numerics import (
     CHANNEL_BLOCK,
     ROW_BLOCK,
-    TAP_BLOCK,
+    VECTOR,
     Int8Array,
     Stage,
+    Weight,
     accumulate,
     finish_rows,
     largest_distance,
     padded_length,
+    prefers_columns,
     remove_zero_point,
 )
 from refsim.ops.base import Operator, Requantization, check_channels, check_zero_point
@@ -86,15 +88,21 @@ class MatMul(Operator):
 def _matmul(
     a: Int8Array, b: Int8Array, transpose_b: bool, stage: Stage, a_zero_point: int, b_zero_point: int, y: Int8Array
 ) -> None:
-    depth = padded_length(a.shape[3], TAP_BLOCK)
-    rows = np.zeros((padded_length(a.shape[2], ROW_BLOCK), depth), np.int16)
-    columns = np.zeros((padded_length(y.shape[3], CHANNEL_BLOCK), depth), np.int16)  # of the right matrix, one a row
-    no_bias = np.zeros(columns.shape[0], np.int32)
-    acc = np.empty((rows.shape[0], columns.shape[0]), np.int32)
+    by_columns = prefers_columns(a.shape[3], y.shape[3])
+    depth = padded_length(a.shape[3], VECTOR)
+    width = padded_length(y.shape[3], VECTOR if by_columns else CHANNEL_BLOCK)
+    taps = np.zeros((padded_length(a.shape[2], ROW_BLOCK), depth), np.int16)
+    rows = np.zeros((0 if by_columns else width, depth), np.int16)  # of the right matrix, transposed
+    columns = np.zeros((depth if by_columns else 0, width), np.int32)
+    weight = Weight(rows, columns, np.zeros(width, np.int32))
+    acc = np.empty((taps.shape[0], width), np.int32)
     for n in range(a.shape[0]):
         for batch in range(a.shape[1]):
-            right = b[n, batch] if transpose_b else b[n, batch].T
-            remove_zero_point(right, b_zero_point, columns)
-            remove_zero_point(a[n, batch], a_zero_point, rows)
-            accumulate(rows, columns, no_bias, acc)
+            right = b[n, batch].T if transpose_b else b[n, batch]
+            if by_columns:
+                remove_zero_point(right, b_zero_point, columns)
+            else:
+                remove_zero_point(right.T, b_zero_point, rows)
+            remove_zero_point(a[n, batch], a_zero_point, taps)
+            accumulate(taps, weight, acc)
             finish_rows(acc, stage, y[n, batch])
