@@ -17,6 +17,7 @@ from refsim.errors import QuantizationError
 Int8Array = NDArray[np.int8]
 Int16Array = NDArray[np.int16]
 Int32Array = NDArray[np.int32]
+Int64Array = NDArray[np.int64]
 Integer = int | np.signedinteger[Any]
 """What a compiled function takes for a scalar: Python's own integer or any of NumPy's."""
 
@@ -226,21 +227,17 @@ def remove_zero_point(x: Int8Array, zero_point: int, centred: Int16Array | Int32
 
 
 @compiled()
-def isqrt(v: Integer) -> np.int64:
-    """Floor of the square root of v, 0 <= v < 2^62, exactly (bit by bit, no floating point)."""
-    remainder = np.int64(v)
-    root = np.int64(0)
-    bit = np.int64(1) << np.int64(60)
-    while bit > remainder:
-        bit >>= np.int64(2)
-    while bit != np.int64(0):
-        if remainder >= root + bit:
-            remainder -= root + bit
-            root = (root >> np.int64(1)) + bit
-        else:
-            root >>= np.int64(1)
-        bit >>= np.int64(2)
-    return root
+def isqrt(v: Int64Array, root: Int64Array) -> None:
+    """root[i] = floor of the square root of v[i], 0 <= v[i] < 2^62, exactly (bit by bit, no floating point)."""
+    remainder = v.copy()
+    root[:] = np.int64(0)
+    for position in range(60, -1, -2):
+        bit = np.int64(1) << np.int64(position)
+        for i in range(v.size):
+            trial = root[i] + bit
+            fits = remainder[i] >= trial
+            remainder[i] -= trial if fits else np.int64(0)
+            root[i] = (root[i] >> np.int64(1)) + (bit if fits else np.int64(0))
 
 
 @compiled()

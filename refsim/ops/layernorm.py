@@ -126,36 +126,45 @@ class LayerNorm(Operator):
 
 
 @compiled()
-def _normalise(x: Int8Array, epsilon: int, scale_bits: int, normalised: Int32Array) -> None:
-    """Subtract the mean, divide by the deviation, times 2^scale_bits, saturated to int16."""
-    count = np.int64(x.size)
+def _layernorm(
+    x: Int8Array, gamma: Int16Array, beta: Int32Array, epsilon: int, scale_bits: int, stage: Stage, y: Int8Array
+) -> None:
+    rows, count = x.shape[1], np.int64(gamma.size)
+    total = np.empty(rows, np.int64)
+    variance = np.empty(rows, np.int64)
+    half_shift = np.empty(rows, np.int64)  # p of the contract
+    scaled = np.empty(rows, np.int64)
+    root = np.empty(rows, np.int64)
+    acc = np.empty((rows, gamma.size), np.int32)
+    for n in range(x.shape[0]):
+        for row in range(rows):
+            total[row], variance[row] = _moments(x[n, row], epsilon)
+            half_shift[row] = (np.int64(61) - floor_log2(max(variance[row], np.int64(1)))) >> np.int64(1)
+            if half_shift[row] >= np.int64(0):
+                scaled[row] = variance[row] << (np.int64(2) * half_shift[row])
+            else:
+                scaled[row] = variance[row] >> (np.int64(-2) * half_shift[row])
+        isqrt(scaled, root)
+        for row in range(rows):
+            if variance[row] == np.int64(0):
+                acc[row, :] = beta
+                continue
+            inverse = np.int64(2**61) // root[row]
+            t = np.int64(61) - np.int64(scale_bits) - half_shift[row]
+            half = np.int64(1) << (t - np.int64(1))
+            for i in range(gamma.size):
+                centred = count * np.int64(x[n, row, i]) - total[row]
+                normalised = np.int32(clamp((centred * inverse + half) >> t, -(2**15), 2**15 - 1))
+                acc[row, i] = np.int32(normalised * np.int32(gamma[i]) + beta[i])
+        finish_rows(acc, stage, y[n])
+
+
+@compiled()
+def _moments(x: Int8Array, epsilon: int) -> tuple[np.int64, np.int64]:
+    """Sum of a row, and its variance times the square of its length plus epsilon."""
     total = np.int64(0)
     squares = np.int64(0)
     for i in range(x.size):
         total += np.int64(x[i])
         squares += np.int64(x[i]) * np.int64(x[i])
-    variance = count * squares - total * total + np.int64(epsilon)
-    if variance == np.int64(0):
-        normalised[:] = np.int32(0)
-        return
-    p = (np.int64(61) - floor_log2(variance)) >> np.int64(1)
-    scaled = variance << (np.int64(2) * p) if p >= np.int64(0) else variance >> (np.int64(-2) * p)
-    inverse = np.int64(2**61) // isqrt(scaled)
-    t = np.int64(61) - np.int64(scale_bits) - p
-    half = np.int64(1) << (t - np.int64(1))
-    for i in range(x.size):
-        centred = count * np.int64(x[i]) - total
-        normalised[i] = np.int32(clamp((centred * inverse + half) >> t, -(2**15), 2**15 - 1))
-
-
-@compiled()
-def _layernorm(
-    x: Int8Array, gamma: Int16Array, beta: Int32Array, epsilon: int, scale_bits: int, stage: Stage, y: Int8Array
-) -> None:
-    acc = np.empty((1, gamma.size), np.int32)
-    for n in range(x.shape[0]):
-        for row in range(x.shape[1]):
-            _normalise(x[n, row], epsilon, scale_bits, acc[0])
-            for i in range(gamma.size):
-                acc[0, i] = np.int32(acc[0, i] * np.int32(gamma[i]) + beta[i])
-            finish_rows(acc, stage, y[n, row : row + 1])
+    return total, np.int64(x.size) * squares - total * total + np.int64(epsilon)

@@ -62,7 +62,10 @@ def test_the_two_roundings_differ_where_they_should():
 @example(2**62 - 1)
 @example((2**31 - 1) ** 2)
 def test_isqrt_is_exact(v):
-    assert numerics.isqrt(v) == math.isqrt(v)
+    values = np.array([v, 0, 1, 2, 3, 4], np.int64)
+    roots = np.empty_like(values)
+    numerics.isqrt(values, roots)
+    assert roots.tolist() == [math.isqrt(v), 0, 1, 1, 1, 2]
 
 
 @given(st.integers(1, 2**63 - 1))
