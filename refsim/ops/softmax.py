@@ -117,8 +117,37 @@ def reciprocal(a: Integer) -> np.int64:
 
 
 @compiled()
-def _softmax_row(x: Int8Array, exponentials: Int32Array, e: Int32Array, y: Int8Array) -> None:
-    """One row; exponentials[-d] is E(d), zero below diff_min, which gives -128 there; e is working memory."""
+def _softmax(x: Int8Array, multiplier: int, shift: int, diff_min: int, y: Int8Array) -> None:
+    # An exponential depends on the difference alone: evaluate each of the 256 once. Below diff_min it is 0, which adds
+    # nothing to a sum and gives -128.
+    exponentials = np.zeros(256, np.int32)
+    for magnitude in range(min(np.int64(255), -np.int64(diff_min)) + 1):
+        scaled = srdhm(-(np.int64(magnitude) << np.int64(shift)), multiplier)
+        exponentials[magnitude] = np.int32(exp_on_negative(scaled))
+    rows = x.shape[1]
+    e = np.empty((rows, x.shape[2]), np.int32)
+    total = np.empty(rows, np.int64)
+    inverse = np.empty(rows, np.int64)
+    exponent = np.empty(rows, np.int64)
+    for n in range(x.shape[0]):
+        for row in range(rows):
+            total[row] = _exponentials_of_row(x[n, row], exponentials, e[row])
+        for row in range(rows):
+            headroom = np.int64(31) - floor_log2(total[row])
+            inverse[row] = reciprocal((total[row] << headroom) - np.int64(2**31))
+            exponent[row] = np.int64(12) - headroom + np.int64(23)
+        for row in range(rows):
+            if exponent[row] > np.int64(31):
+                y[n, row, :] = np.int8(-128)
+                continue
+            for i in range(x.shape[2]):
+                share = rdbpot(srdhm(inverse[row], e[row, i]), exponent[row])
+                y[n, row, i] = np.int8(clamp(share - np.int64(128), -128, 127))
+
+
+@compiled()
+def _exponentials_of_row(x: Int8Array, exponentials: Int32Array, e: Int32Array) -> np.int64:
+    """Fill e with the exponentials of a row's differences to its maximum; their sum in Q12.19."""
     largest = np.int64(-128)
     for i in range(x.size):
         largest = max(largest, np.int64(x[i]))
@@ -126,25 +155,4 @@ def _softmax_row(x: Int8Array, exponentials: Int32Array, e: Int32Array, y: Int8A
     for i in range(x.size):
         e[i] = exponentials[largest - np.int64(x[i])]
         total += rdbpot(e[i], 12)
-    headroom = np.int64(31) - floor_log2(total)
-    scale = reciprocal((total << headroom) - np.int64(2**31))
-    exponent = np.int64(12) - headroom + np.int64(23)
-    if exponent > np.int64(31):
-        y[:] = np.int8(-128)
-        return
-    for i in range(x.size):
-        share = rdbpot(srdhm(scale, e[i]), exponent)
-        y[i] = np.int8(clamp(share - np.int64(128), -128, 127))
-
-
-@compiled()
-def _softmax(x: Int8Array, multiplier: int, shift: int, diff_min: int, y: Int8Array) -> None:
-    # An exponential depends on the difference alone: evaluate each of the 256 once.
-    exponentials = np.zeros(256, np.int32)
-    for magnitude in range(min(np.int64(255), -np.int64(diff_min)) + 1):
-        scaled = srdhm(-(np.int64(magnitude) << np.int64(shift)), multiplier)
-        exponentials[magnitude] = np.int32(exp_on_negative(scaled))
-    for n in range(x.shape[0]):
-        e = np.empty(x.shape[2], np.int32)
-        for row in range(x.shape[1]):
-            _softmax_row(x[n, row], exponentials, e, y[n, row])
+    return total
