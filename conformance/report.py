@@ -113,23 +113,21 @@ def _place_table(report: Report) -> Table:
 
 
 def _model_table(outcomes: Sequence[ModelOutcome]) -> Table:
-    table = Table(
-        Column("model", overflow="fold"), "place", title="Models: samples with a byte that differs in any tensor"
-    )
-    for column in ("tensors", "differ", "stack bytes", "ms/sample"):
+    name = Column("model", overflow="fold")
+    table = Table(name, "place", title="Models: samples with a byte that differs in any tensor")
+    for column in ("tensors", "differ", "stack", "ms"):
         table.add_column(column, justify="right")
     for o in outcomes:
         milliseconds = 1000 * o.seconds / max(o.samples, 1)
         stack = f"{o.stack_bytes:,}" if o.stack_bytes else "-"
-        table.add_row(
-            escape(o.model), o.place, str(o.tensors), _differing(o.mismatches, o.samples), stack, f"{milliseconds:,.1f}"
-        )
+        differ = _differing(o.mismatches, o.samples)
+        table.add_row(escape(o.model), o.place, str(o.tensors), differ, stack, f"{milliseconds:,.1f}")
     return table
 
 
 def _instruction_table(model: str, outcomes: Sequence[ModelOutcome], layers: Sequence[str]) -> Table:
     """Instructions of each operator at each place, most first, and its share at the first place."""
-    table = Table("operator", title=f"{escape(model)}: instructions a sample")
+    table = Table("operator", title=f"{escape(model)}: thousands of instructions a sample")
     table.add_column("layers", justify="right")
     for o in outcomes:
         table.add_column(o.place.removeprefix("cortex-"), justify="right")
@@ -140,9 +138,9 @@ def _instruction_table(model: str, outcomes: Sequence[ModelOutcome], layers: Seq
     }
     for operator, totals in sorted(sums.items(), key=lambda item: -item[1][0]):
         share = f"{totals[0] / outcomes[0].total_instructions:.1%}"
-        table.add_row(operator, str(layers.count(operator)), *(f"{n:,.0f}" for n in totals), share)
+        table.add_row(operator, str(layers.count(operator)), *(f"{n / 1000:,.1f}" for n in totals), share)
     table.add_section()
-    table.add_row("all", str(len(layers)), *(f"{o.total_instructions:,.0f}" for o in outcomes), "100.0%")
+    table.add_row("all", str(len(layers)), *(f"{o.total_instructions / 1000:,.1f}" for o in outcomes), "100.0%")
     return table
 
 

@@ -29,7 +29,7 @@ def cases(draw: st.DrawFn) -> Case:
     gammas = np.abs(gamma.astype(np.int64))
     scale_bits = draw(often((0, 7, MOST_SCALE_BITS), st.integers(0, MOST_SCALE_BITS)))
     bits = draw(st.integers(0, 62))
-    epsilon = draw(often((0, 1, row * row, LARGEST_EPSILON), st.integers(0, min(2**bits, LARGEST_EPSILON))))
+    epsilon = draw(often((0, 1, row * row, 2**32, LARGEST_EPSILON), st.integers(0, min(2**bits, LARGEST_EPSILON))))
     if draw(st.booleans()):
         # beta cancels the first row, so that the output shows the last bits of h.
         beta = -gamma.astype(np.int32) * _normalised(x.reshape(-1, row)[0], epsilon, scale_bits)
