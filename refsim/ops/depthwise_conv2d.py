@@ -11,7 +11,7 @@ from refsim.errors import ShapeError
 from refsim.numerics import Int8Array, Int32Array, Stage, finish_rows
 from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.tensor import Shape, TensorType
-from refsim.windows import Window, image_shape, inside
+from refsim.windows import Window, image_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +71,20 @@ class DepthwiseConv2D(Operator):
     def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), np.int8)
-        stage = self.output.stage(self.weight.shape[2])
+        if y.shape[3] != x.shape[3]:
+            x = np.repeat(x, y.shape[3] // x.shape[3], axis=3)  # each channel as often as it is read
+        # With stride 1 a row's positions are neighbours in the image: the kernel, repeated, meets them all in one loop.
+        repeats = y.shape[2] if self.stride[1] == 1 else 1
         _depthwise_conv2d(
-            x, self.weight, self.bias, stage, self.input_zero_point, self.stride, self.padding, self.dilation, y
+            x,
+            np.tile(self.weight, repeats),
+            self.bias,
+            self.output.stage(self.weight.shape[2]),
+            self.input_zero_point,
+            self.stride,
+            self.padding,
+            self.dilation,
+            y,
         )
         return y
 
@@ -90,24 +101,41 @@ def _depthwise_conv2d(
     dilation: tuple[int, int],
     y: Int8Array,
 ) -> None:
-    depth = y.shape[3] // x.shape[3]
-    zero = np.int32(input_zero_point)
-    acc = np.empty((y.shape[2], bias.size), np.int32)
+    """Output channel o reads input channel o.
+
+    Args:
+        x: int8 (N, H, W, C).
+        weight: int8 (KH, KW, span), the kernel, repeated for positions that are neighbours.
+        bias: int32 (C,).
+        stage: of C channels.
+        input_zero_point: z_x.
+        stride: (height, width).
+        padding: (top, left, bottom, right).
+        dilation: (height, width).
+        y: int8 (N, OH, OW, C) to fill.
+    """
+    top, left, bottom, right = padding
+    height, width, channels = x.shape[1], x.shape[2], x.shape[3]
+    image = np.zeros((top + height + bottom, left + width + right, channels), np.int16)  # padded, zero point removed
+    rows = image.reshape(image.shape[0], -1)
+    acc = np.empty((y.shape[2], channels), np.int32)
+    sums = acc.reshape(-1)
+    span = weight.shape[2]
     for n in range(x.shape[0]):
+        for h in range(height):
+            for w in range(width):
+                for c in range(channels):
+                    image[top + h, left + w, c] = np.int16(np.int16(x[n, h, w, c]) - np.int16(input_zero_point))
         for oh in range(y.shape[1]):
-            for ow in range(y.shape[2]):
-                acc[ow, :] = bias
-                for kh in range(weight.shape[0]):
-                    ih = oh * stride[0] - padding[0] + kh * dilation[0]
-                    for kw in range(weight.shape[1]):
-                        iw = ow * stride[1] - padding[1] + kw * dilation[1]
-                        if not (inside(ih, x.shape[1]) and inside(iw, x.shape[2])):
-                            continue
-                        if depth == 1:
-                            for c in range(bias.size):
-                                acc[ow, c] += np.int32(np.int32(x[n, ih, iw, c]) - zero) * np.int32(weight[kh, kw, c])
-                        else:
-                            for o in range(bias.size):
-                                value = np.int32(np.int32(x[n, ih, iw, o // depth]) - zero)
-                                acc[ow, o] += np.int32(value * np.int32(weight[kh, kw, o]))
+            acc[:] = bias
+            for kh in range(weight.shape[0]):
+                row = oh * stride[0] + kh * dilation[0]
+                for kw in range(weight.shape[1]):
+                    for part in range(sums.size // span):
+                        start = (part * stride[1] + kw * dilation[1]) * channels
+                        taps = rows[row, start : start + span]
+                        kernel = weight[kh, kw]
+                        part_sums = sums[part * span : (part + 1) * span]
+                        for i in range(span):
+                            part_sums[i] += np.int32(np.int32(taps[i]) * np.int32(kernel[i]))
             finish_rows(acc, stage, y[n, oh])
