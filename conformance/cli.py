@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from refsim.errors import ConformanceError, TinyFormerError
+from refsim.errors import ConformanceError, DataError, TinyFormerError
 
 
 class Profile(StrEnum):
@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this package to `app`."""
     app.command()(conformance)
     app.command()(run)
+    app.command()(bench)
 
 
 def conformance(
@@ -124,6 +125,45 @@ def run(
         f"{outcome.stack_bytes:,} of stack; {outcome.seconds / outcome.samples:.2f} s of emulation a sample",
         highlight=False,
     )
+
+
+def bench(
+    model: Annotated[Path | None, typer.Argument(help="QDQ ONNX; the first example by default.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Samples for MODEL, .npz.")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="Chip to emulate; may be repeated.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Samples of one call; may be repeated.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed turns of each engine.")] = 25,
+    json: Annotated[Path | None, typer.Option(help="File for the results.")] = None,
+) -> None:
+    """Measure the golden model's throughput beside ONNX Runtime's, and the cost of a sample on emulated chips.
+
+    Both engines use 2 threads and take turns in one process, so that their ratio means something on a noisy machine.
+    """
+    from conformance.bench import as_json, bench_table, emulated_table, measure  # noqa: PLC0415
+    from conformance.runner import example_models  # noqa: PLC0415
+
+    if model is None:
+        if not (examples := example_models()):
+            raise DataError("no example model beside the package: name a MODEL and its --data")
+        model, data = next(iter(examples.items()))
+    if data is None:
+        raise DataError(f"{model}: samples are needed to measure: give --data samples.npz")
+    console = Console()
+    with Console(stderr=True).status("") as status:
+        report = measure(
+            model,
+            data,
+            targets=target or ["stm32f746", "stm32f407"],
+            batches=batch or [64, 512],
+            rounds=rounds,
+            samples=4,
+            progress=lambda what: status.update(f"Measuring {what}"),
+        )
+    console.print(bench_table(report))
+    console.print(emulated_table(report))
+    console.print(", ".join(f"{name} {number}" for name, number in report.versions.items()), highlight=False)
+    if json is not None:
+        _write(json, as_json(report))
 
 
 def _replay(folder: Path, places: list[str], console: Console) -> None:
