@@ -1,4 +1,4 @@
-"""Figures of one run: the golden model's throughput beside ONNX Runtime's, and what a sample costs on emulated chips."""
+"""Figures of one run: the golden model's throughput beside ONNX Runtime's, and a sample's cost on emulated chips."""
 
 import json
 import os

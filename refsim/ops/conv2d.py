@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -86,19 +87,17 @@ class Conv2D(Operator):
 
     def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
+        if self._as_linear is not None:
+            return self._as_linear.run(x)
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), np.int8)
-        channels, kernel_h, kernel_w, depth = self.weight.shape
-        if self.window == Window((1, 1)) and self.groups == 1:  # each position is a row of a linear layer
-            return Linear(self.weight.reshape(channels, depth), self.bias, self.input_zero_point, self.output).run(x)
-        stage = self.output.stage(channels)
-        count = channels // self.groups
-        for group in range(self.groups):
-            part = slice(group * count, (group + 1) * count)
+        _, kernel_h, kernel_w, depth = self.weight.shape
+        count = self.weight.shape[0] // self.groups
+        for group, (weight, stage) in enumerate(self._groups):
             group_y = y if self.groups == 1 else np.empty((*y.shape[:3], count), np.int8)
             _conv2d_group(
                 x,
-                arrange_weight(self.weight[part].reshape(count, -1), self.bias[part]),
-                stage._replace(multiplier=stage.multiplier[part], shift=stage.shift[part]),
+                weight,
+                stage,
                 self.input_zero_point,
                 (kernel_h, kernel_w, depth),
                 self.stride,
@@ -108,8 +107,29 @@ class Conv2D(Operator):
                 group_y,
             )
             if self.groups > 1:
-                y[..., part] = group_y
+                y[..., group * count : (group + 1) * count] = group_y
         return y
+
+    @cached_property
+    def _as_linear(self) -> Linear | None:
+        """The linear layer that does the same where each position is a row of it."""
+        if self.window != Window((1, 1)) or self.groups != 1:
+            return None
+        return Linear(self.weight.reshape(self.weight.shape[0], -1), self.bias, self.input_zero_point, self.output)
+
+    @cached_property
+    def _groups(self) -> list[tuple[Weight, Stage]]:
+        """Weights and last step of each group."""
+        stage = self.output.stage(self.weight.shape[0])
+        count = self.weight.shape[0] // self.groups
+        parts = [slice(first, first + count) for first in range(0, self.weight.shape[0], count)]
+        return [
+            (
+                arrange_weight(self.weight[part].reshape(count, -1), self.bias[part]),
+                stage._replace(multiplier=stage.multiplier[part], shift=stage.shift[part]),
+            )
+            for part in parts
+        ]
 
 
 @compiled()

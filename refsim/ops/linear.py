@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -71,12 +72,15 @@ class Linear(Operator):
         y = np.empty((*x.shape[:-1], self.weight.shape[0]), np.int8)
         _linear(
             x.reshape(x.shape[0], -1, x.shape[-1]),
-            arrange_weight(self.weight, self.bias),
-            self.output.stage(self.weight.shape[0]),
+            *self._prepared,
             self.input_zero_point,
             y.reshape(x.shape[0], -1, y.shape[-1]),
         )
         return y
+
+    @cached_property
+    def _prepared(self) -> tuple[Weight, Stage]:
+        return arrange_weight(self.weight, self.bias), self.output.stage(self.weight.shape[0])
 
 
 @compiled()
