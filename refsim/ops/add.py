@@ -1,6 +1,5 @@
 """Add: element-wise sum of two activations with broadcasting (docs/numerics.md, add)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,8 +20,8 @@ from refsim.numerics import (
     requantized_bound,
 )
 from refsim.ops.base import (
-    Operator,
     Requantization,
+    Requantizing,
     broadcast_inputs,
     broadcast_shape,
     check_channels,
@@ -35,7 +34,7 @@ LEFT_SHIFT = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Add(Operator):
+class Add(Requantizing):
     """y = requantised (rescaled (a - z_a) * 2^20 + rescaled (b - z_b) * 2^20).
 
     Attributes:
@@ -98,10 +97,9 @@ class Add(Operator):
     def output_shape(self, *shapes: Shape) -> Shape:
         return broadcast_shape(self.name, *shapes)
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
-        self._expect_zero_point(inputs[0], self.a_zero_point, "first input")
-        self._expect_zero_point(inputs[1], self.b_zero_point, "second input")
-        self._expect_zero_point(output, self.output.zero_point, "output")
+    @property
+    def zero_points(self) -> tuple[int, ...]:
+        return (self.a_zero_point, self.b_zero_point)
 
     def run(self, *inputs: Int8Array) -> Int8Array:
         a, b, y = broadcast_inputs(self, *inputs)

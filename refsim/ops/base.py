@@ -178,6 +178,22 @@ class Requantization:
             requantized_bound(bound, int(self.multiplier[index]), int(self.shift[index]), self.rounding, where)
 
 
+class Requantizing(Operator):
+    """An operator that ends in a `Requantization` and was built for certain zero points."""
+
+    output: Requantization
+
+    @property
+    @abstractmethod
+    def zero_points(self) -> tuple[int, ...]:
+        """Zero point of each input."""
+
+    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
+        for index, (tensor, zero_point) in enumerate(zip(inputs, self.zero_points, strict=True)):
+            self._expect_zero_point(tensor, zero_point, f"input {index}")
+        self._expect_zero_point(output, self.output.zero_point, "output")
+
+
 @dataclass(frozen=True, eq=False)
 class Pooling(Operator):
     """What max and average pooling share: windows over an image, one quantisation for input and output.

@@ -1,6 +1,5 @@
 """Conv2D: two-dimensional convolution, channels last, with groups and dilation (docs/numerics.md, conv2d)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -22,14 +21,14 @@ from refsim.numerics import (
     finish_rows,
     padded_length,
 )
-from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
+from refsim.ops.base import Requantization, Requantizing, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.ops.linear import Linear
-from refsim.tensor import Shape, TensorType
+from refsim.tensor import Shape
 from refsim.windows import Window, image_shape
 
 
 @dataclass(frozen=True, eq=False)
-class Conv2D(Operator):
+class Conv2D(Requantizing):
     """y[oh, ow, o] = requantised (bias[o] + sum of (x - z_x) * weight[o]) over a window.
 
     Attributes:
@@ -81,9 +80,9 @@ class Conv2D(Operator):
             )
         return (*self.window.output_size(height, width), self.weight.shape[0])
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
-        self._expect_zero_point(inputs[0], self.input_zero_point, "input")
-        self._expect_zero_point(output, self.output.zero_point, "output")
+    @property
+    def zero_points(self) -> tuple[int, ...]:
+        return (self.input_zero_point,)
 
     def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs

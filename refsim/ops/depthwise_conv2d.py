@@ -1,6 +1,5 @@
 """DepthwiseConv2D: each output channel reads one input channel (docs/numerics.md, depthwise_conv2d)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,13 +8,13 @@ import numpy as np
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import Int8Array, Int32Array, Stage, finish_rows
-from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
-from refsim.tensor import Shape, TensorType
+from refsim.ops.base import Requantization, Requantizing, check_array, check_channels, check_zero_point, weighted_bounds
+from refsim.tensor import Shape
 from refsim.windows import Window, image_shape
 
 
 @dataclass(frozen=True, eq=False)
-class DepthwiseConv2D(Operator):
+class DepthwiseConv2D(Requantizing):
     """y[oh, ow, o] = requantised (bias[o] + sum of (x[.., o // D] - z_x) * weight[kh, kw, o]) over a window.
 
     Attributes:
@@ -64,9 +63,9 @@ class DepthwiseConv2D(Operator):
             )
         return (*self.window.output_size(height, width), self.weight.shape[2])
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
-        self._expect_zero_point(inputs[0], self.input_zero_point, "input")
-        self._expect_zero_point(output, self.output.zero_point, "output")
+    @property
+    def zero_points(self) -> tuple[int, ...]:
+        return (self.input_zero_point,)
 
     def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs

@@ -1,6 +1,5 @@
 """Linear: a fully connected layer over the last axis (docs/numerics.md, linear)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -22,15 +21,15 @@ from refsim.numerics import (
     padded_length,
     remove_zero_point,
 )
-from refsim.ops.base import Operator, Requantization, check_array, check_channels, check_zero_point, weighted_bounds
-from refsim.tensor import Shape, TensorType
+from refsim.ops.base import Requantization, Requantizing, check_array, check_channels, check_zero_point, weighted_bounds
+from refsim.tensor import Shape
 
 BLOCK = 64
 """Rows computed together, few enough for their sums to stay in a core's cache."""
 
 
 @dataclass(frozen=True, eq=False)
-class Linear(Operator):
+class Linear(Requantizing):
     """y[..., o] = requantised (bias[o] + sum of (x[..., i] - z_x) * weight[o, i]).
 
     Attributes:
@@ -63,9 +62,9 @@ class Linear(Operator):
             raise ShapeError(f"linear takes rows of {self.weight.shape[1]} elements, found shape {shapes[0]}")
         return (*shapes[0][:-1], self.weight.shape[0])
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
-        self._expect_zero_point(inputs[0], self.input_zero_point, "input")
-        self._expect_zero_point(output, self.output.zero_point, "output")
+    @property
+    def zero_points(self) -> tuple[int, ...]:
+        return (self.input_zero_point,)
 
     def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs

@@ -1,6 +1,5 @@
 """MatMul: batched product of two activations (docs/numerics.md, matmul)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,12 +21,12 @@ from refsim.numerics import (
     prefers_columns,
     remove_zero_point,
 )
-from refsim.ops.base import Operator, Requantization, check_channels, check_zero_point
-from refsim.tensor import Shape, TensorType
+from refsim.ops.base import Requantization, Requantizing, check_channels, check_zero_point
+from refsim.tensor import Shape
 
 
 @dataclass(frozen=True, eq=False)
-class MatMul(Operator):
+class MatMul(Requantizing):
     """y = requantised sum over k of (a[..., m, k] - z_a) * (b[..., k, n] - z_b).
 
     Attributes:
@@ -63,10 +62,9 @@ class MatMul(Operator):
         self.output.check([depth * largest_distance(self.a_zero_point) * largest_distance(self.b_zero_point)])
         return (*a[:-1], columns)
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
-        self._expect_zero_point(inputs[0], self.a_zero_point, "first input")
-        self._expect_zero_point(inputs[1], self.b_zero_point, "second input")
-        self._expect_zero_point(output, self.output.zero_point, "output")
+    @property
+    def zero_points(self) -> tuple[int, ...]:
+        return (self.a_zero_point, self.b_zero_point)
 
     def run(self, *inputs: Int8Array) -> Int8Array:
         a, b = inputs

@@ -1,7 +1,6 @@
 """Mean: over a contiguous run of axes, with a new quantisation (docs/numerics.md, mean)."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,12 +9,12 @@ import numpy as np
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import Int8Array, Stage, finish, largest_distance
-from refsim.ops.base import Operator, Requantization, check_channels, check_zero_point
-from refsim.tensor import Shape, TensorType
+from refsim.ops.base import Requantization, Requantizing, check_channels, check_zero_point
+from refsim.tensor import Shape
 
 
 @dataclass(frozen=True, eq=False)
-class Mean(Operator):
+class Mean(Requantizing):
     """y = requantised sum of (x - z_x) over axes first_axis .. last_axis (both included), which are removed.
 
     Attributes:
@@ -49,9 +48,9 @@ class Mean(Operator):
         self.output.check([count * largest_distance(self.input_zero_point)], "mean sum")
         return shape[: self.first_axis] + shape[self.last_axis + 1 :]
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
-        self._expect_zero_point(inputs[0], self.input_zero_point, "input")
-        self._expect_zero_point(output, self.output.zero_point, "output")
+    @property
+    def zero_points(self) -> tuple[int, ...]:
+        return (self.input_zero_point,)
 
     def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs

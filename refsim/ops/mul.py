@@ -1,6 +1,5 @@
 """Mul: element-wise product of two activations with broadcasting (docs/numerics.md, mul)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,18 +8,18 @@ import numpy as np
 from refsim.compiled import compiled
 from refsim.numerics import Int8Array, Stage, finish, largest_distance
 from refsim.ops.base import (
-    Operator,
     Requantization,
+    Requantizing,
     broadcast_inputs,
     broadcast_shape,
     check_channels,
     check_zero_point,
 )
-from refsim.tensor import Shape, TensorType
+from refsim.tensor import Shape
 
 
 @dataclass(frozen=True, eq=False)
-class Mul(Operator):
+class Mul(Requantizing):
     """y = requantised (a - z_a) * (b - z_b).
 
     Attributes:
@@ -48,10 +47,9 @@ class Mul(Operator):
     def output_shape(self, *shapes: Shape) -> Shape:
         return broadcast_shape(self.name, *shapes)
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
-        self._expect_zero_point(inputs[0], self.a_zero_point, "first input")
-        self._expect_zero_point(inputs[1], self.b_zero_point, "second input")
-        self._expect_zero_point(output, self.output.zero_point, "output")
+    @property
+    def zero_points(self) -> tuple[int, ...]:
+        return (self.a_zero_point, self.b_zero_point)
 
     def run(self, *inputs: Int8Array) -> Int8Array:
         a, b, y = broadcast_inputs(self, *inputs)

@@ -1,6 +1,5 @@
 """Requantize: int8 to int8 with a new scale and zero point (docs/numerics.md, requantize)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,12 +7,12 @@ import numpy as np
 
 from refsim.compiled import compiled
 from refsim.numerics import Int8Array, Stage, finish, largest_distance
-from refsim.ops.base import Operator, Requantization, check_channels, check_zero_point
-from refsim.tensor import Shape, TensorType
+from refsim.ops.base import Requantization, Requantizing, check_channels, check_zero_point
+from refsim.tensor import Shape
 
 
 @dataclass(frozen=True, eq=False)
-class Requantize(Operator):
+class Requantize(Requantizing):
     """y = requantised (x - z_x).
 
     Attributes:
@@ -38,9 +37,9 @@ class Requantize(Operator):
     def output_shape(self, *shapes: Shape) -> Shape:
         return shapes[0]
 
-    def check_quantization(self, inputs: Sequence[TensorType], output: TensorType) -> None:
-        self._expect_zero_point(inputs[0], self.input_zero_point, "input")
-        self._expect_zero_point(output, self.output.zero_point, "output")
+    @property
+    def zero_points(self) -> tuple[int, ...]:
+        return (self.input_zero_point,)
 
     def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
