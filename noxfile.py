@@ -36,6 +36,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def training(session: nox.Session) -> None:
+    """Unit tests of nas, with PyTorch; without it `tests` skips most of them."""
+    install(session, "dev", "nas")
+    session.run("pytest", "tests/nas", *session.posargs)
+
+
+@nox.session
 def conformance(session: nox.Session) -> None:
     """Generated C against the golden model, byte for byte; arguments after -- go to `tinyformer conformance`."""
     install(session, "conformance")
