@@ -24,6 +24,8 @@ def fold_batch_norms(proto: onnx.ModelProto) -> onnx.ModelProto:
             continue
         gamma, beta, mean, variance = (_array(constants[name]) for name in norm.input[1:5])
         epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5)
+        if not (variance + epsilon > 0).all():
+            continue
         factor = gamma / np.sqrt(variance + epsilon)
         weight = _array(constants[conv.input[1]])
         bias = _array(constants[conv.input[2]]) if len(conv.input) > 2 else np.zeros(factor.shape)

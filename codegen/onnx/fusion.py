@@ -12,7 +12,7 @@ import numpy as np
 
 from codegen.onnx import functions
 from codegen.onnx.network import Constant, Function, Network, Op
-from refsim.errors import UnsupportedError
+from refsim.errors import ModelError, UnsupportedError
 
 Rule = Callable[[Network, Op], bool]
 """Tries a pattern that ends in the operator; True if it changed the network."""
@@ -228,6 +228,8 @@ def _batch_norm(network: Network, op: Op) -> bool:
 def _affine(network: Network, op: Op) -> tuple[np.ndarray, np.ndarray]:
     """A batch normalisation as y = factor * x + offset, per channel."""
     gamma, beta, mean, variance = (network.constants[name].real.astype(np.float64) for name in op.inputs[1:5])
+    if not (variance + op.attributes["epsilon"] > 0).all():
+        raise ModelError(f"node {op.name!r}: the variance must be positive")
     factor = gamma / np.sqrt(variance + op.attributes["epsilon"])
     return factor, beta - mean * factor
 

@@ -296,6 +296,8 @@ def _steps(real: float, kind: TensorType) -> int:
 def _bias_steps(bias: Constant, steps: NDArray[np.float64]) -> NDArray[np.int64]:
     """A bias in the accumulator's steps: its own integers where it has them at this scale."""
     real = bias.real.reshape(-1).astype(np.float64)
+    if not np.isfinite(real).all():
+        raise QuantizationError("the bias holds values that are not finite")
     if real.size != steps.size:
         real = np.broadcast_to(real, steps.shape)
     integers = round_half_away_array(np.clip(real / steps, -(2.0**40), 2.0**40))
@@ -314,6 +316,8 @@ def quantize_constant(constant: Constant) -> tuple[Int8Array, TensorType]:
             kind = TensorType(stored.shape, float(np.float32(scales[0])), int(zeros[0]))
             return stored.astype(np.int8), kind
     real = constant.real.astype(np.float64)
+    if not np.isfinite(real).all():
+        raise QuantizationError("a constant holds values that are not finite")
     scale, zero_point = affine(float(real.min()), float(real.max()))
     kind = TensorType(tuple(real.shape), scale, zero_point)
     return kind.quantize(real), kind
@@ -442,6 +446,8 @@ def _aligned(low: _Lowering, op: Op) -> tuple[list[str], list[TensorType], int |
     for name in op.inputs:
         shape = low.network.shapes[name]
         whole = (*[1] * (rank - len(shape)), *shape)
+        if batch is not None and whole[batch] != 1:
+            raise UnsupportedError(f"its input {name!r} of shape {shape} differs along the batch axis")
         target = _drop(whole, batch)
         if name in low.network.constants:
             tensor, kind = low.constant(name, target)
@@ -525,6 +531,10 @@ def _layer_norm(low: _Lowering, op: Op) -> None:
     gamma = low.network.constants[given[0]].real.reshape(-1) if given else np.ones(width)
     beta = low.network.constants[given[1]].real.reshape(-1) if len(given) > 1 else np.zeros(width)
     y = low.output_type(value.type.shape)
+    if not 0 <= op.attributes["epsilon"] * (width / value.type.scale) ** 2 < 2.0**62:
+        raise QuantizationError(
+            f"epsilon {op.attributes['epsilon']:g} does not fit the input's scale {value.type.scale:g}"
+        )
     operator = LayerNorm.from_real(gamma, beta, op.attributes["epsilon"], value.type, low.unscaled(y))
     low.compute(operator, [value.tensor], y, value.batch)
 

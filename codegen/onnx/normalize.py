@@ -94,7 +94,10 @@ class Context:
 
     def axis(self, axis: int) -> int:
         """An axis of the first input, counted from the front."""
-        return axis + len(self.shape) if axis < 0 else axis
+        rank = len(self.shape)
+        if not -rank <= axis < rank:
+            raise self.unsupported(f"axis {axis} is none of the {rank} axes of its input")
+        return axis % rank
 
     def unsupported(self, message: str) -> UnsupportedError:
         """An error that names the node."""
@@ -235,6 +238,8 @@ def _window(context: Context, kernel: list[int]) -> tuple[list[int], list[int], 
 
 
 def _conv(context: Context) -> None:
+    for position in (1, 2):
+        context.constant(position)
     weight = context.network.shapes[context.inputs[1]]
     if len(weight) not in (3, 4):
         raise context.unsupported(f"convolutions over one or two axes are supported, found weight shape {weight}")
@@ -308,6 +313,10 @@ def _gemm(context: Context) -> None:
             scaled = constants[inputs[position]].multiply(factor)
             inputs[position] = context.network.add_constant(f"{inputs[position]}/scaled", scaled)
     transposed = bool(attributes.get("transB", 0))
+    width = context.output_shape[1]
+    if len(inputs) > 2 and constants[inputs[2]].real.size != width:
+        row = constants[inputs[2]].map(lambda t: np.broadcast_to(t, (1, width)).reshape(-1))
+        inputs[2] = context.network.add_constant(f"{inputs[2]}/row", row)
     plain = list(inputs) == [name for name in context.inputs if name]
     context.emit("Linear", inputs, transposed=transposed, bias_at=(context.node.name, 2) if plain else None)
 
@@ -397,7 +406,7 @@ def _gather(context: Context) -> None:
     size = context.shape[axis]
     flat = [int(i) + size if i < 0 else int(i) for i in indices.reshape(-1)]
     step = flat[1] - flat[0] if len(flat) > 1 else 1
-    if step < 1 or flat != list(range(flat[0], flat[0] + step * len(flat), step)):
+    if not flat or step < 1 or flat != list(range(flat[0], flat[0] + step * len(flat), step)):
         raise context.unsupported(f"constant indices that rise in equal steps are supported, found {flat[:8]}")
     rank = len(context.shape)
     starts = tuple(flat[0] if a == axis else 0 for a in range(rank))

@@ -14,7 +14,7 @@ from codegen.onnx.build import build_network
 from codegen.onnx.calibration import Method, calibrate
 from codegen.onnx.fusion import fuse
 from codegen.onnx.inherit import MOVES, SOFTMAX
-from codegen.onnx.lowering import affine
+from codegen.onnx.lowering import affine, lower
 from codegen.onnx.network import Network, Op, Quantization
 from codegen.onnx.reader import ModelFile, read_file, read_proto
 from refsim.errors import ModelError, located
@@ -55,6 +55,7 @@ def quantize(
     Raises:
         ModelError, UnsupportedError: as `load`; also if the model is quantised already.
         DataError: the samples do not fit the model.
+        QuantizationError: naming the node, weights or ranges that no integer operator can hold.
     """
     with located(str(path)):
         file = read_file(Path(path))
@@ -63,7 +64,16 @@ def quantize(
         file = read_proto(fold_batch_norms(file.proto))
         network = build_network(file, Path(path).stem)
         fuse(network)
-        return _Quantizer(file, network, calibration, method, per_channel).run()
+        quantized = _Quantizer(file, network, calibration, method, per_channel).run()
+        _check(quantized)
+        return quantized
+
+
+def _check(quantized: onnx.ModelProto) -> None:
+    """Refuse here and now what `load` would refuse."""
+    network = build_network(read_proto(quantized), "")
+    fuse(network)
+    lower(network)
 
 
 class _Quantizer:
@@ -181,6 +191,8 @@ class _Quantizer:
         self, name: str, weight: NDArray[np.float64], axis: int, source_scale: float, bias: NDArray[np.float64] | None
     ) -> tuple[str, NDArray[np.float32]]:
         """Quantise a weight; a weight that several layers share is stored once where its scales agree."""
+        if not (np.isfinite(weight).all() and (bias is None or np.isfinite(bias).all())):
+            raise ModelError(f"the weight {name!r} or the bias behind it holds values that are not finite")
         rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
         largest = np.abs(rows).max(axis=1)
         whole = float(largest.max()) or 1.0
@@ -209,6 +221,8 @@ class _Quantizer:
             if name not in self.network.constants or name not in op.inputs:
                 continue
             real = np.asarray(self.network.constants[name].real, np.float64)
+            if not np.isfinite(real).all():
+                raise ModelError(f"node {op.name!r}: the constant {name!r} holds values that are not finite")
             if name not in self.weights:
                 scale, zero_point = affine(float(real.min()), float(real.max()))
                 integers = np.clip(round_half_away_array(real / scale) + zero_point, -128, 127).astype(np.int8)

@@ -1,6 +1,7 @@
 """Reading an ONNX file: checks, external data, batch axis, shapes and constants. Only project errors leave here."""
 
 import copy
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,11 @@ OPSETS = range(11, 25)
 """Versions of the ai.onnx operator set that are read."""
 
 DOMAINS = ("", "ai.onnx", "com.microsoft")
-_LARGEST_DIMENSION = 2**31 - 1
+_LARGEST_TENSOR = 2**24
+"""Elements of one tensor, far beyond any microcontroller: what a corrupt size asks for is not even tried."""
+
+# What ONNX Runtime finds arrives here as exceptions and values; its log would only scatter it over the terminal.
+onnxruntime.set_default_logger_severity(4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,8 +225,10 @@ def _check_inputs(proto: onnx.ModelProto) -> tuple[int | None, dict[str, int]]:
                 f"{where}: shape {[n or '?' for n in sizes]} is dynamic beyond the batch axis (the first): "
                 "fix it on export"
             )
-        if any(n is not None and not 1 <= n <= _LARGEST_DIMENSION for n in sizes):
+        if any(n is not None and n < 1 for n in sizes):
             raise ModelError(f"{where}: shape {sizes} holds an axis below 1")
+        if math.prod(n or 1 for n in sizes) > _LARGEST_TENSOR:
+            raise ModelError(f"{where}: shape {sizes} holds more than {_LARGEST_TENSOR} elements")
         batches.append(sizes[0])
         element_types[value.name] = tensor.elem_type
     if len(set(batches)) > 1:
@@ -248,7 +255,7 @@ def _rebatch_reshapes(proto: onnx.ModelProto, batch: int) -> None:
     """Reshape targets that spell out the file's batch as their first axis get a 1 there."""
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     for node in proto.graph.node:
-        if node.op_type in ("Reshape", "Expand") and node.input[1] in constants:
+        if node.op_type in ("Reshape", "Expand") and len(node.input) > 1 and node.input[1] in constants:
             target = numpy_helper.to_array(constants[node.input[1]]).copy()
             if target.size and target[0] == batch:
                 target[0] = 1
@@ -260,12 +267,6 @@ def _rebatch_reshapes(proto: onnx.ModelProto, batch: int) -> None:
 def _evaluate(proto: onnx.ModelProto) -> dict[str, NDArray[Any]]:
     """Every tensor's value for one sample of zeros (constants keep theirs)."""
     single = single_sample(proto)
-    declared = {value.name for value in single.graph.output}
-    for node in single.graph.node:
-        single.graph.output.extend(
-            onnx.ValueInfoProto(name=name) for name in node.output if name and name not in declared
-        )
-    session = new_session(single, optimized=False)
     zeros = {
         value.name: np.zeros(
             [d.dim_value for d in value.type.tensor_type.shape.dim],
@@ -273,12 +274,11 @@ def _evaluate(proto: onnx.ModelProto) -> dict[str, NDArray[Any]]:
         )
         for value in single.graph.input
     }
-    names = [value.name for value in single.graph.output]
-    try:
-        found = session.run(names, zeros)
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot run the model on one sample: {_first_line(error)}") from error
-    values = {name: value for name, value in zip(names, found, strict=True) if isinstance(value, np.ndarray)}
+    for count in _doubtful_starts(single):
+        start = copy.deepcopy(single)
+        del start.graph.node[count:], start.graph.output[:]
+        _run_all(start, zeros)
+    values = _run_all(single, zeros)
     values.update(zeros)
     for tensor in proto.graph.initializer:
         try:
@@ -286,3 +286,37 @@ def _evaluate(proto: onnx.ModelProto) -> dict[str, NDArray[Any]]:
         except Exception as error:
             raise ModelError(f"tensor {tensor.name!r} is inconsistent: {_first_line(error)}") from error
     return values
+
+
+def _doubtful_starts(proto: onnx.ModelProto) -> list[int]:
+    """How many nodes to try beforehand.
+
+    ONNX ends the whole process on a Slice of a negative size, as a window larger than its image seems to give. Run
+    without the Slice, ONNX Runtime refuses such a window.
+    """
+    counts, window = [], False
+    for index, node in enumerate(proto.graph.node):
+        window |= node.op_type.endswith(("Conv", "Pool", "Pad"))
+        if window and node.op_type == "Slice":
+            counts.append(index)
+            window = False
+    return counts
+
+
+def _run_all(proto: onnx.ModelProto, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Every tensor that the nodes write; the model's outputs are changed."""
+    declared = {value.name for value in proto.graph.output}
+    for node in proto.graph.node:
+        proto.graph.output.extend(
+            onnx.ValueInfoProto(name=name) for name in node.output if name and name not in declared
+        )
+    session = new_session(proto, optimized=False)
+    for value in session.get_outputs():
+        if math.prod(n for n in value.shape or () if isinstance(n, int)) > _LARGEST_TENSOR:
+            raise ModelError(f"tensor {value.name!r}: shape {value.shape} holds more than {_LARGEST_TENSOR} elements")
+    names = [value.name for value in proto.graph.output]
+    try:
+        found = session.run(names, inputs)
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot run the model on one sample: {_first_line(error)}") from error
+    return {name: value for name, value in zip(names, found, strict=True) if isinstance(value, np.ndarray)}

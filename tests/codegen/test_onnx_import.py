@@ -157,11 +157,13 @@ def test_pool_with_another_quantization_behind_it(tmp_path: Path) -> None:
 def test_pool_windows_over_the_edge(pads: list[int], opset: int, tmp_path: Path) -> None:
     """What ceil_mode adds does not count where padding does. (ONNX Runtime's own int8 pool counts it.)"""
     net = Net(2, 8, opset=opset)
-    attributes = {"kernel_shape": [3], "strides": [2], "pads": pads, "ceil_mode": 1, "count_include_pad": 1}
-    graph = load(saved(net, qdq(net, net.add("AveragePool", qdq(net, "x"), **attributes)), tmp_path / "m.onnx"))
+    attributes: dict[str, Any] = {"kernel_shape": [3], "strides": [2], "pads": pads, "ceil_mode": 1}
+    y = net.add("AveragePool", qdq(net, "x"), count_include_pad=1, **attributes)
+    graph = load(saved(net, qdq(net, y), tmp_path / "m.onnx"))
     session = new_session(onnx.load(tmp_path / "m.onnx"), optimized=False)
     x = net.samples(8)
-    assert steps_apart(graph, *refsim.predict(graph, x).values(), session.run(None, {"x": x})[0]) <= 1.01
+    (found,) = refsim.predict(graph, x).values()
+    assert steps_apart(graph, found, session.run(None, {"x": x})[0]) <= 1.01
 
 
 @pytest.mark.parametrize(
@@ -260,3 +262,14 @@ def test_ranges_come_from_the_samples(tmp_path: Path) -> None:
     for kind in load(tmp_path / "qdq.onnx").tensors.values():
         assert kind.scale == np.float32(5 / 255)
         assert kind.zero_point == -77
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (3,), (1, 3)])
+def test_gemm_bias_broadcasts(shape: tuple[int, ...], tmp_path: Path) -> None:
+    net = Net(4)
+    bias = net.const(net.random.standard_normal(shape))
+    onnx.save(net.proto(net.add("Gemm", "x", net.weight(4, 3), bias)), tmp_path / "float.onnx")
+    x = net.samples(16)
+    onnx.save(quantize(tmp_path / "float.onnx", x), tmp_path / "qdq.onnx")
+    (found,) = refsim.predict(compare(tmp_path / "qdq.onnx", x, 1.5), x).values()
+    assert likeness(found, run_file(tmp_path / "float.onnx", x)) > 0.999
