@@ -137,7 +137,7 @@ def _run_operators(plan: Plan, places: Sequence[Place], report: Report, progress
 
 def _run_model(plan: Plan, path: Path, data: Path | None, report: Report, progress: Progress) -> None:
     # Every example's file is called model.onnx; its folder says which it is.
-    name = path.parent.name if path.stem == "model" and path.parent.name else path.stem
+    name = path.resolve().parent.name if path.stem == "model" else path.stem
     task = progress.add_task(f"{name}: reading", total=None)
     model = read_model(path, data, None if data else RANDOM_SAMPLES, name=name)
     report.layers[name] = tuple(node.op.name for node in model.graph.nodes)

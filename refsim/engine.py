@@ -1,6 +1,5 @@
 """The engine: runs an integer graph on a batch, with the operators' golden definitions."""
 
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -8,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from refsim.compiled import config
 from refsim.errors import ShapeError
 from refsim.graph import Graph, Port
 from refsim.numerics import Int8Array
@@ -33,7 +33,7 @@ def run(
         inputs: int8 (N, *shape) in the graph's layout; an array for a single input, else a mapping by
             tensor name.
         trace: return every tensor and not only the outputs.
-        threads: at most so many; all that the process may use by default.
+        threads: at most so many; by default Numba's number (`NUMBA_NUM_THREADS`, else the processors there are).
 
     Returns:
         int8 arrays (N, *shape) by tensor name: the graph's outputs, or with `trace` all inputs and all nodes' outputs.
@@ -113,7 +113,7 @@ def _in_chunks(
 ) -> dict[str, Result]:
     """Apply a function to the batch, a few samples at a time, on several threads, and join the results."""
     size = max((len(x) for x in batch.values() if x.ndim), default=0)
-    workers = threads or len(os.sched_getaffinity(0))
+    workers = threads or config.NUMBA_NUM_THREADS
     step = max(1, min(CHUNK, -(-size // workers)))
     chunks = [{name: x[start : start + step] for name, x in batch.items()} for start in range(0, size, step)]
     if len(chunks) <= 1:
