@@ -298,6 +298,37 @@ def _reduce_mean(context: Context) -> None:
     context.emit("Mean", axes=tuple(sorted(context.axis(int(axis)) for axis in axes.reshape(-1))))
 
 
+def _reduce_max(context: Context) -> None:
+    axes, rank = context.constant(1, "axes"), len(context.shape)
+    chosen = sorted(context.axis(int(axis)) for axis in (() if axes is None else axes.reshape(-1)))
+    if rank not in (3, 4) or chosen != list(range(2, rank)):
+        raise context.unsupported("a maximum over all axes of an image but batch and channels is supported")
+    kernel = list(context.shape[2:])
+    pooled = context.new_tensor("pooled", (*context.shape[:2], *[1] * len(kernel)))
+    context.emit("MaxPool", output=pooled, kernel=kernel, strides=[1] * len(kernel), pads=[0] * 2 * len(kernel))
+    context.emit("Reshape", [pooled])
+
+
+def _block(to_depth: bool) -> Callable[[Context], None]:
+    """DepthToSpace and SpaceToDepth: a reshape, a transpose and a reshape."""
+
+    def build(context: Context) -> None:
+        n, channels, height, width = context.shape
+        size = int(context.attributes["blocksize"])
+        split: Shape
+        if to_depth:
+            split, order = (n, channels, height // size, size, width // size, size), (0, 3, 5, 1, 2, 4)
+        elif context.attributes.get("mode", b"DCR") == b"DCR":
+            split, order = (n, size, size, channels // size**2, height, width), (0, 3, 4, 1, 5, 2)
+        else:
+            split, order = (n, channels // size**2, size, size, height, width), (0, 1, 4, 2, 5, 3)
+        blocks = context.emit("Reshape", output=context.new_tensor("blocks", split))
+        moved = context.new_tensor("moved", tuple(split[axis] for axis in order))
+        context.emit("Reshape", [context.emit("Transpose", [blocks], moved, permutation=order)])
+
+    return build
+
+
 def _gemm(context: Context) -> None:
     attributes, constants = context.attributes, context.network.constants
     if attributes.get("transA", 0):
@@ -448,6 +479,7 @@ NORMALIZERS: dict[str, Callable[[Context], None]] = {
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _conv,
+    "DepthToSpace": _block(to_depth=False),
     "Div": _div,
     "Expand": _expand,
     "Flatten": _reshape,
@@ -464,11 +496,13 @@ NORMALIZERS: dict[str, Callable[[Context], None]] = {
     "PRelu": _prelu,
     "Pad": _pad,
     "Pow": _pow,
+    "ReduceMax": _reduce_max,
     "ReduceMean": _reduce_mean,
     "Relu": lambda context: (context.emit("Clip", low=0.0, high=math.inf), None)[1],
     "Reshape": _reshape,
     "Slice": _slice,
     "Softmax": _softmax,
+    "SpaceToDepth": _block(to_depth=True),
     "Split": _split,
     "Squeeze": _reshape,
     "Sub": _sub,

@@ -88,7 +88,13 @@ def read_proto(proto: onnx.ModelProto) -> ModelFile:
     _name_nodes(proto)
     _sort(proto)
     batch, element_types = _check_inputs(proto)
-    return ModelFile(proto, _evaluate(proto), element_types, batch)
+    try:
+        values = _evaluate(proto)
+    except ModelError as error:
+        if batch in (None, 1):
+            raise
+        raise ModelError(f"the file fixes a batch of {batch}: export it with a free one, or of 1 ({error})") from error
+    return ModelFile(proto, values, element_types, batch)
 
 
 def new_session(proto: onnx.ModelProto, *, optimized: bool = True) -> Any:

@@ -357,3 +357,13 @@ def function_behind_relu() -> tuple[Net, str]:
     net = Net(6, 10)
     y = net.add("Sigmoid", net.add("Relu", net.add("LeakyRelu", "x", alpha=0.5)))
     return net, net.add("Add", y, net.weight(6, 10))
+
+
+@pattern("")
+def blocks_of_pixels() -> tuple[Net, str]:
+    """Channels to pixels in both orders and back, then the largest of each channel."""
+    net = Net(3, 4, 6)
+    y = net.add("DepthToSpace", net.conv("x", 3, 12, 1), blocksize=2, mode="CRD")
+    y = net.add("DepthToSpace", net.conv(y, 3, 8, 1), blocksize=2)
+    y = net.conv(net.add("SpaceToDepth", y, blocksize=2), 8, 6, 1)
+    return net, net.linear(net.add("ReduceMax", y, axes=[2, 3], keepdims=0), 6, 3)
