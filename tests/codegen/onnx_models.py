@@ -359,7 +359,7 @@ def function_behind_relu() -> tuple[Net, str]:
     return net, net.add("Add", y, net.weight(6, 10))
 
 
-@pattern("")
+@pattern("conv2d conv2d conv2d linear max_pool2d reshape reshape reshape transpose")
 def blocks_of_pixels() -> tuple[Net, str]:
     """Channels to pixels in both orders and back, then the largest of each channel."""
     net = Net(3, 4, 6)
