@@ -150,9 +150,10 @@ class Requantization:
 
     def stage(self, channels: int = 1) -> Stage:
         """The same as the compiled loops take it, with one multiplier for each of `channels`."""
+        repeats = channels if self.multiplier.size == 1 else 1
         return Stage(
-            np.ascontiguousarray(np.broadcast_to(self.multiplier, (channels,))),
-            np.ascontiguousarray(np.broadcast_to(self.shift, (channels,))),
+            self.multiplier.repeat(repeats),
+            self.shift.repeat(repeats),
             int(self.rounding),
             self.zero_point,
             self.act_min,
@@ -284,11 +285,15 @@ def broadcast_inputs(operator: Operator, a: Int8Array, b: Int8Array) -> tuple[In
     """Both inputs (N, *shape) expanded to the output's shape, and an empty output."""
     shape = operator.output_shape(a.shape[1:], b.shape[1:])
     y = np.empty((a.shape[0], *shape), np.int8)
-    expanded = []
-    for t in (a, b):
-        aligned = t.reshape(t.shape[0], *(1,) * (len(shape) - t.ndim + 1), *t.shape[1:])
-        expanded.append(np.ascontiguousarray(np.broadcast_to(aligned, y.shape)))
-    return expanded[0], expanded[1], y
+    return _expand(a, y), _expand(b, y), y
+
+
+def _expand(x: Int8Array, y: Int8Array) -> Int8Array:
+    """x (N, *shape) repeated along the axes that it lacks to the shape of y (N, *shape)."""
+    if x.shape == y.shape:
+        return x
+    aligned = x.reshape(x.shape[0], *(1,) * (y.ndim - x.ndim), *x.shape[1:])
+    return np.ascontiguousarray(np.broadcast_to(aligned, y.shape))
 
 
 def check_array(array: NDArray[Any], dtype: type[np.generic], shape: Sequence[int | None], what: str) -> None:
