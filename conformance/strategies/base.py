@@ -47,8 +47,7 @@ class Case:
         return tuple(x.shape[1:] for x in self.inputs)
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{k}={v}" for k, v in vars(self.op).items())
-        return f"{self.op.name}({fields}) on {', '.join(f'{x.tolist()}' for x in self.inputs)}"
+        return f"{self.op!r} on {', '.join(f'{x.tolist()}' for x in self.inputs)}"
 
 
 # ---- numbers ----
