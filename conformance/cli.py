@@ -154,7 +154,7 @@ def bench(
             model,
             data,
             targets=target or ["stm32f746", "stm32f407"],
-            batches=batch or [64, 512],
+            batches=batch or [64, 512, 2048],
             rounds=rounds,
             samples=4,
             progress=lambda what: status.update(f"Measuring {what}"),

@@ -15,7 +15,7 @@ from refsim.numerics import Int8Array
 Array = TypeVar("Array", bound=NDArray[Any])
 Result = TypeVar("Result", bound=NDArray[Any])
 
-CHUNK = 64
+CHUNK = 128
 """Most samples that run through the graph together: memory is bounded, and threads seldom wait for Python's lock."""
 
 

@@ -110,7 +110,7 @@ def finish_rows(acc: Int32Array, stage: Stage, y: Int8Array) -> None:
 
 ROW_BLOCK = 4
 """Rows of taps whose weighted sums are taken together, so that each weight is loaded once for all of them."""
-CHANNEL_BLOCK = 2
+CHANNEL_BLOCK = 4
 """Output channels that are taken together in sums along the taps."""
 VECTOR = 16
 """int32 in a vector."""
@@ -178,19 +178,30 @@ def accumulate(taps: Int16Array, weight: Weight, acc: Int32Array) -> None:
 @compiled()
 def _accumulate_along_taps(taps: Int16Array, rows: Int8Array | Int16Array, bias: Int32Array, acc: Int32Array) -> None:
     for r in range(0, taps.shape[0], 4):
-        for o in range(0, rows.shape[0], 2):
-            a0 = a1 = a2 = a3 = np.int32(bias[o])
-            b0 = b1 = b2 = b3 = np.int32(bias[o + 1])
+        for o in range(0, rows.shape[0], 4):
+            a0 = b0 = c0 = d0 = np.int32(bias[o])
+            a1 = b1 = c1 = d1 = np.int32(bias[o + 1])
+            a2 = b2 = c2 = d2 = np.int32(bias[o + 2])
+            a3 = b3 = c3 = d3 = np.int32(bias[o + 3])
             for k in range(rows.shape[1]):
-                wa, wb = np.int32(rows[o, k]), np.int32(rows[o + 1, k])
-                t0, t1 = np.int32(taps[r, k]), np.int32(taps[r + 1, k])
-                t2, t3 = np.int32(taps[r + 2, k]), np.int32(taps[r + 3, k])
-                a0, b0 = np.int32(a0 + np.int32(wa * t0)), np.int32(b0 + np.int32(wb * t0))
-                a1, b1 = np.int32(a1 + np.int32(wa * t1)), np.int32(b1 + np.int32(wb * t1))
-                a2, b2 = np.int32(a2 + np.int32(wa * t2)), np.int32(b2 + np.int32(wb * t2))
-                a3, b3 = np.int32(a3 + np.int32(wa * t3)), np.int32(b3 + np.int32(wb * t3))
-            acc[r, o], acc[r + 1, o], acc[r + 2, o], acc[r + 3, o] = a0, a1, a2, a3
-            acc[r, o + 1], acc[r + 1, o + 1], acc[r + 2, o + 1], acc[r + 3, o + 1] = b0, b1, b2, b3
+                w0, w1 = np.int32(rows[o, k]), np.int32(rows[o + 1, k])
+                w2, w3 = np.int32(rows[o + 2, k]), np.int32(rows[o + 3, k])
+                t = np.int32(taps[r, k])
+                a0, a1 = np.int32(a0 + np.int32(t * w0)), np.int32(a1 + np.int32(t * w1))
+                a2, a3 = np.int32(a2 + np.int32(t * w2)), np.int32(a3 + np.int32(t * w3))
+                t = np.int32(taps[r + 1, k])
+                b0, b1 = np.int32(b0 + np.int32(t * w0)), np.int32(b1 + np.int32(t * w1))
+                b2, b3 = np.int32(b2 + np.int32(t * w2)), np.int32(b3 + np.int32(t * w3))
+                t = np.int32(taps[r + 2, k])
+                c0, c1 = np.int32(c0 + np.int32(t * w0)), np.int32(c1 + np.int32(t * w1))
+                c2, c3 = np.int32(c2 + np.int32(t * w2)), np.int32(c3 + np.int32(t * w3))
+                t = np.int32(taps[r + 3, k])
+                d0, d1 = np.int32(d0 + np.int32(t * w0)), np.int32(d1 + np.int32(t * w1))
+                d2, d3 = np.int32(d2 + np.int32(t * w2)), np.int32(d3 + np.int32(t * w3))
+            acc[r, o], acc[r, o + 1], acc[r, o + 2], acc[r, o + 3] = a0, a1, a2, a3
+            acc[r + 1, o], acc[r + 1, o + 1], acc[r + 1, o + 2], acc[r + 1, o + 3] = b0, b1, b2, b3
+            acc[r + 2, o], acc[r + 2, o + 1], acc[r + 2, o + 2], acc[r + 2, o + 3] = c0, c1, c2, c3
+            acc[r + 3, o], acc[r + 3, o + 1], acc[r + 3, o + 2], acc[r + 3, o + 3] = d0, d1, d2, d3
 
 
 @compiled()
