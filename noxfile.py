@@ -16,7 +16,7 @@ def install(session: nox.Session, *extras: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting (ruff)."""
-    session.install("ruff>=0.8")
+    session.install("ruff>=0.17,<0.18")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
