@@ -44,8 +44,8 @@ def quantize(
     std: _Std = 128.0,
 ) -> None:
     """Quantise a float model to int8, every operator integer."""
-    from codegen.onnx import quantize as quantize_model  # noqa: PLC0415
-    from codegen.samples import Preprocessing, read_inputs  # noqa: PLC0415
+    from codegen.onnx import quantize as quantize_model
+    from codegen.samples import Preprocessing, read_inputs
 
     console = Console(stderr=True)
     with console.status("Reading the model and the samples"):
@@ -65,9 +65,9 @@ def generate(
     force: Annotated[bool, typer.Option("--force", help="Replace the folder whatever it holds.")] = False,
 ) -> None:
     """Write a model as C99: one folder without dependencies, its memory planned."""
-    from codegen.generate import generate as generate_folder  # noqa: PLC0415
-    from codegen.onnx import load  # noqa: PLC0415
-    from codegen.target import load_target  # noqa: PLC0415
+    from codegen.generate import generate as generate_folder
+    from codegen.onnx import load
+    from codegen.target import load_target
 
     chip = load_target(target)
     generated = generate_folder(load(model), chip, out, prefix=prefix, force=force)
@@ -77,8 +77,8 @@ def generate(
 
 def inspect(model: _Model) -> None:
     """Show a quantised model's layers, memory and ports as they would be generated."""
-    from codegen.onnx import load  # noqa: PLC0415
-    from codegen.program import build_program  # noqa: PLC0415
+    from codegen.onnx import load
+    from codegen.program import build_program
 
     program = build_program(load(model))
     layers = Table(title=escape(program.graph.name), box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
@@ -121,9 +121,9 @@ def accuracy(
     std: _Std = 128.0,
 ) -> None:
     """Compare the accuracy of a float model with that of its quantised form, on the same samples."""
-    from codegen.accuracy import compare_accuracy  # noqa: PLC0415
-    from codegen.onnx import load  # noqa: PLC0415
-    from codegen.samples import Preprocessing  # noqa: PLC0415
+    from codegen.accuracy import compare_accuracy
+    from codegen.onnx import load
+    from codegen.samples import Preprocessing
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -146,7 +146,7 @@ def accuracy(
 
 def targets() -> None:
     """List the built-in targets."""
-    from codegen.target import list_targets, load_target  # noqa: PLC0415
+    from codegen.target import list_targets, load_target
 
     table = Table("target", "core", "FPU")
     for column in ("MHz", "flash KB", "RAM KB"):

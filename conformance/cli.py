@@ -61,7 +61,7 @@ def conformance(
     --operator or --model runs that alone. Exits with 1 if a byte differs or something that had to run did not.
     """
     _check_hypothesis()
-    from conformance.runner import Plan, choose_operators, choose_places, example_models, execute  # noqa: PLC0415
+    from conformance.runner import Plan, choose_operators, choose_places, example_models, execute
 
     console = Console()
     if replay is not None:
@@ -99,7 +99,7 @@ def run(
     images: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 1,
 ) -> None:
     """Run a model on an emulated chip: instructions of each layer, every tensor held to the golden model."""
-    from conformance.models import compare_model, open_place, read_model  # noqa: PLC0415
+    from conformance.models import compare_model, open_place, read_model
 
     under_test = read_model(model, data, images)
     with _progress() as progress, TemporaryDirectory() as folder:
@@ -139,8 +139,8 @@ def bench(
 
     Both engines use 2 threads and take turns in one process, so that their ratio means something on a noisy machine.
     """
-    from conformance.bench import as_json, bench_table, emulated_table, measure  # noqa: PLC0415
-    from conformance.runner import example_models  # noqa: PLC0415
+    from conformance.bench import as_json, bench_table, emulated_table, measure
+    from conformance.runner import example_models
 
     if model is None:
         if not (examples := example_models()):
@@ -168,10 +168,10 @@ def bench(
 
 def _replay(folder: Path, places: list[str], console: Console) -> None:
     """Run a saved case again where it failed, or at the places named."""
-    from conformance import vectors  # noqa: PLC0415
-    from conformance.places import Library  # noqa: PLC0415
-    from conformance.runner import choose_places  # noqa: PLC0415
-    from conformance.suite import compare  # noqa: PLC0415
+    from conformance import vectors
+    from conformance.places import Library
+    from conformance.runner import choose_places
+    from conformance.suite import compare
 
     vector = vectors.load(folder)
     failed = False

@@ -123,7 +123,7 @@ class HostModel(ModelPlace):
         self._log_pointer = ffi.from_buffer("int8_t[]", self._log)
         self._arena_pointer = ffi.cast("void *", self._memory.ctypes.data + self._start)
 
-    def run(self, sample: Mapping[str, Int8Array]) -> Trace:  # noqa: D102
+    def run(self, sample: Mapping[str, Int8Array]) -> Trace:
         self._memory[:] = 0xA5
         end = self._start + self.model.arena_bytes
         for port in self.model.inputs:
@@ -164,7 +164,7 @@ class CortexMModel(ModelPlace):
         self.machine = CortexM(model.target, elf, host_window=self.log_bytes)
         self.machine.operator_names = [f"{step.node} ({step.operator})" for step in model.steps]
 
-    def run(self, sample: Mapping[str, Int8Array]) -> Trace:  # noqa: D102
+    def run(self, sample: Mapping[str, Int8Array]) -> Trace:
         arena = self.machine.arena[0]
         self.machine.write(arena, bytes([0xA5]) * self.model.arena_bytes)
         for port in self.model.inputs:

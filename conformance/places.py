@@ -119,7 +119,7 @@ class HostPlace(Place):
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
 
-    def run(self, call: KernelCall, layout: Layout) -> bytes:  # noqa: D102
+    def run(self, call: KernelCall, layout: Layout) -> bytes:
         request = Request(
             call.kernel,
             dict(call.params),
@@ -139,7 +139,7 @@ class HostPlace(Place):
             raise ConformanceError(self._post_mortem(process)) from None
         return after
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         if self._process is not None:
             assert self._process.stdin is not None and self._process.stdout is not None
             with contextlib.suppress(OSError):  # a dead process has left its pipe broken
@@ -217,7 +217,7 @@ class CortexMPlace(Place):
         )
         self._machines = {strict: CortexM(target, elf, strict=strict) for strict in (False, True)}
 
-    def run(self, call: KernelCall, layout: Layout) -> bytes:  # noqa: D102
+    def run(self, call: KernelCall, layout: Layout) -> bytes:
         machine = self._machines[len(layout.image) < STRICT_BYTES]
         start = machine.arena[1] // 16 * 16 - len(layout.image)
         if start < machine.arena[0]:
@@ -251,7 +251,7 @@ class CortexMPlace(Place):
             raise ConformanceError(f"{error}{where}") from error
         return machine.read(start, len(layout.image))
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         self._machines.clear()
 
 

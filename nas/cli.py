@@ -27,8 +27,8 @@ def train(
 ) -> None:
     """Train the example TinyFormer and export it to float ONNX; an interrupted run continues where it stopped."""
     try:
-        from nas.pipeline import train_to_onnx  # noqa: PLC0415 - torch is needed by this command only
-        from nas.training import TrainingConfig  # noqa: PLC0415
+        from nas.pipeline import train_to_onnx
+        from nas.training import TrainingConfig
     except ModuleNotFoundError as error:
         raise TinyFormerError(
             f'training needs {error.name}, which is not installed; install it with: pip install "tinyformer[nas]"'
