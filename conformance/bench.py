@@ -138,6 +138,7 @@ def measure(
     *,
     targets: Sequence[str],
     batches: Sequence[int],
+    threads: int = 2,
     rounds: int,
     samples: int,
     progress: Callable[[str], None] = lambda what: None,
@@ -149,6 +150,7 @@ def measure(
         data: samples, .npz.
         targets: chips to emulate.
         batches: batch sizes for the throughput.
+        threads: of either engine.
         rounds: turns of each engine.
         samples: run on each chip.
         progress: told what is measured next.
@@ -156,7 +158,7 @@ def measure(
     rates, chips = [], []
     for batch in batches:
         progress(f"throughput, batch {batch}")
-        rates.append(throughput(model, data, batch=batch, rounds=rounds))
+        rates.append(throughput(model, data, batch=batch, threads=threads, rounds=rounds))
     for target in targets:
         progress(f"emulated {target}")
         chips.append(emulated(model, data, target, samples))

@@ -132,12 +132,13 @@ def bench(
     data: Annotated[Path | None, typer.Option(help="Samples for MODEL, .npz.")] = None,
     target: Annotated[list[str] | None, typer.Option(help="Chip to emulate; may be repeated.")] = None,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Samples of one call; may be repeated.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each engine.")] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Timed turns of each engine.")] = 25,
     json: Annotated[Path | None, typer.Option(help="File for the results.")] = None,
 ) -> None:
     """Measure the golden model's throughput beside ONNX Runtime's, and the cost of a sample on emulated chips.
 
-    Both engines use 2 threads and take turns in one process, so that their ratio means something on a noisy machine.
+    Both engines use as many threads and take turns in one process, so that their ratio means something on a noisy machine.
     """
     from conformance.bench import as_json, bench_table, emulated_table, measure
     from conformance.runner import example_models
@@ -155,6 +156,7 @@ def bench(
             data,
             targets=target or ["stm32f746", "stm32f407"],
             batches=batch or [64, 512, 2048],
+            threads=threads,
             rounds=rounds,
             samples=4,
             progress=lambda what: status.update(f"Measuring {what}"),

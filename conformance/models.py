@@ -209,7 +209,7 @@ def read_model(path: Path, data: Path | None, count: int | None, *, name: str = 
         DataError: the samples are unreadable or do not fit.
     """
     from codegen.onnx import load  # noqa: PLC0415 - onnx and onnxruntime are needed for files only
-    from codegen.samples import Preprocessing, read_inputs  # noqa: PLC0415
+    from codegen.samples import Preprocessing, read_inputs  # noqa: PLC0415 - the same
 
     graph = load(path, name=name or None)
     if data is None:

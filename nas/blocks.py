@@ -10,7 +10,7 @@ channels, height, width), token sequences float32 (batch, tokens, dim).
 
 # mypy: allow-subclassing-any
 # (torch is optional: where it is not installed its classes have no types)
-# ruff: noqa: D102
+# ruff: noqa: D102 - see above
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def _missing(package: str, form: str) -> DataError:
 def _decode(encoded: Iterable[tuple[str, bytes]]) -> NDArray[np.uint8]:
     """Stack of the decoded images, uint8 (count, height, width, 3), from (name for messages, file contents)."""
     try:
-        from PIL import Image, UnidentifiedImageError  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
+        from PIL import Image, UnidentifiedImageError  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise _missing("pillow", "encoded images") from error
     images: list[NDArray[np.uint8]] = []
@@ -144,8 +144,8 @@ def _decode(encoded: Iterable[tuple[str, bytes]]) -> NDArray[np.uint8]:
 
 def _from_parquet(files: Sequence[Path]) -> LabelledImages:
     try:
-        import pyarrow as pa  # noqa: PLC0415
-        import pyarrow.parquet as pq  # noqa: PLC0415
+        import pyarrow as pa  # noqa: PLC0415 - an extra
+        import pyarrow.parquet as pq  # noqa: PLC0415 - the same
     except ImportError as error:
         raise _missing("pyarrow", "parquet files") from error
     encoded: list[tuple[str, bytes]] = []

@@ -2,7 +2,7 @@
 
 # mypy: allow-subclassing-any
 # (torch is optional: where it is not installed its classes have no types)
-# ruff: noqa: D102
+# ruff: noqa: D102 - `forward` is what the class's docstring describes
 
 from __future__ import annotations
 
