@@ -138,7 +138,8 @@ def bench(
 ) -> None:
     """Measure the golden model's throughput beside ONNX Runtime's, and the cost of a sample on emulated chips.
 
-    Both engines use as many threads and take turns in one process, so that their ratio means something on a noisy machine.
+    Both engines use as many threads and take turns in one process, so that their ratio means something on a noisy
+    machine.
     """
     from conformance.bench import as_json, bench_table, emulated_table, measure
     from conformance.runner import example_models
