@@ -27,7 +27,7 @@ METHODS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
 """ONNX Runtime's calibrators and their options, by our names for the methods."""
 
 
-class _Samples(CalibrationDataReader):  # type: ignore[misc] - onnxruntime has no types
+class _Samples(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     """Hands the samples out, as many at a time as the model takes."""
 
     def __init__(self, samples: Mapping[str, NDArray[np.float32]], batch: int) -> None:
