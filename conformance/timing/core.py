@@ -60,8 +60,8 @@ class CoreModel(ABC):
     Attributes:
         name: the core, as in `codegen.target.CORES`.
         division: None where the core has no divide instruction.
-        mispredict: cycles lost by a wrongly predicted branch on a core with a dynamic predictor, which the hook adds; 0 on
-            a core without, whose `cost` holds the refill of every taken branch.
+        mispredict: cycles lost by a wrongly predicted branch on a core with a dynamic predictor, which the hook adds;
+            0 on a core without, whose `cost` holds the refill of every taken branch.
         unaligned: cycles that an unaligned load or store adds; the hook adds them where it watches accesses.
     """
 
@@ -75,8 +75,8 @@ class CoreModel(ABC):
         """Cycles of `block` when it is entered from `before`.
 
         Args:
-            before: the block that ran just before, or None at the start of a call. `block` was reached by a taken branch
-                where `block.start != before.end`.
+            before: the block that ran just before, or None at the start of a call. `block` was reached by a taken
+                branch where `block.start != before.end`.
             block: what is executed.
 
         Returns:
