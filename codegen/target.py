@@ -1,4 +1,4 @@
-"""Targets as data: the core, clock and memory map of a microcontroller, read from a TOML file.
+"""Targets as data: the core, clock, memories and power of a microcontroller, read from a TOML file.
 
 The files in `codegen/targets/` describe well-known chips; a user's own chip is one more TOML file, given by its path.
 Each figure carries its source, so that a reader can check it against the chip's reference manual.
@@ -8,8 +8,9 @@ import tomllib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from codegen.memory_timing import Cache, MemoryTiming, Power
 from refsim.errors import TargetError
 
 CORES = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33")
@@ -25,6 +26,7 @@ _FPUS = {
 _PERMISSIONS = {"flash": ("rx",), "ram": ("rw", "rwx")}
 _GRAIN = 1024
 _BUILT_IN = Path(__file__).parent / "targets"
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,11 @@ class MemoryRegion:
         origin: First address.
         size: Bytes.
         source: Where origin and size come from.
+        timing: How fast each part of it is, in the order of addresses, without a gap; empty where that is not known.
 
     Raises:
-        TargetError: The kind or the permissions are unknown, or the range is no multiple of 1 KB inside 32 bits.
+        TargetError: The kind or the permissions are unknown, the range is no multiple of 1 KB inside 32 bits, or the
+            parts of `timing` do not cover it.
     """
 
     name: str
@@ -49,6 +53,7 @@ class MemoryRegion:
     origin: int
     size: int
     source: str
+    timing: tuple[MemoryTiming, ...] = ()
 
     def __post_init__(self) -> None:
         if self.permissions not in _PERMISSIONS.get(self.kind, ()):
@@ -61,6 +66,13 @@ class MemoryRegion:
             raise TargetError(
                 f"memory region {self.name!r}: origin {self.origin:#x} and size {self.size} must be multiples of "
                 f"{_GRAIN} bytes within the 32-bit address space"
+            )
+        starts = [self.origin, *(part.end for part in self.timing)]
+        if self.timing and (starts[:-1] != [part.origin for part in self.timing] or starts[-1] != self.end):
+            parts = ", ".join(f"{part.name} {part.origin:#x} to {part.end:#x}" for part in self.timing)
+            raise TargetError(
+                f"memory region {self.name!r}: the parts of its timing ({parts}) must follow each other "
+                f"without a gap from {self.origin:#x} to {self.end:#x}"
             )
 
     @property
@@ -84,9 +96,11 @@ class Target:
         data_region: Name of the RAM region that holds the stack, static data and the arena.
         stack_bytes: Stack reserved by default, bytes; a multiple of 8.
         source: Where core, FPU and clock come from.
+        caches: Those that the regions' timing names.
+        power: What the chip draws while it computes; None where that is not known.
 
     Raises:
-        TargetError: A field is out of its range, regions overlap, or a named region does not exist.
+        TargetError: A field is out of its range, regions overlap, or a named region or cache does not exist.
     """
 
     name: str
@@ -99,6 +113,8 @@ class Target:
     data_region: str
     stack_bytes: int
     source: str
+    caches: tuple[Cache, ...] = ()
+    power: Power | None = None
 
     def __post_init__(self) -> None:
         if self.core not in CORES:
@@ -128,6 +144,21 @@ class Target:
                 f"target {self.name!r}: stack_bytes is {self.stack_bytes}; it must be a positive multiple of 8 "
                 f"of at most the data region's {self.data.size} bytes"
             )
+        caches = [cache.name for cache in self.caches]
+        if len(set(caches)) != len(caches):
+            raise TargetError(f"target {self.name!r}: two caches share a name among {', '.join(caches)}")
+        for part in (part for region in self.memory for part in region.timing):
+            if not set(part.caches) <= set(caches):
+                raise TargetError(
+                    f"target {self.name!r}: memory timing {part.name!r} names the caches {', '.join(part.caches)}; "
+                    f"the target has {', '.join(caches) or 'none'}"
+                )
+            for content in ("instructions", "data"):
+                if len(serving := self._serving(part, content)) > 1:
+                    raise TargetError(
+                        f"target {self.name!r}: memory timing {part.name!r} has two caches for {content}, "
+                        f"{', '.join(cache.name for cache in serving)}; one is supported"
+                    )
 
     def region(self, name: str) -> MemoryRegion:
         """The region called `name`.
@@ -149,6 +180,45 @@ class Target:
     def data(self) -> MemoryRegion:
         """The RAM region for the stack, static data and the arena."""
         return self.region(self.data_region)
+
+    @property
+    def memory_timing(self) -> tuple[MemoryTiming, ...]:
+        """How fast each part of the memory is, by address.
+
+        Raises:
+            TargetError: The target does not say it for every region.
+        """
+        silent = [region.name for region in self.memory if not region.timing]
+        if silent:
+            raise TargetError(
+                f"target {self.name!r} has no memory timing for {', '.join(silent)}; add [[memory.timing]] below each "
+                f"[[memory]], as docs/targets.md shows, or use zero-wait timing, which needs none"
+            )
+        return tuple(sorted((part for region in self.memory for part in region.timing), key=lambda part: part.origin))
+
+    def instruction_cache(self, part: MemoryTiming) -> Cache | None:
+        """The cache that instruction fetches from `part` of this target's memory pass."""
+        return next(iter(self._serving(part, "instructions")), None)
+
+    def data_cache(self, part: MemoryTiming) -> Cache | None:
+        """The cache that loads from `part` of this target's memory, and stores to it, pass."""
+        return next(iter(self._serving(part, "data")), None)
+
+    def _serving(self, part: MemoryTiming, content: str) -> list[Cache]:
+        return [cache for cache in self.caches if cache.name in part.caches and cache.holds in (content, "both")]
+
+    def energy_mj(self, cycles: float) -> float:
+        """Energy of computing for `cycles` core cycles, mJ: typical power in run mode times the time.
+
+        Raises:
+            TargetError: The target does not say what it draws.
+        """
+        if self.power is None:
+            raise TargetError(
+                f"target {self.name!r} has no power figure; add [power] with current_ma, supply_v and source, "
+                f"as docs/targets.md shows"
+            )
+        return self.power.milliwatts * cycles / self.clock_hz
 
 
 def list_targets() -> tuple[str, ...]:
@@ -182,21 +252,48 @@ def load_target(name_or_path: str | Path) -> Target:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TargetError(f"target file {path} is no valid TOML: {error}") from error
-    memory = table.pop("memory", [])
-    if not isinstance(memory, list) or not all(isinstance(entry, dict) for entry in memory):
-        raise TargetError(f"target file {path}: memory must be an array of tables, written [[memory]]")
-    regions = tuple(MemoryRegion(**_checked(MemoryRegion, entry, f"{path}: [[memory]]")) for entry in memory)
-    return Target(memory=regions, **_checked(Target, table, str(path), without="memory"))
+    memory = []
+    for entry in _tables(table, "memory", str(path)):
+        timing = tuple(
+            _built(MemoryTiming, part, f"{path}: [[memory.timing]]")
+            for part in _tables(entry, "timing", f"{path}: [[memory]]", "memory.")
+        )
+        memory.append(_built(MemoryRegion, entry, f"{path}: [[memory]]", timing=timing))
+    caches = tuple(_built(Cache, entry, f"{path}: [[caches]]") for entry in _tables(table, "caches", str(path)))
+    power = table.pop("power", None)
+    if power is not None:
+        if not isinstance(power, dict):
+            raise TargetError(f"target file {path}: power must be a table, written [power]")
+        power = _built(Power, power, f"{path}: [power]")
+    return _built(Target, table, str(path), memory=tuple(memory), caches=caches, power=power)
 
 
-def _checked(cls: type, table: dict[str, Any], where: str, without: str = "") -> dict[str, Any]:
-    """`table` once its keys and value types are exactly those of the dataclass `cls`."""
-    fields: dict[str, type] = {name: kind for name, kind in cls.__annotations__.items() if name != without}
-    missing, unknown = sorted(fields.keys() - table.keys()), sorted(table.keys() - fields.keys())
+def _tables(table: dict[str, Any], key: str, where: str, parent: str = "") -> list[dict[str, Any]]:
+    """The array of tables that is `key` of `table`, taken out of it; empty where there is none."""
+    entries = table.pop(key, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise TargetError(f"target file {where}: {key} must be an array of tables, written [[{parent}{key}]]")
+    return entries
+
+
+def _built(cls: type[_Part], table: dict[str, Any], where: str, **parts: Any) -> _Part:
+    """The dataclass `cls` from `parts` and from `table`, whose keys and their types must be exactly the other fields."""
+    kinds: dict[str, Any] = {name: kind for name, kind in cls.__annotations__.items() if name not in parts}
+    missing, unknown = sorted(kinds.keys() - table.keys()), sorted(table.keys() - kinds.keys())
     if missing or unknown:
         faults = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
-        raise TargetError(f"target file {where} {' and '.join(faults)}; the keys are {', '.join(fields)}")
-    for name, kind in fields.items():
-        if type(table[name]) is not kind:
-            raise TargetError(f"target file {where}: {name} is {table[name]!r}, it must be of type {kind.__name__}")
-    return table
+        raise TargetError(f"target file {where} {' and '.join(faults)}; the keys are {', '.join(kinds)}")
+    return cls(**parts, **{name: _value(table[name], kind, f"{where}: {name}") for name, kind in kinds.items()})
+
+
+def _value(value: object, kind: Any, where: str) -> object:
+    """`value` once it is of the type `kind`; TOML writes whole numbers where a float is due, and lists for tuples."""
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind == tuple[str, ...]:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise TargetError(f"target file {where} is {value!r}, it must be a list of strings")
+    if type(value) is not kind:
+        raise TargetError(f"target file {where} is {value!r}, it must be of type {kind.__name__}")
+    return value
