@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import ckernels
 from codegen.emit import KernelCall
 from codegen.target import Target, load_target
-from conformance.emulator import CortexM, StrayAccess
+from conformance.emulator import CallResult, CortexM, StrayAccess
 from conformance.host import parse_header
 from conformance.host_process import Request
 from conformance.layout import MARGIN, Layout
@@ -189,6 +189,7 @@ class CortexMPlace(Place):
         target: the chip.
         toolchain: the compiler; the preferred one by default.
         opt: optimisation flag.
+        arena_bytes: memory for a case's activations.
 
     Raises:
         ToolchainError: the image cannot be built.
@@ -196,7 +197,14 @@ class CortexMPlace(Place):
     """
 
     def __init__(
-        self, name: str, library: Library, target: Target, *, toolchain: Toolchain | None = None, opt: str = "-O2"
+        self,
+        name: str,
+        library: Library,
+        target: Target,
+        *,
+        toolchain: Toolchain | None = None,
+        opt: str = "-O2",
+        arena_bytes: int = ARENA_BYTES,
     ) -> None:
         self.name = name
         toolchain = toolchain or arm_toolchains()[0]
@@ -212,17 +220,27 @@ class CortexMPlace(Place):
             include_dirs=[library.include],
             toolchain=toolchain,
             opt=opt,
-            arena_bytes=ARENA_BYTES,
+            arena_bytes=arena_bytes,
             name="kernels",
         )
         self._machines = {strict: CortexM(target, elf, strict=strict) for strict in (False, True)}
 
     def run(self, call: KernelCall, layout: Layout) -> bytes:
-        machine = self._machines[len(layout.image) < STRICT_BYTES]
+        return self.measure(call, layout, strict=len(layout.image) < STRICT_BYTES)[0]
+
+    def measure(self, call: KernelCall, layout: Layout, *, strict: bool = False) -> tuple[bytes, CallResult]:
+        """Run one call: the layout's stretch of memory afterwards, and what the call cost.
+
+        Raises:
+            ConformanceError: the kernel strayed, or the layout does not fit.
+            EmulationError: the kernel faulted or did not end.
+        """
+        machine = self._machines[strict]
         start = machine.arena[1] // 16 * 16 - len(layout.image)
         if start < machine.arena[0]:
             raise ConformanceError(
-                f"{len(layout.image)} bytes of activations do not fit the {ARENA_BYTES} of {self.name}"
+                f"{len(layout.image)} bytes of activations do not fit the "
+                f"{machine.arena[1] - machine.arena[0]} of {self.name}"
             )
         machine.write(start, layout.image)
         constants = _Writer(machine.flash_free[0])
@@ -244,12 +262,12 @@ class CortexMPlace(Place):
         machine.allow(readable, writable)
         scratch = 0 if layout.scratch is None else start + layout.scratch.start
         try:
-            machine.call(call.kernel, parameters, *inputs, start + layout.output.start, scratch)
+            result = machine.call(call.kernel, parameters, *inputs, start + layout.output.start, scratch)
         except StrayAccess as error:
             at = error.address - start
             where = f" ({layout.describe(at)})" if 0 <= at < len(layout.image) else ""
             raise ConformanceError(f"{error}{where}") from error
-        return machine.read(start, len(layout.image))
+        return machine.read(start, len(layout.image)), result
 
     def close(self) -> None:
         self._machines.clear()
