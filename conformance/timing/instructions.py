@@ -1,8 +1,8 @@
 """Thumb instructions as the timing models see them: what kind, what is read and written.
 
 Capstone names each instruction and its operands; what it says about reads and writes is incomplete for Arm (the source
-of SSAT, the accumulators of SMLAL and the registers of VLDM are missing), so the roles of operands follow from the tables
-here, written from the ARMv7-M Architecture Reference Manual (DDI 0403), section A7.7, and ARMv8-M's (DDI 0553), part C2.
+of SSAT, the accumulators of SMLAL and the registers of VLDM are missing), so the roles of operands follow from tables
+here, written from the ARMv7-M and ARMv8-M Architecture Reference Manuals (DDI 0403, section A7.7; DDI 0553, part C2).
 """
 
 import functools
