@@ -1,0 +1,208 @@
+"""Cortex-M7: in-order issue of two instructions a cycle, with branch prediction.
+
+Arm publishes no cycle counts of this core. Units, latencies and the cycles in which operands are taken are those of
+Arm's own contribution to LLVM (llvm/lib/Target/ARM: ARMScheduleM7.td, and the M7 part of ARMLatencyMutations.cpp), with
+what was measured on STM32H7 chips where LLVM is silent ("pipeline cycle test" in github.com/jnk0le/random). The stages:
+addresses and shifted operands in EX1, the ALUs and words from memory in EX2, products, bytes and halfwords in EX3.
+
+Left out: that two loads can issue together, from an odd and an even word: one load or store issues a cycle; the ALU in
+EX1, whose results an instruction of the same cycle can use; how instructions lie in the 64-bit words that are fetched;
+the store buffer's length. A branch goes where the emulator's predictor says without a bubble (the branch target address
+cache turns around in one cycle: Technical Reference Manual, DDI 0489), and a return is always predicted.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from conformance.timing.core import Division
+from conformance.timing.dual_issue import InOrderModel, Issue, Pipeline, in_transfer_order
+from conformance.timing.instructions import Instruction, Kind
+
+_WORD, _PRODUCT = "word from memory", "product"  # of `Issue.source`
+_SHIFTER, _SIMD, _MAC, _MEMORY, _BRANCH, _FPU = (
+    frozenset({unit}) for unit in ("shifter", "simd", "mac", "memory", "branch", "fpu")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """A row of the table for the ALUs: result's latency, whether operands are taken in EX1, units, slot."""
+
+    latency: int = 1
+    early: bool = False
+    units: frozenset[str] = frozenset()
+    older_only: bool = False
+
+
+_PLAIN = _Operation()
+_SHIFT = _Operation(units=_SHIFTER)
+_SIMD_1 = _Operation(units=_SIMD, older_only=True)
+_SIMD_2 = _Operation(latency=2, units=_SIMD, older_only=True)
+_EARLY_0 = _Operation(latency=0, early=True, units=_SIMD | _SHIFTER, older_only=True)
+_EARLY_1 = _Operation(latency=1, early=True, units=_SIMD | _SHIFTER, older_only=True)
+_EARLY_2 = _Operation(latency=2, early=True, units=_SIMD | _SHIFTER, older_only=True)
+_OPERATIONS = {
+    mnemonic: operation
+    for operation, mnemonics in (
+        (_SHIFT, "lsl lsr asr ror rrx"),
+        (_Operation(older_only=True), "clz"),
+        (_Operation(units=_SHIFTER, older_only=True), "bfi bfc"),
+        (_EARLY_0, "rev rev16 revsh rbit"),
+        (_EARLY_1, "sbfx ubfx pkhbt pkhtb sxtab sxtah sxtab16 uxtab uxtah uxtab16"),
+        (_EARLY_2, "ssat ssat16 usat usat16 qdadd qdsub"),
+        (_SIMD_1, "sxtb sxth uxtb uxth sxtb16 uxtb16 sel"),
+        (_SIMD_1, "sadd16 sadd8 ssub16 ssub8 sasx ssax uadd16 uadd8 usub16 usub8 uasx usax"),
+        (_SIMD_1, "shadd16 shadd8 shsub16 shsub8 shasx shsax uhadd16 uhadd8 uhsub16 uhsub8 uhasx uhsax"),
+        (_SIMD_2, "qadd qsub qadd16 qadd8 qsub16 qsub8 qasx qsax uqadd16 uqadd8 uqsub16 uqsub8 uqasx uqsax"),
+        (_SIMD_2, "usad8 usada8"),
+    )
+    for mnemonic in mnemonics.split()
+}
+_COMPARES = {"cmp", "cmn", "tst", "teq"}
+_PART_LOADS = ("b", "h", "bt", "ht")  # how mnemonics of loads end that load no words
+_FLOAT_COMPARES = {"vcmp", "vcmpe"}
+_FLOAT_SUMS = {"vadd", "vsub"}
+_FLOAT_CYCLES = {  # of single and of double precision
+    "vdiv": (16, 30),
+    "vsqrt": (14, 30),
+    **dict.fromkeys(("vmul", "vnmul"), (1, 5)),
+    **dict.fromkeys(("vfma", "vfms", "vfnma", "vfnms"), (1, 7)),
+    **dict.fromkeys(("vmla", "vmls", "vnmla", "vnmls"), (1, 8)),
+}
+_ADDER = "fpu's adder"
+
+
+class CortexM7(InOrderModel):
+    """Cortex-M7 at zero wait states."""
+
+    name = "cortex-m7"
+    division = Division(minimum=3, maximum=20, bits_per_cycle=2)
+    mispredict = 6
+    unaligned = 3
+
+    def branch(self, pipeline: Pipeline, branch: Instruction) -> None:
+        """As predicted: the target issues in the next cycle."""
+        pipeline.turn()
+
+    def issue(self, instruction: Instruction) -> Issue:
+        """The row of the table for an instruction."""
+        i = instruction
+        match i.kind:
+            case Kind.ALU | Kind.SIMD:
+                return _operation(i, _OPERATIONS.get(i.mnemonic, _PLAIN))
+            case Kind.SHIFT:
+                return _shift(i)
+            case Kind.MULTIPLY | Kind.MULTIPLY_ACCUMULATE | Kind.LONG_MULTIPLY | Kind.LONG_MULTIPLY_ACCUMULATE:
+                return _multiply(i)
+            case Kind.DIVIDE:
+                late = frozenset((register, _WORD) for register in i.reads)
+                cycles = self.division.minimum
+                return Issue(_at(0, i.reads), _at(cycles, i.writes), late=late, cycles=cycles, alone=True)
+            case Kind.LOAD | Kind.LOAD_DUAL | Kind.LOAD_MULTIPLE:
+                return _load(i)
+            case Kind.STORE | Kind.STORE_DUAL | Kind.STORE_MULTIPLE:
+                return _store(i, taken=1)
+            case Kind.BRANCH | Kind.CALL | Kind.INDIRECT_BRANCH:
+                table = i.mnemonic in ("tbb", "tbh")
+                reads = _at(-1, i.address_reads)
+                return Issue(reads, _at(1, i.writes), units=_BRANCH, cycles=1 + table, alone=table)
+            case Kind.IT | Kind.NOP:
+                return Issue()
+            case Kind.BARRIER | Kind.STATUS:
+                return Issue(_at(0, i.reads), _at(3, i.writes), cycles=3, alone=True)
+            case Kind.FLOAT_LOAD:
+                return _load(i)
+            case Kind.FLOAT_STORE:
+                return _store(i, taken=2)
+            case _:
+                return _float(i)
+
+
+def _at(cycle: int, registers: Iterable[str]) -> dict[str, int]:
+    return dict.fromkeys(registers, cycle)
+
+
+def _operation(i: Instruction, row: _Operation) -> Issue:
+    """Where one of two operands is shifted or rotated, only that one is taken in EX1."""
+    early = (i.shifted_reads or i.reads - {"flags"}) if row.early else frozenset()
+    reads = _at(0, i.reads) | _at(-1, early)
+    return Issue(reads, _at(row.latency, i.writes), units=row.units, older_only=row.older_only)
+
+
+def _shift(i: Instruction) -> Issue:
+    """A shift alone, an extend of a rotated register, or an operation whose second operand is shifted in EX1.
+
+    A word from memory reaches the other operand of that operation late as well.
+    """
+    if i.mnemonic in _OPERATIONS:
+        return _operation(i, _OPERATIONS[i.mnemonic])
+    others = i.reads - i.shifted_reads
+    writes = _at(1, i.writes) | (_at(2, i.writes) if i.mnemonic in _COMPARES else {})
+    late = frozenset((register, _WORD) for register in others)
+    return Issue(_at(0, others) | _at(-1, i.shifted_reads), writes, late=late, units=_SHIFTER)
+
+
+def _multiply(i: Instruction) -> Issue:
+    """One a cycle; accumulators are taken a cycle after the factors, words from memory late as factors."""
+    factors = i.reads - i.accumulator
+    late = frozenset((register, _WORD) for register in factors)
+    return Issue(_at(1, i.accumulator) | _at(0, factors), _at(2, i.writes), _PRODUCT, late, units=_MAC)
+
+
+def _base(i: Instruction) -> dict[str, int]:
+    """A written-back base comes from EX1: the next cycle may address with it, this one calculate."""
+    return _at(0, [i.base_write_back]) if i.base_write_back else {}
+
+
+def _late_addresses(i: Instruction) -> frozenset[tuple[str, str]]:
+    return frozenset((register, _PRODUCT) for register in i.address_reads)
+
+
+def _load(i: Instruction) -> Issue:
+    """Words can be used a cycle later, bytes and halfwords two; several registers come two a cycle, without a pair."""
+    loaded = in_transfer_order(i.writes - ({i.base_write_back} if i.base_write_back else set()) - {"flags"})
+    words = not i.mnemonic.endswith(_PART_LOADS)
+    latency = 1 if words else 2
+    several = i.words > 1
+    writes = {register: n // 2 * several + latency for n, register in enumerate(loaded)} | _base(i)
+    reads = _at(0, i.reads - i.address_reads) | _at(-1, i.address_reads)
+    source = _WORD if words else ""
+    cycles = (i.words + 1) // 2
+    return Issue(reads, writes, source, _late_addresses(i), _MEMORY, cycles, alone=several)
+
+
+def _store(i: Instruction, taken: int) -> Issue:
+    """Data is `taken` cycles after the address would have been by an ALU; several registers go two a cycle."""
+    data = i.reads - i.address_reads - {"flags"}
+    reads = _at(taken, data) | _at(0, i.reads & {"flags"}) | _at(-1, i.address_reads)
+    writes = _at(2, i.writes) | _base(i)
+    return Issue(reads, writes, "", _late_addresses(i), _MEMORY, (i.words + 1) // 2, alone=i.words > 1)
+
+
+def _float(i: Instruction) -> Issue:
+    """Results after three cycles, sums of products later; what takes more than a cycle holds up what follows it.
+
+    Sums of products use the adder in the cycles after their product, when it is not free for others.
+    """
+    double = ".f64" in i.text
+    reads, writes = _at(0, i.reads), _at(3, i.writes)
+    if i.mnemonic in ("vmrs", "vmsr"):
+        return Issue(reads, _at(1, i.writes), alone=True)
+    if i.mnemonic == "vmov":
+        pair = len(i.reads) + len(i.writes) > 2
+        return Issue(reads, writes, alone=pair and not double, older_only=double)
+    single_cycles, double_cycles = _FLOAT_CYCLES.get(i.mnemonic, (1, 1))
+    cycles = double_cycles if double else single_cycles
+    if i.kind is Kind.FLOAT_MULTIPLY_ACCUMULATE:
+        fused = i.mnemonic.startswith("vf")
+        reads |= _at(2 if fused else 3, i.accumulator)
+        writes = _at(5 if fused else 6, i.writes) | {_ADDER: 4}
+    elif i.kind is Kind.FLOAT_DIVIDE:
+        writes = _at(cycles, i.writes)
+    elif i.mnemonic in _FLOAT_COMPARES:
+        writes = _at(0, i.writes)
+    elif i.mnemonic in _FLOAT_SUMS:
+        reads |= {_ADDER: 0}
+    elif i.mnemonic.startswith("vsel"):
+        reads |= {"flags": -1}
+    return Issue(reads, writes, units=_FPU, cycles=cycles, older_only=double or i.mnemonic.startswith("vsel"))
