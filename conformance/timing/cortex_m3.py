@@ -102,5 +102,5 @@ class CortexM3(SingleIssueModel):
 
 
 def _pipelined(instruction: Instruction, last: Instruction | None) -> bool:
-    """Section 3.3.2: does the address phase overlap the data phase of an LDR just before, whose result it does not need?"""
+    """Section 3.3.2: does the address phase overlap an LDR just before, whose result it does not need?"""
     return last is not None and last.kind is Kind.LOAD and not last.writes & instruction.address_reads
