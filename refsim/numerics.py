@@ -108,35 +108,25 @@ def finish_rows(acc: Int32Array, stage: Stage, y: Int8Array) -> None:
                 y[j, o] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
 
 
-ROW_BLOCK = 4
-"""Rows of taps whose weighted sums are taken together, so that each weight is loaded once for all of them."""
-CHANNEL_BLOCK = 4
-"""Output channels that are taken together in sums along the taps."""
-VECTOR = 16
-"""int32 in a vector."""
+@compiled()
+def finish_columns(acc: Int32Array, stage: Stage, y: Int8Array) -> None:
+    """Requantise columns: y[o, i] from acc[o, i] with the multiplier of channel o; acc may be larger than y."""
+    for o in range(y.shape[0]):
+        multiplier, shift = stage.multiplier[o], stage.shift[o]
+        if stage.rounding == 0:
+            for i in range(y.shape[1]):
+                scaled = requantize(acc[o, i], multiplier, shift, 0)
+                y[o, i] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
+        else:
+            for i in range(y.shape[1]):
+                scaled = requantize(acc[o, i], multiplier, shift, 1)
+                y[o, i] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
 
 
-class Weight(NamedTuple):
-    """Weights as `accumulate` takes them: in rows to sum along the taps, or in columns to sum along the channels.
-
-    The same sums in another order of loops: along the taps is quicker, but for few taps and many channels. Zeros fill
-    lengths up to whole blocks, so that the loops compile to whole vectors.
-
-    Attributes:
-        rows: int8 or int16 (O, K); empty where columns are used.
-        columns: int32 (K, O); empty where rows are used.
-        bias: int32 (O,).
-    """
-
-    rows: Int8Array | Int16Array
-    columns: Int32Array
-    bias: Int32Array
-
-
-@compiled(inline=True)
-def prefers_columns(taps: int, channels: int) -> bool:
-    """Whether sums along the channels are quicker."""
-    return taps <= 2 * VECTOR and channels >= 3 * VECTOR
+BLOCK = 4
+"""Rows and terms that `accumulate` takes together, so that each number it loads serves several sums."""
+LANES = 512
+"""Columns that are computed together: enough for long vector loops, few enough to stay in a core's cache."""
 
 
 @compiled(inline=True)
@@ -145,88 +135,45 @@ def padded_length(length: int, block: int) -> int:
     return (length + block - 1) // block * block
 
 
-def arrange_weight(weight: Int8Array, bias: Int32Array) -> Weight:
-    """Weights (O, K) and bias (O,) for `accumulate`."""
-    channels, taps = weight.shape
-    by_columns = prefers_columns(taps, channels)
-    padded = np.zeros(
-        (padded_length(channels, VECTOR if by_columns else CHANNEL_BLOCK), padded_length(taps, VECTOR)), np.int8
-    )
-    padded[:channels, :taps] = weight
-    padded_bias = np.zeros(padded.shape[0], np.int32)
-    padded_bias[:channels] = bias
-    if by_columns:
-        return Weight(np.empty((0, padded.shape[1]), np.int8), np.ascontiguousarray(padded.T, np.int32), padded_bias)
-    return Weight(padded, np.empty((0, padded.shape[0]), np.int32), padded_bias)
+def pad_blocks(matrix: Int8Array) -> Int16Array:
+    """A matrix as int16, with zeros up to whole blocks of rows and columns, as `accumulate` takes it."""
+    rows, columns = matrix.shape
+    padded = np.zeros((padded_length(rows, BLOCK), padded_length(columns, BLOCK)), np.int16)
+    padded[:rows, :columns] = matrix
+    return padded
 
 
 @compiled()
-def accumulate(taps: Int16Array, weight: Weight, acc: Int32Array) -> None:
-    """acc[r, o] = bias[o] + sum over k of taps[r, k] * weight[o, k].
+def accumulate(left: Int16Array, right: Int32Array, offsets: Int64Array, acc: Int32Array) -> None:
+    """acc[r, i] += sum over k of left[r, k] * right[offsets[k] + i]: the product of two matrices.
 
     Args:
-        taps: int16 (R, K), R a multiple of ROW_BLOCK, K of VECTOR.
-        weight: of K taps and O channels.
-        acc: int32 (R, O) to fill.
+        left: int16 (R, K); R and K are multiples of BLOCK.
+        right: int32, the rows of the right matrix, each somewhere in it; they may overlap.
+        offsets: int64 (K,): where each row begins.
+        acc: int32 (R, I) to add to.
     """
-    if weight.columns.shape[0] > 0:
-        _accumulate_along_channels(taps, weight.columns, weight.bias, acc)
-    else:
-        _accumulate_along_taps(taps, weight.rows, weight.bias, acc)
-
-
-@compiled()
-def _accumulate_along_taps(taps: Int16Array, rows: Int8Array | Int16Array, bias: Int32Array, acc: Int32Array) -> None:
-    for r in range(0, taps.shape[0], 4):
-        for o in range(0, rows.shape[0], 4):
-            a0 = b0 = c0 = d0 = np.int32(bias[o])
-            a1 = b1 = c1 = d1 = np.int32(bias[o + 1])
-            a2 = b2 = c2 = d2 = np.int32(bias[o + 2])
-            a3 = b3 = c3 = d3 = np.int32(bias[o + 3])
-            for k in range(rows.shape[1]):
-                w0, w1 = np.int32(rows[o, k]), np.int32(rows[o + 1, k])
-                w2, w3 = np.int32(rows[o + 2, k]), np.int32(rows[o + 3, k])
-                t = np.int32(taps[r, k])
-                a0, a1 = np.int32(a0 + np.int32(t * w0)), np.int32(a1 + np.int32(t * w1))
-                a2, a3 = np.int32(a2 + np.int32(t * w2)), np.int32(a3 + np.int32(t * w3))
-                t = np.int32(taps[r + 1, k])
-                b0, b1 = np.int32(b0 + np.int32(t * w0)), np.int32(b1 + np.int32(t * w1))
-                b2, b3 = np.int32(b2 + np.int32(t * w2)), np.int32(b3 + np.int32(t * w3))
-                t = np.int32(taps[r + 2, k])
-                c0, c1 = np.int32(c0 + np.int32(t * w0)), np.int32(c1 + np.int32(t * w1))
-                c2, c3 = np.int32(c2 + np.int32(t * w2)), np.int32(c3 + np.int32(t * w3))
-                t = np.int32(taps[r + 3, k])
-                d0, d1 = np.int32(d0 + np.int32(t * w0)), np.int32(d1 + np.int32(t * w1))
-                d2, d3 = np.int32(d2 + np.int32(t * w2)), np.int32(d3 + np.int32(t * w3))
-            acc[r, o], acc[r, o + 1], acc[r, o + 2], acc[r, o + 3] = a0, a1, a2, a3
-            acc[r + 1, o], acc[r + 1, o + 1], acc[r + 1, o + 2], acc[r + 1, o + 3] = b0, b1, b2, b3
-            acc[r + 2, o], acc[r + 2, o + 1], acc[r + 2, o + 2], acc[r + 2, o + 3] = c0, c1, c2, c3
-            acc[r + 3, o], acc[r + 3, o + 1], acc[r + 3, o + 2], acc[r + 3, o + 3] = d0, d1, d2, d3
-
-
-@compiled()
-def _accumulate_along_channels(taps: Int16Array, columns: Int32Array, bias: Int32Array, acc: Int32Array) -> None:
-    for r in range(0, taps.shape[0], 4):
+    columns = acc.shape[1]
+    for r in range(0, left.shape[0], 4):
         acc0, acc1, acc2, acc3 = acc[r], acc[r + 1], acc[r + 2], acc[r + 3]
-        for o in range(bias.size):
-            acc0[o] = acc1[o] = acc2[o] = acc3[o] = bias[o]
-        for k in range(0, taps.shape[1], 4):
-            a0, a1, a2, a3 = _four_taps(taps, r, k)
-            b0, b1, b2, b3 = _four_taps(taps, r + 1, k)
-            c0, c1, c2, c3 = _four_taps(taps, r + 2, k)
-            d0, d1, d2, d3 = _four_taps(taps, r + 3, k)
-            column0, column1, column2, column3 = columns[k], columns[k + 1], columns[k + 2], columns[k + 3]
-            for o in range(bias.size):
-                w0, w1, w2, w3 = column0[o], column1[o], column2[o], column3[o]
-                acc0[o] += np.int32(np.int32(a0 * w0 + a1 * w1) + np.int32(a2 * w2 + a3 * w3))
-                acc1[o] += np.int32(np.int32(b0 * w0 + b1 * w1) + np.int32(b2 * w2 + b3 * w3))
-                acc2[o] += np.int32(np.int32(c0 * w0 + c1 * w1) + np.int32(c2 * w2 + c3 * w3))
-                acc3[o] += np.int32(np.int32(d0 * w0 + d1 * w1) + np.int32(d2 * w2 + d3 * w3))
+        for k in range(0, left.shape[1], 4):
+            a0, a1, a2, a3 = _four(left, r, k)
+            b0, b1, b2, b3 = _four(left, r + 1, k)
+            c0, c1, c2, c3 = _four(left, r + 2, k)
+            d0, d1, d2, d3 = _four(left, r + 3, k)
+            right0, right1 = right[offsets[k] :][:columns], right[offsets[k + 1] :][:columns]
+            right2, right3 = right[offsets[k + 2] :][:columns], right[offsets[k + 3] :][:columns]
+            for i in range(columns):
+                x0, x1, x2, x3 = right0[i], right1[i], right2[i], right3[i]
+                acc0[i] += np.int32(np.int32(a0 * x0 + a1 * x1) + np.int32(a2 * x2 + a3 * x3))
+                acc1[i] += np.int32(np.int32(b0 * x0 + b1 * x1) + np.int32(b2 * x2 + b3 * x3))
+                acc2[i] += np.int32(np.int32(c0 * x0 + c1 * x1) + np.int32(c2 * x2 + c3 * x3))
+                acc3[i] += np.int32(np.int32(d0 * x0 + d1 * x1) + np.int32(d2 * x2 + d3 * x3))
 
 
 @compiled(inline=True)
-def _four_taps(taps: Int16Array, r: int, k: int) -> tuple[np.int32, np.int32, np.int32, np.int32]:
-    return np.int32(taps[r, k]), np.int32(taps[r, k + 1]), np.int32(taps[r, k + 2]), np.int32(taps[r, k + 3])
+def _four(matrix: Int16Array, r: int, k: int) -> tuple[np.int32, np.int32, np.int32, np.int32]:
+    return np.int32(matrix[r, k]), np.int32(matrix[r, k + 1]), np.int32(matrix[r, k + 2]), np.int32(matrix[r, k + 3])
 
 
 @compiled()

@@ -9,17 +9,14 @@ import numpy as np
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import (
-    ROW_BLOCK,
-    VECTOR,
+    LANES,
     Int8Array,
     Int16Array,
     Int32Array,
     Stage,
-    Weight,
     accumulate,
-    arrange_weight,
-    finish_rows,
-    padded_length,
+    finish_columns,
+    pad_blocks,
 )
 from refsim.ops.base import Requantization, Requantizing, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.ops.linear import Linear
@@ -91,11 +88,12 @@ class Conv2D(Requantizing):
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), np.int8)
         _, kernel_h, kernel_w, depth = self.weight.shape
         count = self.weight.shape[0] // self.groups
-        for group, (weight, stage) in enumerate(self._groups):
+        for group, (weight, bias, stage) in enumerate(self._groups):
             group_y = y if self.groups == 1 else np.empty((*y.shape[:3], count), np.int8)
             _conv2d_group(
                 x,
                 weight,
+                bias,
                 stage,
                 self.input_zero_point,
                 (kernel_h, kernel_w, depth),
@@ -117,14 +115,15 @@ class Conv2D(Requantizing):
         return Linear(self.weight.reshape(self.weight.shape[0], -1), self.bias, self.input_zero_point, self.output)
 
     @cached_property
-    def _groups(self) -> list[tuple[Weight, Stage]]:
-        """Weights and last step of each group."""
+    def _groups(self) -> list[tuple[Int16Array, Int32Array, Stage]]:
+        """Weight, bias and last step of each group."""
         stage = self.output.stage(self.weight.shape[0])
         count = self.weight.shape[0] // self.groups
         parts = [slice(first, first + count) for first in range(0, self.weight.shape[0], count)]
         return [
             (
-                arrange_weight(self.weight[part].reshape(count, -1), self.bias[part]),
+                pad_blocks(self.weight[part].reshape(count, -1)),
+                self.bias[part],
                 stage._replace(multiplier=stage.multiplier[part], shift=stage.shift[part]),
             )
             for part in parts
@@ -132,47 +131,31 @@ class Conv2D(Requantizing):
 
 
 @compiled()
-def _gather_taps(
-    rows: Int16Array,
-    first_row: int,
-    row_skip: int,
-    first: int,
-    step: int,
-    skip: int,
-    kernel_rows: int,
-    runs: int,
-    run: int,
-    positions: int,
-    taps: Int16Array,
+def _fill_planes(
+    x: Int8Array, input_zero_point: int, stride: tuple[int, int], padding: tuple[int, int, int, int], planes: Int32Array
 ) -> None:
-    """Copy the receptive fields of one output row, position by position, out of the image's rows.
+    """planes[p, q, c, n, i, j] = x[n, i * stride + p - top, j * stride + q - left, c] - z_x where that is in the image.
 
-    Args:
-        rows: int16 (H, W * C), padding included.
-        first_row: the image's row under the kernel's first.
-        row_skip: image rows between two of the kernel's.
-        first: offset in a row of the first position's field.
-        step: elements from one position's field to the next.
-        skip: elements between two runs of a field.
-        kernel_rows: rows of the kernel.
-        runs: runs in a kernel row.
-        run: elements of a run.
-        positions: of the output row.
-        taps: int16 (positions, KH * KW * I) or larger, to fill.
+    So what one tap of the kernel sees in a row of windows lies together, whatever the stride.
     """
-    for kh in range(kernel_rows):
-        for kw in range(runs):
-            tap = (kh * runs + kw) * run
-            for ow in range(positions):
-                start = first + ow * step + kw * skip
-                for i in range(run):
-                    taps[ow, tap + i] = rows[first_row + kh * row_skip, start + i]
+    for n in range(x.shape[0]):
+        for h in range(x.shape[1]):
+            i, p = divmod(padding[0] + h, stride[0])
+            for q in range(stride[1]):
+                w = (q - padding[1]) % stride[1]
+                j = (padding[1] + w) // stride[1]
+                for c in range(x.shape[3]):
+                    pixels = x[n, h, w :: stride[1], c]
+                    row = planes[p, q, c, n, i, j : j + pixels.size]
+                    for k in range(pixels.size):
+                        row[k] = np.int32(np.int32(pixels[k]) - np.int32(input_zero_point))
 
 
 @compiled()
 def _conv2d_group(
     x: Int8Array,
-    weight: Weight,
+    weight: Int16Array,
+    bias: Int32Array,
     stage: Stage,
     input_zero_point: int,
     kernel: tuple[int, int, int],
@@ -182,24 +165,48 @@ def _conv2d_group(
     first_input: int,
     y: Int8Array,
 ) -> None:
-    """One group: x (N, H, W, C), its weight arranged, y (N, OH, OW, O)."""
-    top, left, bottom, right = padding
-    height, width, channels = x.shape[1], x.shape[2], x.shape[3]
-    # Neighbouring taps of a kernel row are copied in one run where they are neighbours in the image too.
-    joined = dilation[1] == 1 and kernel[2] == channels
-    runs, run = (1, kernel[1] * kernel[2]) if joined else (kernel[1], kernel[2])
-    step, skip = stride[1] * channels, dilation[1] * channels
-    image = np.zeros((top + height + bottom, left + width + right, channels), np.int16)  # padded, zero point removed
-    rows = image.reshape(image.shape[0], -1)
-    taps = np.zeros((padded_length(y.shape[2], ROW_BLOCK), padded_length(run * runs * kernel[0], VECTOR)), np.int16)
-    acc = np.empty((taps.shape[0], weight.bias.size), np.int32)
-    for n in range(x.shape[0]):
-        for h in range(height):
-            for w in range(width):
-                for c in range(channels):
-                    image[top + h, left + w, c] = np.int16(np.int16(x[n, h, w, c]) - np.int16(input_zero_point))
-        for oh in range(y.shape[1]):
-            first_row = oh * stride[0]
-            _gather_taps(rows, first_row, dilation[0], first_input, step, skip, kernel[0], runs, run, y.shape[2], taps)
-            accumulate(taps, weight, acc)
-            finish_rows(acc, stage, y[n, oh])
+    """One group: x (N, H, W, C), weight (O, KH * KW * I) padded to whole blocks, y (N, OH, OW, O).
+
+    A tap of the kernel moves over the padded image as the window does: what it sees at all positions is the image from
+    the tap's own offset on. So each is one row of a matrix that need not be copied together. The inner loops run over
+    whole rows of the padded image; sums of positions where the window juts out on the right are computed and left.
+    """
+    out_h, out_w, channels = y.shape[1], y.shape[2], y.shape[3]
+    height = (padding[0] + x.shape[1] + padding[2] + stride[0] - 1) // stride[0]  # of a plane
+    width = (padding[1] + x.shape[2] + padding[3] + stride[1] - 1) // stride[1]
+    samples = min(x.shape[0], (LANES + height * width - 1) // (height * width))  # computed together
+    shape = (stride[0], stride[1], x.shape[3], samples, height, width)
+
+    offsets = np.zeros(weight.shape[1], np.int64)
+    tap = 0
+    for kh in range(kernel[0]):
+        for kw in range(kernel[1]):
+            i, p = divmod(kh * dilation[0], stride[0])
+            j, q = divmod(kw * dilation[1], stride[1])
+            for c in range(first_input, first_input + kernel[2]):
+                plane = (p * stride[1] + q) * x.shape[3] + c
+                offsets[tap] = (plane * samples * height + i) * width + j
+                tap += 1
+
+    rows = (samples - 1) * height + out_h  # where a window may start
+    blocks = (rows * width + LANES - 1) // LANES
+    block = (rows + blocks - 1) // blocks
+    acc = np.empty((weight.shape[0], block * width), np.int32)
+    finished = np.empty((channels, acc.shape[1]), np.int8)
+    size = stride[0] * stride[1] * x.shape[3] * samples * height * width
+    pixels = np.zeros(size + acc.shape[1] + width * height, np.int32)
+    planes = pixels[:size].reshape(shape)
+    for sample in range(0, x.shape[0], samples):
+        _fill_planes(x[sample : sample + samples], input_zero_point, stride, padding, planes)
+        for first in range(0, rows, block):
+            for o in range(channels):
+                acc[o] = bias[o]
+            accumulate(weight, pixels[first * width :], offsets, acc)
+            finish_columns(acc, stage, finished)
+            for row in range(block):
+                n, oh = divmod(first + row, height)
+                if oh < out_h and n < samples and sample + n < x.shape[0]:
+                    positions = y[sample + n, oh]
+                    for ow in range(out_w):
+                        for o in range(channels):
+                            positions[ow, o] = finished[o, row * width + ow]

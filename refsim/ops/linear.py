@@ -9,23 +9,21 @@ import numpy as np
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import (
-    ROW_BLOCK,
-    VECTOR,
+    BLOCK,
+    LANES,
     Int8Array,
+    Int16Array,
     Int32Array,
     Stage,
-    Weight,
     accumulate,
-    arrange_weight,
+    finish_columns,
     finish_rows,
+    pad_blocks,
     padded_length,
     remove_zero_point,
 )
 from refsim.ops.base import Requantization, Requantizing, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.tensor import Shape
-
-BLOCK = 64
-"""Rows computed together, few enough for their sums to stay in a core's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,26 +67,61 @@ class Linear(Requantizing):
     def run(self, *inputs: Int8Array) -> Int8Array:
         (x,) = inputs
         y = np.empty((*x.shape[:-1], self.weight.shape[0]), np.int8)
-        _linear(
-            x.reshape(x.shape[0], -1, x.shape[-1]),
-            *self._prepared,
-            self.input_zero_point,
-            y.reshape(x.shape[0], -1, y.shape[-1]),
-        )
+        _linear(x.reshape(-1, x.shape[-1]), *self._prepared, self.input_zero_point, y.reshape(-1, y.shape[-1]))
         return y
 
     @cached_property
-    def _prepared(self) -> tuple[Weight, Stage]:
-        return arrange_weight(self.weight, self.bias), self.output.stage(self.weight.shape[0])
+    def _prepared(self) -> tuple[Int16Array, Int32Array, Int32Array, Stage]:
+        """Weight, its transpose, bias and last step."""
+        weight = pad_blocks(self.weight)
+        transposed = np.ascontiguousarray(weight[: self.weight.shape[0]].T, np.int32)
+        return weight, transposed, self.bias, self.output.stage(self.weight.shape[0])
 
 
 @compiled()
-def _linear(x: Int8Array, weight: Weight, stage: Stage, input_zero_point: int, y: Int8Array) -> None:
-    block = min(padded_length(x.shape[1], ROW_BLOCK), BLOCK)
-    taps = np.zeros((block, padded_length(x.shape[2], VECTOR)), np.int16)
-    acc = np.empty((block, weight.bias.size), np.int32)
-    for n in range(x.shape[0]):
-        for row in range(0, x.shape[1], block):
-            remove_zero_point(x[n, row : row + block], input_zero_point, taps)
-            accumulate(taps, weight, acc)
-            finish_rows(acc, stage, y[n, row : row + block])
+def _linear(
+    x: Int8Array,
+    weight: Int16Array,
+    transposed: Int32Array,
+    bias: Int32Array,
+    stage: Stage,
+    input_zero_point: int,
+    y: Int8Array,
+) -> None:
+    """Rows x (R, I) to y (R, O), a block of rows at a time; the longer of rows and channels gives the inner loops.
+
+    Args:
+        x: int8 (R, I).
+        weight: int16 (O, I), padded to whole blocks.
+        transposed: int32 (I, O), padded in I.
+        bias: int32 (O,).
+        stage: of O channels.
+        input_zero_point: z_x.
+        y: int8 (R, O) to fill.
+    """
+    depth, channels = transposed.shape
+    block = min(x.shape[0], LANES)
+    if block >= channels:
+        columns = np.zeros((depth, block), np.int32)
+        column_sums = np.empty((weight.shape[0], block), np.int32)
+        finished = np.empty((channels, block), np.int8)
+        offsets = np.arange(depth) * block
+        for first in range(0, x.shape[0], block):
+            rows = y[first : first + block]
+            remove_zero_point(x[first : first + block].T, input_zero_point, columns)
+            for o in range(channels):
+                column_sums[o] = bias[o]
+            accumulate(weight, columns.ravel(), offsets, column_sums)
+            finish_columns(column_sums, stage, finished)
+            for row in range(rows.shape[0]):
+                for o in range(channels):
+                    rows[row, o] = finished[o, row]
+    else:
+        taps = np.zeros((padded_length(block, BLOCK), depth), np.int16)
+        row_sums = np.empty((taps.shape[0], channels), np.int32)
+        offsets = np.arange(depth) * channels
+        for first in range(0, x.shape[0], block):
+            remove_zero_point(x[first : first + block], input_zero_point, taps)
+            row_sums[:] = bias
+            accumulate(taps, transposed.ravel(), offsets, row_sums)
+            finish_rows(row_sums, stage, y[first : first + block])

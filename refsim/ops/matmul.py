@@ -8,17 +8,14 @@ import numpy as np
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
 from refsim.numerics import (
-    CHANNEL_BLOCK,
-    ROW_BLOCK,
-    VECTOR,
+    BLOCK,
     Int8Array,
     Stage,
-    Weight,
     accumulate,
+    finish_columns,
     finish_rows,
     largest_distance,
     padded_length,
-    prefers_columns,
     remove_zero_point,
 )
 from refsim.ops.base import Requantization, Requantizing, check_channels, check_zero_point
@@ -86,21 +83,31 @@ class MatMul(Requantizing):
 def _matmul(
     a: Int8Array, b: Int8Array, transpose_b: bool, stage: Stage, a_zero_point: int, b_zero_point: int, y: Int8Array
 ) -> None:
-    by_columns = prefers_columns(a.shape[3], y.shape[3])
-    depth = padded_length(a.shape[3], VECTOR)
-    width = padded_length(y.shape[3], VECTOR if by_columns else CHANNEL_BLOCK)
-    taps = np.zeros((padded_length(a.shape[2], ROW_BLOCK), depth), np.int16)
-    rows = np.zeros((0 if by_columns else width, depth), np.int16)  # of the right matrix, transposed
-    columns = np.zeros((depth if by_columns else 0, width), np.int32)
-    weight = Weight(rows, columns, np.zeros(width, np.int32))
-    acc = np.empty((taps.shape[0], width), np.int32)
+    """a (N, B, I, K) times b (N, B, K, J), or b (N, B, J, K) transposed, to y (N, B, I, J).
+
+    The longer of I and J gives the inner loops: where that is I, the transposed product is computed.
+    """
+    rows, columns = y.shape[2], y.shape[3]
+    swap = rows > columns
+    length = rows if swap else columns
+    depth = padded_length(a.shape[3], BLOCK)
+    left = np.zeros((padded_length(columns if swap else rows, BLOCK), depth), np.int16)
+    right = np.zeros((depth, length), np.int32)
+    offsets = np.arange(depth) * length
+    acc = np.empty((left.shape[0], length), np.int32)
+    finished = np.empty((columns, rows), np.int8)
     for n in range(a.shape[0]):
         for batch in range(a.shape[1]):
-            right = b[n, batch].T if transpose_b else b[n, batch]
-            if by_columns:
-                remove_zero_point(right, b_zero_point, columns)
+            by_columns = b[n, batch] if transpose_b else b[n, batch].T
+            acc[:] = np.int32(0)
+            if swap:
+                remove_zero_point(by_columns, b_zero_point, left)
+                remove_zero_point(a[n, batch].T, a_zero_point, right)
+                accumulate(left, right.ravel(), offsets, acc)
+                finish_columns(acc, stage, finished)
+                y[n, batch] = finished.T
             else:
-                remove_zero_point(right.T, b_zero_point, rows)
-            remove_zero_point(a[n, batch], a_zero_point, taps)
-            accumulate(taps, weight, acc)
-            finish_rows(acc, stage, y[n, batch])
+                remove_zero_point(a[n, batch], a_zero_point, left)
+                remove_zero_point(by_columns.T, b_zero_point, right)
+                accumulate(left, right.ravel(), offsets, acc)
+                finish_rows(acc, stage, y[n, batch])
