@@ -8,7 +8,8 @@ a page's edge is a canary that every call checks. A stray access is one error th
 the instruction.
 
 Instructions are counted by a C function that Unicorn calls for each translated block. An instruction of an IT block
-whose condition fails counts as executed, since it takes its cycle on the chip as well.
+whose condition fails counts as executed, since it takes its cycle on the chip as well. On request cycles are counted
+too: see `conformance.timing`.
 
 Strict mode also checks each access, to the byte, and for alignment: Unicorn itself lets LDM, LDRD and VLDR, and every
 access of an ARMv6-M core, be unaligned, which a chip traps.
@@ -25,13 +26,17 @@ from typing import Any
 
 import capstone
 import unicorn
+from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
+from elftools.elf.sections import Section, Symbol, SymbolTableSection
 from unicorn import arm_const as arm
 from unicorn import unicorn_const as uc
 
 from codegen.target import Target
 from conformance.host import HostLibrary
+from conformance.timing.cores import core_model
+from conformance.timing.cycles import BlockExecutions, Cycles, Timing
+from conformance.timing.timer import Timer, as_cycles, divisions
 from conformance.toolchain import NATIVE, build_shared_library, elf_symbols, image_usage
 from refsim.errors import EmulationError
 
@@ -70,6 +75,7 @@ int uc_emu_start(void *machine, uint64_t begin, uint64_t until, uint64_t timeout
 int uc_emu_stop(void *machine);
 const char *uc_strerror(int error);
 """
+_REGISTERS = [getattr(arm, f"UC_ARM_REG_R{number}") for number in range(15)]
 _SET_CPU_MODEL = uc.UC_CTL_CPU_MODEL | 1 << 26 | uc.UC_CTL_IO_WRITE << 30
 _SYSTEM_CONTROL_SPACE, _CPACR = 0xE000_E000, 0xD88
 _PERMISSIONS = {"r": uc.UC_PROT_READ, "w": uc.UC_PROT_WRITE, "x": uc.UC_PROT_EXEC}
@@ -102,10 +108,12 @@ class Mark:
     Attributes:
         index: What the firmware passed to `tnf_trace_mark`.
         instructions: Instructions executed before it, since the call began.
+        cycles: Cycles until then; None where only instructions are counted.
     """
 
     index: int
     instructions: int
+    cycles: Cycles | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,7 @@ class CallResult:
         stack_bytes: Deepest use of the stack, bytes, stack arguments included.
         guards: How stack and arena were guarded: "pages"; "canaries" where RAM is too small for guard pages, so that
             only writes past an end are noticed, after the call; "none" where it has no room for canaries either.
+        cycles: Cycles that it took; None where only instructions are counted.
     """
 
     r0: int
@@ -130,12 +139,20 @@ class CallResult:
     marks: tuple[Mark, ...]
     stack_bytes: int
     guards: str
+    cycles: Cycles | None = None
 
     @property
     def operator_instructions(self) -> tuple[tuple[int, int], ...]:
         """(index, instructions) of each mark until the next one or the end, `tnf_trace_mark` itself included."""
         ends = [mark.instructions for mark in self.marks[1:]] + [self.instructions]
         return tuple((mark.index, end - mark.instructions) for mark, end in zip(self.marks, ends, strict=True))
+
+    @property
+    def operator_cycles(self) -> tuple[tuple[int, Cycles], ...]:
+        """(index, cycles) of each mark until the next one or the end; empty where only instructions are counted."""
+        timed = [(mark.index, mark.cycles) for mark in self.marks if mark.cycles is not None]
+        ends = [cycles for _, cycles in timed[1:]] + ([self.cycles] if self.cycles is not None else [])
+        return tuple((index, end - start) for (index, start), end in zip(timed, ends, strict=False))
 
 
 @dataclass(frozen=True)
@@ -163,14 +180,23 @@ class CortexM:
         elf: An image that `build_firmware` linked for it.
         host_window: Bytes of memory at `HOST_WINDOW`, outside the chip, for trace builds.
         strict: Check each access against allowed ranges (see `allow`) and for alignment, at a tenth of the speed.
+        timing: Count cycles as well: of the core alone, or, at a tenth of the speed, with the target's memories.
 
     Raises:
         EmulationError: The image does not start up.
-        TargetError: The image does not fit the target.
+        TargetError: The image does not fit the target, or the target does not say what the timing needs.
         ToolchainError: The file is no ELF image with symbols, or the hooks cannot be built.
     """
 
-    def __init__(self, target: Target, elf: Path, *, host_window: int = 0, strict: bool = False) -> None:
+    def __init__(
+        self,
+        target: Target,
+        elf: Path,
+        *,
+        host_window: int = 0,
+        strict: bool = False,
+        timing: Timing | None = None,
+    ) -> None:
         self.target = target
         self.operator_names: Sequence[str] = ()
         self.symbols = elf_symbols(elf)
@@ -200,13 +226,15 @@ class CortexM:
         self._exit = self.symbols["tnf_exit"] & ~1
         self._ranges = self._named_ranges()
         self._canaries, self.guards = self._guard()
+        self._fill_probe()
+        self._timer = self._add_timer(timing) if timing else None
         self._add_hooks(strict)
         self.reset()
 
     def reset(self) -> None:
         """Fill RAM with a pattern and run the start-up code, as after a reset.
 
-        Flash keeps what was written to it; what `allow` said is forgotten.
+        Flash keeps what was written to it; what `allow` said is forgotten. Caches and branch predictor are empty.
 
         Raises:
             EmulationError: Start-up code strayed or did not enable the FPU.
@@ -225,6 +253,12 @@ class CortexM:
         self._allow([(r.start, r.end, r.writable) for r in self._ranges])
         if self.target.fpu != "none" and system[_CPACR + 2] & 0xF0 != 0xF0:
             raise EmulationError(f"start-up code does not enable the FPU of {self.target.name}, so a chip would fault")
+        self.empty_caches()
+
+    def empty_caches(self) -> None:
+        """Empty the caches and let the branch predictor forget, which both otherwise remember from call to call."""
+        if self._timer:
+            self._timer.empty()
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes of flash, RAM or the host window.
@@ -290,9 +324,13 @@ class CortexM:
         probe.instructions = probe.blocks = probe.mark_count = 0
         probe.faulted = probe.limit_reached = probe.unaligned = False
         probe.limit = max_instructions
+        if self._timer:
+            self._timer.begin()
 
         error = self._unicorn.uc_emu_start(self._machine, entry | 1, self._exit, 0, 0)
         pc = self._register(arm.UC_ARM_REG_PC)
+        if self._timer:
+            self._timer.end(probe)
         if probe.faulted:
             self._paint_canaries()
             raise self._stray(pc)
@@ -308,10 +346,22 @@ class CortexM:
             r1=self._register(arm.UC_ARM_REG_R1),
             instructions=probe.instructions,
             blocks=probe.blocks,
-            marks=tuple(Mark(m.index, m.instructions) for m in self._marks[0 : probe.mark_count]),
+            marks=tuple(
+                Mark(m.index, m.instructions, as_cycles(m.cycles) if self._timer else None)
+                for m in self._marks[0 : probe.mark_count]
+            ),
             stack_bytes=len(self.read(bottom, top - bottom).lstrip(bytes([_PATTERN]))),
             guards=self.guards,
+            cycles=self._timer.total() if self._timer else None,
         )
+
+    def block_profile(self) -> list[BlockExecutions]:
+        """What each block of instructions did in each operator of the last call, by mark index and address.
+
+        Empty where only instructions are counted. The cycles add up to those of the call.
+        """
+        marks = [int(mark.index) for mark in self._marks[0 : self._probe.mark_count]]
+        return self._timer.executions(marks) if self._timer else []
 
     def _map(self, name: str, address: int, size: int, permissions: int) -> mmap.mmap:
         memory = mmap.mmap(-1, size)
@@ -333,6 +383,12 @@ class CortexM:
                     end = max(end, segment["p_paddr"] + segment["p_filesz"])
             tables = (section for section in file.iter_sections() if isinstance(section, SymbolTableSection))
             symbols = [symbol for table in tables for symbol in table.iter_symbols()]
+            self._code_spans = [
+                span
+                for index, section in enumerate(file.iter_sections())
+                if section["sh_flags"] & SH_FLAGS.SHF_EXECINSTR
+                for span in _code_spans(section, [s for s in symbols if s["st_shndx"] == index])
+            ]
         functions = {(s["st_value"] & ~1, s.name) for s in symbols if s["st_info"]["type"] == "STT_FUNC"}
         self._functions = sorted(functions)
         return -(-end // 16) * 16
@@ -370,8 +426,8 @@ class CortexM:
             return canaries, "none"
         return canaries, "pages" if size else "canaries"
 
-    def _add_hooks(self, strict: bool) -> None:
-        ffi, native, code = self._ffi, self._native.lib, self.target.code
+    def _fill_probe(self) -> None:
+        ffi, code = self._ffi, self.target.code
         self._blocks_seen = ffi.new("uint32_t[]", code.size // 2)
         self._marks = ffi.new("tnf_mark[]", _MAX_MARKS)
         self._image = ffi.from_buffer("uint8_t[]", self._memory[code.name][1])
@@ -389,20 +445,37 @@ class CortexM:
         probe.reg_read = ffi.cast("int (*)(void *, int, void *)", ffi.addressof(self._unicorn, "uc_reg_read"))
         probe.reg_write = ffi.cast("int (*)(void *, int, const void *)", ffi.addressof(self._unicorn, "uc_reg_write"))
         probe.emu_stop = ffi.cast("int (*)(void *)", ffi.addressof(self._unicorn, "uc_emu_stop"))
-        hooks = [(uc.UC_HOOK_BLOCK, "tnf_on_block"), (uc.UC_HOOK_MEM_INVALID, "tnf_on_invalid")]
-        hooks += [(uc.UC_HOOK_MEM_READ | uc.UC_HOOK_MEM_WRITE, "tnf_on_access")] if strict else []
-        for kind, name in hooks:
-            callback = ffi.cast("void *", ffi.addressof(native, name))
-            everywhere = (ffi.cast("uint64_t", 1), ffi.cast("uint64_t", 0))
-            self._check(
-                self._unicorn.uc_hook_add(self._machine, ffi.new("size_t *"), kind, callback, probe, *everywhere)
-            )
-
         ids = [arm.UC_ARM_REG_R0, arm.UC_ARM_REG_R1, arm.UC_ARM_REG_R2, arm.UC_ARM_REG_R3]
         self._register_ids = ffi.new("int[]", [*ids, arm.UC_ARM_REG_SP, arm.UC_ARM_REG_LR, arm.UC_ARM_REG_XPSR])
         self._registers = ffi.new("uint32_t[]", len(self._register_ids))
         self._register_values = ffi.new("void *[]", [self._registers + i for i in range(len(self._registers))])
         self._word = ffi.new("uint32_t *")
+
+    def _add_timer(self, timing: Timing) -> Timer:
+        model = core_model(self.target.core)
+        timer = Timer(self._native, self.target, timing, model, _REGISTERS, self.read)
+        self._probe.timer = timer.pointer
+        return timer
+
+    def _add_hooks(self, strict: bool) -> None:
+        """All of them before any code is translated, since those added later are not called."""
+        accesses = uc.UC_HOOK_MEM_READ | uc.UC_HOOK_MEM_WRITE
+        self._add_hook(uc.UC_HOOK_BLOCK, "tnf_on_block")
+        self._add_hook(uc.UC_HOOK_MEM_INVALID, "tnf_on_invalid")
+        if strict:
+            self._add_hook(accesses, "tnf_on_access")
+        if self._timer and self._timer.watches_accesses:
+            self._add_hook(accesses, "tnf_on_timed_access")
+        if self._timer and self._timer.watches_divisions:
+            for start, end in self._code_spans:
+                for address in divisions(self.read(start, end - start), start):
+                    self._add_hook(uc.UC_HOOK_CODE, "tnf_on_division", address, address)
+
+    def _add_hook(self, kind: int, function: str, first: int = 1, last: int = 0) -> None:
+        ffi = self._ffi
+        callback = ffi.cast("void *", ffi.addressof(self._native.lib, function))
+        where = (ffi.cast("uint64_t", first), ffi.cast("uint64_t", last))  # everywhere where first > last
+        self._check(self._unicorn.uc_hook_add(self._machine, ffi.new("size_t *"), kind, callback, self._probe, *where))
 
     def _allow(self, ranges: Sequence[tuple[int, int, bool]]) -> None:
         self._allowed = self._ffi.new("tnf_range[]", [(start, end - 1, writable) for start, end, writable in ranges])
@@ -492,10 +565,19 @@ class CortexM:
             raise EmulationError(f"Unicorn refuses a request for {self.target.name}: {self._text(error)}")
 
 
+def _code_spans(section: Section, symbols: Sequence[Symbol]) -> list[tuple[int, int]]:
+    """(start, end) of the instructions of a section, by the mapping symbols (ELF for the Arm Architecture)."""
+    kinds = sorted((s["st_value"], s.name[:2]) for s in symbols if s.name.split(".")[0] in ("$t", "$d"))
+    ends = [start for start, _ in kinds[1:]] + [section["sh_addr"] + section["sh_size"]]
+    return [(start, end) for (start, kind), end in zip(kinds, ends, strict=True) if kind == "$t" and end > start]
+
+
 @functools.cache
 def _libraries() -> tuple[HostLibrary, Any]:
     """The hooks of `native/block_hook.c` and Unicorn itself, as libraries that share one cffi instance."""
-    hooks = HostLibrary(build_shared_library([NATIVE / "block_hook.c"], name="block_hook"), [NATIVE / "block_hook.h"])
+    names = ("memory_model", "block_hook")
+    library = build_shared_library([NATIVE / f"{name}.c" for name in names], name="block_hook")
+    hooks = HostLibrary(library, [NATIVE / f"{name}.h" for name in names])
     folder = Path(unicorn.__file__).parent / "lib"
     found = [path for path in sorted(folder.glob("*unicorn*")) if path.suffix not in {".a", ".lib"}]
     if not found:

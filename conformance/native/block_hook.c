@@ -1,5 +1,7 @@
 #include "block_hook.h"
 
+#include <stddef.h>
+
 enum { UC_MEM_WRITE = 17 }; /* of Unicorn's uc_mem_type */
 
 #define HAS_IT 0x8000u
@@ -18,6 +20,103 @@ static uint32_t survey(const uint8_t *code, uint32_t size)
     return count | has_it;
 }
 
+static void add_cycles(tnf_cycles *to, const tnf_cycles *added, uint64_t times)
+{
+    to->total += times * added->total;
+    to->dependency += times * added->dependency;
+    to->branch += times * added->branch;
+    to->fetch += times * added->fetch;
+    to->data += times * added->data;
+}
+
+void tnf_settle(tnf_probe *probe)
+{
+    tnf_timer *timer = probe->timer;
+    for (tnf_edge *edge = timer->used; edge != NULL; edge = edge->next_used) {
+        tnf_cycles *extra = &edge->extra;
+        extra->total = extra->dependency + extra->branch + extra->fetch + extra->data;
+        tnf_execution done = {probe->mark_count, edge->block->id, edge->executions, *extra};
+        add_cycles(&done.cycles, &edge->cost, edge->executions);
+        add_cycles(&timer->total, &done.cycles, 1u);
+        if (timer->log_count == timer->log_capacity) {
+            timer->drain();
+            timer->log_count = 0u;
+        }
+        timer->log[timer->log_count++] = done;
+        edge->executions = 0u;
+        *extra = (tnf_cycles){0};
+    }
+    timer->used = NULL;
+}
+
+/* The edge from the block before to the block at `address`, moved to the front of those that lead there. */
+static tnf_edge *find_edge(const tnf_timer *timer, tnf_block *block, uint32_t address, uint32_t size)
+{
+    while (block != NULL && block->size != size) {
+        block = block->other;
+    }
+    if (block != NULL) {
+        for (tnf_edge **link = &block->entered; *link != NULL; link = &(*link)->next) {
+            tnf_edge *edge = *link;
+            if (edge->source == timer->previous) {
+                *link = edge->next;
+                edge->next = block->entered;
+                block->entered = edge;
+                return edge;
+            }
+        }
+    }
+    return timer->new_edge(timer->previous, address, size);
+}
+
+/* Did the branch that ends a block go another way than predicted, when it went to `target`? The predictor learns it. */
+static bool mispredicted(tnf_block *block, uint32_t target)
+{
+    if (block->exit == TNF_CONDITIONAL) {
+        const bool taken = target != block->start + block->size, predicted = block->counter >= 2u;
+        if (taken) {
+            block->counter += block->counter < 3u;
+        } else {
+            block->counter -= block->counter > 0u;
+        }
+        return taken != predicted;
+    }
+    const bool elsewhere = target != block->last_target;
+    block->last_target = target;
+    return block->exit == TNF_INDIRECT && elsewhere;
+}
+
+/* False where the timing of the block cannot be known. */
+static bool time_block(tnf_timer *timer, uint32_t offset, uint32_t address, uint32_t size)
+{
+    tnf_block *block = timer->blocks_at[offset / 2u];
+    tnf_edge *edge = block != NULL ? block->entered : NULL;
+    if (edge == NULL || edge->source != timer->previous || block->size != size) {
+        edge = find_edge(timer, block, address, size);
+        if (edge == NULL) {
+            return false;
+        }
+    }
+    if (edge->executions++ == 0u) {
+        edge->next_used = timer->used;
+        timer->used = edge;
+    }
+    if (timer->mispredict != 0u && edge->source != NULL && edge->source->exit != TNF_CERTAIN && mispredicted(edge->source, address)) {
+        edge->extra.branch += timer->mispredict;
+        timer->now += timer->mispredict;
+    }
+    if (timer->memory != NULL) {
+        const uint64_t wait = tnf_fetch_wait(timer->memory, address, size, timer->now, edge->cost.total);
+        edge->extra.fetch += wait;
+        timer->now += wait;
+        timer->memory->clock = timer->now;
+    }
+    timer->now += edge->cost.total;
+    timer->previous = edge->block;
+    timer->current = edge;
+    return true;
+}
+
 void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *user)
 {
     tnf_probe *probe = user;
@@ -28,12 +127,21 @@ void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *user)
             *seen = size << 16 | survey(probe->code + offset, size);
         }
         if (address == probe->mark_address) {
+            if (probe->timer != NULL) {
+                tnf_settle(probe);
+            }
             if (probe->mark_count < probe->mark_capacity) {
                 tnf_mark *mark = &probe->marks[probe->mark_count];
                 mark->instructions = probe->instructions;
+                if (probe->timer != NULL) {
+                    mark->cycles = probe->timer->total;
+                }
                 probe->reg_read(machine, probe->r0, &mark->index);
             }
             probe->mark_count++;
+        }
+        if (probe->timer != NULL && !time_block(probe->timer, (uint32_t)offset, (uint32_t)address, size)) {
+            probe->emu_stop(machine);
         }
         probe->instructions += *seen & 0x7FFFu;
         probe->blocks++;
@@ -46,6 +154,38 @@ void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *user)
     if (probe->instructions > probe->limit) {
         probe->limit_reached = true;
         probe->emu_stop(machine);
+    }
+}
+
+static uint32_t leading_zeros(uint32_t value)
+{
+    uint32_t count = 32u;
+    for (; value != 0u; value >>= 1) {
+        count--;
+    }
+    return count;
+}
+
+/* SDIV is 0xFB9n 0xFdFm, UDIV 0xFBBn 0xFdFm: Rn / Rm (ARMv7-M ARM, sections A7.7.127 and A7.7.195). */
+void tnf_on_division(void *machine, uint64_t address, uint32_t size, void *user)
+{
+    tnf_probe *probe = user;
+    tnf_timer *timer = probe->timer;
+    const uint8_t *code = probe->code + (address - probe->code_origin);
+    uint32_t dividend = 0u, divisor = 0u;
+    (void)size;
+    probe->reg_read(machine, timer->registers[code[0] & 0xFu], &dividend);
+    probe->reg_read(machine, timer->registers[code[2] & 0xFu], &divisor);
+    if ((code[0] & 0x20u) == 0u) {
+        dividend = dividend >> 31 != 0u ? 0u - dividend : dividend;
+        divisor = divisor >> 31 != 0u ? 0u - divisor : divisor;
+    }
+    if (timer->current != NULL && divisor != 0u && dividend > divisor) {
+        const uint32_t bits = leading_zeros(divisor) - leading_zeros(dividend);
+        const uint32_t cycles = (bits + timer->division_bits - 1u) / timer->division_bits;
+        const uint32_t extra = cycles < timer->division_extra ? cycles : timer->division_extra;
+        timer->current->extra.dependency += extra;
+        timer->now += extra;
     }
 }
 
@@ -119,5 +259,22 @@ void tnf_on_access(void *machine, int type, uint64_t address, int size, int64_t 
     if (!allowed) {
         remember(probe, type, address, size);
         probe->emu_stop(machine);
+    }
+}
+
+void tnf_on_timed_access(void *machine, int type, uint64_t address, int size, int64_t value, void *user)
+{
+    tnf_probe *probe = user;
+    tnf_timer *timer = probe->timer;
+    const uint32_t bytes = (uint32_t)size, word = bytes < 4u ? bytes : 4u;
+    (void)value;
+    if (probe->last_has_it) {
+        clear_it_state(machine, probe);
+    }
+    if (timer->current != NULL) {
+        uint64_t wait = tnf_data_wait(timer->memory, (uint32_t)address, bytes, type == UC_MEM_WRITE);
+        wait += (address & (word - 1u)) != 0u ? timer->unaligned : 0u;
+        timer->current->extra.data += wait;
+        timer->now += wait;
     }
 }

@@ -5,12 +5,87 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* An operator started: its index, and the instructions executed until then. */
+#include "memory_model.h"
+
+/* Cycles, and those of them in which nothing issued, by cause. */
+typedef struct {
+    uint64_t total;
+    uint64_t dependency;
+    uint64_t branch;
+    uint64_t fetch;
+    uint64_t data;
+} tnf_cycles;
+
+/* An operator started: its index, and what was executed until then. */
 typedef struct {
     uint64_t instructions;
+    tnf_cycles cycles;
     uint32_t index;
     uint32_t unused;
 } tnf_mark;
+
+/* How a block ends, for a core that predicts branches. */
+enum {
+    TNF_CERTAIN,     /* no branch, or one that is taken as predicted: B, BL, and returns, by the return stack */
+    TNF_CONDITIONAL, /* predicted by a counter of two bits */
+    TNF_INDIRECT     /* predicted to go where it went last */
+};
+
+/* A translated block, timed. Python creates blocks and edges as they are first met, and owns them. */
+typedef struct tnf_block {
+    uint32_t start;
+    uint32_t size;
+    uint32_t id;
+    uint32_t exit;
+    uint32_t counter;     /* TNF_CONDITIONAL: 0 (surely not taken) to 3 (surely taken) */
+    uint32_t last_target; /* TNF_INDIRECT */
+    struct tnf_edge *entered; /* edges that lead here, the last used one first */
+    struct tnf_block *other;  /* another block that was translated from the same address */
+} tnf_block;
+
+/* A block, entered from another one (or from outside: NULL). */
+typedef struct tnf_edge {
+    tnf_block *source;
+    tnf_block *block;
+    struct tnf_edge *next;      /* of block->entered */
+    tnf_cycles cost;            /* of one execution, known beforehand */
+    struct tnf_edge *next_used; /* of probe->used */
+    uint64_t executions;        /* since the last mark */
+    tnf_cycles extra;           /* since then: what depends on data, history and memory; total is not used */
+} tnf_edge;
+
+/* What a block did between two marks; one entry for each edge. */
+typedef struct {
+    uint32_t mark; /* marks seen before */
+    uint32_t block;
+    uint64_t executions;
+    tnf_cycles cycles;
+} tnf_execution;
+
+/* Cycles beyond a core's instruction counts; NULL in a probe that only counts. */
+typedef struct {
+    tnf_block **blocks_at; /* by halfword of the code region */
+    tnf_block *previous;
+    tnf_edge *current;
+    tnf_edge *used; /* edges with executions since the last mark */
+    uint64_t now;
+    tnf_cycles total; /* until the last mark */
+    uint32_t mispredict;
+    /* Division: cycles beyond the minimum, at most, and quotient bits of each; register numbers of R0 to R14. */
+    uint32_t division_extra;
+    uint32_t division_bits;
+    const int *registers;
+    /* Memory, where it is simulated, and cycles of an unaligned access. */
+    tnf_memory_model *memory;
+    uint32_t unaligned;
+    /* The log of executions; drain() empties a full one. */
+    tnf_execution *log;
+    uint32_t log_count;
+    uint32_t log_capacity;
+    void (*drain)(void);
+    /* The edge from a block to the code at an address, made and entered into blocks_at; NULL where that failed. */
+    tnf_edge *(*new_edge)(tnf_block *source, uint32_t address, uint32_t size);
+} tnf_timer;
 
 /* Addresses from first to last that strict mode allows. */
 typedef struct {
@@ -53,14 +128,22 @@ typedef struct {
     uint32_t range_count;
     bool always_aligned;
     bool unaligned;
+    /* Cycles; NULL where only instructions are counted. */
+    tnf_timer *timer;
     /* Unicorn's own functions. */
     int (*reg_read)(void *machine, int register_id, void *value);
     int (*reg_write)(void *machine, int register_id, const void *value);
     int (*emu_stop)(void *machine);
 } tnf_probe;
 
-/* UC_HOOK_BLOCK: counts the block's instructions, logs marks, stops at the limit. */
+/* UC_HOOK_BLOCK: counts the block's instructions and cycles, logs marks, stops at the limit. */
 void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *probe);
+/* UC_HOOK_CODE at an SDIV or UDIV: adds the cycles that depend on the operands. */
+void tnf_on_division(void *machine, uint64_t address, uint32_t size, void *probe);
+/* UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, where memory is simulated: adds the cycles that the access waits. */
+void tnf_on_timed_access(void *machine, int type, uint64_t address, int size, int64_t value, void *probe);
+/* Adds what was executed since the last mark to the total and to the log. */
+void tnf_settle(tnf_probe *probe);
 /* UC_HOOK_MEM_INVALID: remembers what failed; false stops the machine. */
 bool tnf_on_invalid(void *machine, int type, uint64_t address, int size, int64_t value, void *probe);
 /* UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, in strict mode only: stops at an access outside the allowed ranges, or at an
