@@ -148,12 +148,15 @@ def targets() -> None:
     """List the built-in targets."""
     from codegen.target import list_targets, load_target
 
-    table = Table("target", "core", "FPU")
-    for column in ("MHz", "flash KB", "RAM KB"):
+    table = Table()
+    for column in ("target", "core", "FPU"):
+        table.add_column(column, no_wrap=True)
+    for column in ("MHz", "flash KB", "RAM KB", "caches", "wait states", "mW"):
         table.add_column(column, justify="right")
-    table.add_column("description")
     for name in list_targets():
         chip = load_target(name)
+        sizes = [f"{cache.size // 1024} KB" if cache.size >= 1024 else f"{cache.size} B" for cache in chip.caches]
+        waits = ["serial" if part.bus == "xip" else str(part.wait_states) for part in chip.code.timing]
         table.add_row(
             name,
             chip.core,
@@ -161,7 +164,9 @@ def targets() -> None:
             f"{chip.clock_hz / 1e6:g}",
             str(chip.code.size // 1024),
             str(chip.data.size // 1024),
-            chip.description,
+            " + ".join(sizes),
+            ", ".join(waits),
+            f"{chip.power.milliwatts:.0f}" if chip.power else "",
         )
     Console().print(table)
 
