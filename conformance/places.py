@@ -24,6 +24,7 @@ from conformance.emulator import CallResult, CortexM, StrayAccess
 from conformance.host import parse_header
 from conformance.host_process import Request
 from conformance.layout import MARGIN, Layout
+from conformance.timing.cycles import Timing
 from conformance.toolchain import (
     Toolchain,
     arm_toolchains,
@@ -190,6 +191,7 @@ class CortexMPlace(Place):
         toolchain: the compiler; the preferred one by default.
         opt: optimisation flag.
         arena_bytes: memory for a case's activations.
+        timing: what `measure` counts cycles of; None for instructions alone.
 
     Raises:
         ToolchainError: the image cannot be built.
@@ -205,6 +207,7 @@ class CortexMPlace(Place):
         toolchain: Toolchain | None = None,
         opt: str = "-O2",
         arena_bytes: int = ARENA_BYTES,
+        timing: Timing | None = None,
     ) -> None:
         self.name = name
         toolchain = toolchain or arm_toolchains()[0]
@@ -223,13 +226,13 @@ class CortexMPlace(Place):
             arena_bytes=arena_bytes,
             name="kernels",
         )
-        self._machines = {strict: CortexM(target, elf, strict=strict) for strict in (False, True)}
+        self._machines = {strict: CortexM(target, elf, strict=strict, timing=timing) for strict in (False, True)}
 
     def run(self, call: KernelCall, layout: Layout) -> bytes:
         return self.measure(call, layout, strict=len(layout.image) < STRICT_BYTES)[0]
 
     def measure(self, call: KernelCall, layout: Layout, *, strict: bool = False) -> tuple[bytes, CallResult]:
-        """Run one call: the layout's stretch of memory afterwards, and what the call cost.
+        """Run one call from empty caches: the layout's stretch of memory afterwards, and what the call cost.
 
         Raises:
             ConformanceError: the kernel strayed, or the layout does not fit.
@@ -260,6 +263,7 @@ class CortexMPlace(Place):
         readable = [(start + span.start, span.size) for span in buffers] + constants.ranges
         writable = [(start + span.start, span.size) for span in buffers[len(layout.inputs) :]]
         machine.allow(readable, writable)
+        machine.empty_caches()
         scratch = 0 if layout.scratch is None else start + layout.scratch.start
         try:
             result = machine.call(call.kernel, parameters, *inputs, start + layout.output.start, scratch)
