@@ -75,8 +75,8 @@ class MemoryTiming:
         bus: One of `BUSES`.
         caches: Names of the `Cache`s that its accesses pass: at most one for instructions and one for data.
         clock_divider: Core cycles of one bus cycle, the unit of `latency` and `wait_states`.
-        bus_bits: Bits that reach the core, or the cache before it, in one bus cycle: a whole row where the cache is part
-            of the flash interface.
+        bus_bits: Bits that reach the core, or the cache before it, in one bus cycle: a whole row where the cache is
+            part of the flash interface.
         row_bits: Bits that the memory reads at once; a multiple of `bus_bits`. Wait states are paid once a row.
         wait_states: Bus cycles that reading a row takes beyond one.
         latency: Bus cycles of each transfer beyond those: bridges, or command and address of a serial flash.

@@ -277,7 +277,7 @@ def _tables(table: dict[str, Any], key: str, where: str, parent: str = "") -> li
 
 
 def _built(cls: type[_Part], table: dict[str, Any], where: str, **parts: Any) -> _Part:
-    """The dataclass `cls` from `parts` and from `table`, whose keys and value types must be those of the other fields."""
+    """The dataclass `cls` from `parts` and from `table`, whose keys and value types must be its other fields'."""
     kinds: dict[str, Any] = {name: kind for name, kind in cls.__annotations__.items() if name not in parts}
     missing, unknown = sorted(kinds.keys() - table.keys()), sorted(table.keys() - kinds.keys())
     if missing or unknown:
