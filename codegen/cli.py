@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich import box
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -149,12 +148,14 @@ def targets() -> None:
     """List the built-in targets."""
     from codegen.target import list_targets, load_target
 
-    table = Table("target", "core", "FPU", box=SIMPLE_HEAD)  # narrow enough for 80 columns
-    for column in ("MHz", "flash KB", "RAM KB", "caches KB", "wait states", "mW"):
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))  # fits 80 columns
+    for column in ("target", "core", "FPU"):
+        table.add_column(column, no_wrap=True)
+    for column in ("MHz", "flash KB", "RAM KB", "caches", "wait states", "mW"):
         table.add_column(column, justify="right")
     for name in list_targets():
         chip = load_target(name)
-        sizes = [f"{cache.size / 1024:.2g}" for cache in chip.caches]
+        sizes = [f"{cache.size} B" if cache.size < 1024 else f"{cache.size // 1024} KB" for cache in chip.caches]
         waits = ["serial" if part.bus == "xip" else str(part.wait_states) for part in chip.code.timing]
         table.add_row(
             name,
