@@ -152,7 +152,7 @@ def targets() -> None:
     for column in ("target", "core", "FPU"):
         table.add_column(column, no_wrap=True)
     for column in ("MHz", "flash KB", "RAM KB", "caches", "wait states", "mW"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=column == "caches")
     for name in list_targets():
         chip = load_target(name)
         sizes = [f"{cache.size} B" if cache.size < 1024 else f"{cache.size // 1024} KB" for cache in chip.caches]
