@@ -363,6 +363,12 @@ class CortexM:
         marks = [int(mark.index) for mark in self._marks[0 : self._probe.mark_count]]
         return self._timer.executions(marks) if self._timer else []
 
+    def function_at(self, address: int) -> tuple[str, int]:
+        """The function that code belongs to, and the bytes from its start; ("", address) before the first one."""
+        at = bisect_right(self._functions, (address, "\uffff")) - 1
+        start, name = self._functions[at] if at >= 0 else (0, "")
+        return name, address - start
+
     def _map(self, name: str, address: int, size: int, permissions: int) -> mmap.mmap:
         memory = mmap.mmap(-1, size)
         pointer = self._ffi.from_buffer(memory)
@@ -531,14 +537,13 @@ class CortexM:
         if operator is not None:
             named = operator < len(self.operator_names)
             text = f"operator {self.operator_names[operator] if named else operator}: "
-        at = bisect_right(self._functions, (pc, "\uffff")) - 1
+        name, offset = self.function_at(pc)
         code = self.target.code
-        if at < 0 or not code.origin <= pc < code.end:
+        if not name or not code.origin <= pc < code.end:
             return f"{text}code at {pc:#010x}"
-        start, name = self._functions[at]
         instruction = next(self._disassembler.disasm_lite(self.read(pc, min(4, code.end - pc)), pc), None)
         shown = f" `{instruction[2]} {instruction[3]}`".rstrip() if instruction else ""
-        return f"{text}{name}+{pc - start:#x}{shown} at {pc:#010x}"
+        return f"{text}{name}+{offset:#x}{shown} at {pc:#010x}"
 
     def _near(self, address: int, size: int) -> str:
         """An access in terms of the nearest named range, for a message."""

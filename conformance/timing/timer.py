@@ -126,8 +126,7 @@ class Timer:
         Args:
             marks: the marks' indices, in the order in which they were met.
         """
-        rest = self._ffi.buffer(self._log, self.pointer.log_count * _EXECUTION.itemsize)
-        log = np.frombuffer(b"".join([*self._drained, rest]), _EXECUTION)
+        log = np.frombuffer(b"".join([*self._drained, self._logged()]), _EXECUTION)
         sums: dict[tuple[int | None, int], list[int]] = {}
         for mark, block, *counts in log.tolist():
             key = (marks[mark - 1] if mark else None, block)
@@ -178,7 +177,10 @@ class Timer:
         return int(pointer.id)
 
     def _drain(self) -> None:
-        self._drained.append(bytes(self._ffi.buffer(self._log)))
+        self._drained.append(self._logged())
+
+    def _logged(self) -> bytes:
+        return bytes(self._ffi.buffer(self._log, self.pointer.log_count * _EXECUTION.itemsize))
 
 
 def divisions(code: bytes, address: int) -> list[int]:
