@@ -341,7 +341,8 @@ def _status_reads(mnemonic: str, operands: str) -> set[str]:
 def _status_writes(mnemonic: str, operands: str, sets_flags: bool) -> set[str]:
     writes = {"flags"} if sets_flags or mnemonic in _COMPARES else set()
     if mnemonic == "msr" and "psr" in operands:
-        writes = {"flags", "ge", "q"}
+        fields = operands.partition(",")[0].partition("_")[2]  # "nzcvq", "g" or "nzcvqg"
+        writes = ({"flags", "q"} if fields != "g" else set()) | ({"ge"} if "g" in fields else set())
     if mnemonic in _SETS_GE:
         writes.add("ge")
     if mnemonic in _SETS_Q:
