@@ -151,12 +151,12 @@ def targets() -> None:
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))  # fits 80 columns
     for column in ("target", "core", "FPU"):
         table.add_column(column, no_wrap=True)
-    for column in ("MHz", "flash KB", "RAM KB", "caches", "wait states", "mW"):
+    for column in ("MHz", "flash KB", "RAM KB", "caches", "flash waits", "mW"):
         table.add_column(column, justify="right", no_wrap=column == "caches")
     for name in list_targets():
         chip = load_target(name)
         sizes = [f"{cache.size} B" if cache.size < 1024 else f"{cache.size // 1024} KB" for cache in chip.caches]
-        waits = ["serial" if part.bus == "xip" else str(part.wait_states) for part in chip.code.timing]
+        waits = ["XIP" if part.bus == "xip" else str(part.wait_states) for part in chip.code.timing]
         table.add_row(
             name,
             chip.core,
