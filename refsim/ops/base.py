@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -149,16 +150,22 @@ class Requantization:
         )
 
     def stage(self, channels: int = 1) -> Stage:
-        """The same as the compiled loops take it, with one multiplier for each of `channels`."""
-        repeats = channels if self.multiplier.size == 1 else 1
-        return Stage(
-            self.multiplier.repeat(repeats),
-            self.shift.repeat(repeats),
-            int(self.rounding),
-            self.zero_point,
-            self.act_min,
-            self.act_max,
-        )
+        """The same as the compiled loops take it, with one multiplier for each of `channels`; built once."""
+        if channels not in self._stages:
+            repeats = channels if self.multiplier.size == 1 else 1
+            self._stages[channels] = Stage(
+                self.multiplier.repeat(repeats),
+                self.shift.repeat(repeats),
+                int(self.rounding),
+                self.zero_point,
+                self.act_min,
+                self.act_max,
+            )
+        return self._stages[channels]
+
+    @cached_property
+    def _stages(self) -> dict[int, Stage]:
+        return {}
 
     def check(self, bounds: Sequence[int] | NDArray[Any], what: str = "") -> None:
         """Prove that no accumulator can overflow (docs/numerics.md, section 4).

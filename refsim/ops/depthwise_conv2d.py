@@ -7,10 +7,13 @@ import numpy as np
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
-from refsim.numerics import Int8Array, Int32Array, Stage, finish_rows
+from refsim.numerics import Int8Array, Int16Array, Int32Array, Stage, finish_rows, padded_length
 from refsim.ops.base import Requantization, Requantizing, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.tensor import Shape
 from refsim.windows import Window, image_shape
+
+TAPS = 3
+"""Taps of the kernel that are summed in one loop."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +77,13 @@ class DepthwiseConv2D(Requantizing):
             x = np.repeat(x, y.shape[3] // x.shape[3], axis=3)  # each channel as often as it is read
         # With stride 1 a row's positions are neighbours in the image: the kernel, repeated, meets them all in one loop.
         repeats = y.shape[2] if self.stride[1] == 1 else 1
+        taps = self.weight.reshape(-1, self.weight.shape[2])
+        kernel = np.zeros((padded_length(taps.shape[0], TAPS), taps.shape[1] * repeats), np.int16)
+        kernel[: taps.shape[0]] = np.tile(taps, repeats)
         _depthwise_conv2d(
             x,
-            np.tile(self.weight, repeats),
+            kernel,
+            self.weight.shape[:2],
             self.bias,
             self.output.stage(self.weight.shape[2]),
             self.input_zero_point,
@@ -91,7 +98,8 @@ class DepthwiseConv2D(Requantizing):
 @compiled()
 def _depthwise_conv2d(
     x: Int8Array,
-    weight: Int8Array,
+    weight: Int16Array,
+    kernel: tuple[int, int],
     bias: Int32Array,
     stage: Stage,
     input_zero_point: int,
@@ -104,7 +112,8 @@ def _depthwise_conv2d(
 
     Args:
         x: int8 (N, H, W, C).
-        weight: int8 (KH, KW, span), the kernel, repeated for positions that are neighbours.
+        weight: int16 (KH * KW, span), padded to a multiple of TAPS; repeated for positions that are neighbours.
+        kernel: (KH, KW).
         bias: int32 (C,).
         stage: of C channels.
         input_zero_point: z_x.
@@ -116,10 +125,15 @@ def _depthwise_conv2d(
     top, left, bottom, right = padding
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
     image = np.zeros((top + height + bottom, left + width + right, channels), np.int16)  # padded, zero point removed
-    rows = image.reshape(image.shape[0], -1)
+    pixels = image.ravel()
+    row_size = image.shape[1] * channels
     acc = np.empty((y.shape[2], channels), np.int32)
     sums = acc.reshape(-1)
-    span = weight.shape[2]
+    taps, span = weight.shape
+    offsets = np.zeros(taps, np.int64)
+    for tap in range(kernel[0] * kernel[1]):
+        kh, kw = divmod(tap, kernel[1])
+        offsets[tap] = kh * dilation[0] * row_size + kw * dilation[1] * channels
     for n in range(x.shape[0]):
         for h in range(height):
             for w in range(width):
@@ -127,14 +141,16 @@ def _depthwise_conv2d(
                     image[top + h, left + w, c] = np.int16(np.int16(x[n, h, w, c]) - np.int16(input_zero_point))
         for oh in range(y.shape[1]):
             acc[:] = bias
-            for kh in range(weight.shape[0]):
-                row = oh * stride[0] + kh * dilation[0]
-                for kw in range(weight.shape[1]):
-                    for part in range(sums.size // span):
-                        start = (part * stride[1] + kw * dilation[1]) * channels
-                        taps = rows[row, start : start + span]
-                        kernel = weight[kh, kw]
-                        part_sums = sums[part * span : (part + 1) * span]
-                        for i in range(span):
-                            part_sums[i] += np.int32(np.int32(taps[i]) * np.int32(kernel[i]))
+            for part in range(sums.size // span):
+                window = pixels[oh * stride[0] * row_size + part * stride[1] * channels :]
+                part_sums = sums[part * span : (part + 1) * span]
+                for tap in range(0, taps, 3):
+                    x0, x1, x2 = window[offsets[tap] :], window[offsets[tap + 1] :], window[offsets[tap + 2] :]
+                    w0, w1, w2 = weight[tap], weight[tap + 1], weight[tap + 2]
+                    for i in range(span):
+                        part_sums[i] += np.int32(
+                            np.int32(np.int32(x0[i]) * np.int32(w0[i]))
+                            + np.int32(np.int32(x1[i]) * np.int32(w1[i]))
+                            + np.int32(np.int32(x2[i]) * np.int32(w2[i]))
+                        )
             finish_rows(acc, stage, y[n, oh])

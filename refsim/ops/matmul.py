@@ -65,16 +65,16 @@ class MatMul(Requantizing):
 
     def run(self, *inputs: Int8Array) -> Int8Array:
         a, b = inputs
-        shape = self.output_shape(a.shape[1:], b.shape[1:])
-        y = np.empty((a.shape[0], *shape), np.int8)
+        columns = b.shape[-2] if self.transpose_b else b.shape[-1]
+        y = np.empty((*a.shape[:-1], columns), np.int8)
         _matmul(
             a.reshape(a.shape[0], -1, *a.shape[-2:]),
             b.reshape(b.shape[0], -1, *b.shape[-2:]),
             self.transpose_b,
-            self.output.stage(shape[-1]),
+            self.output.stage(columns),
             self.a_zero_point,
             self.b_zero_point,
-            y.reshape(y.shape[0], -1, *shape[-2:]),
+            y.reshape(y.shape[0], -1, *y.shape[-2:]),
         )
         return y
 

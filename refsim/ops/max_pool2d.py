@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from refsim.compiled import compiled
-from refsim.numerics import Int8Array, clamp
+from refsim.numerics import Int8Array
 from refsim.ops.base import Pooling
 from refsim.windows import inside
 
@@ -34,16 +34,26 @@ def _max_pool2d(
     act_max: int,
     y: Int8Array,
 ) -> None:
+    left, right, channels = padding[1], padding[3], x.shape[3]
+    # A row of windows is the largest over the kernel's rows, at all columns at once, then over its columns.
+    column_max = np.full((left + x.shape[2] + right) * channels, -128, np.int8)
+    image_max = column_max[left * channels : (left + x.shape[2]) * channels]
+    window_max = np.empty(column_max.size - (kernel[1] - 1) * channels, np.int8)
     for n in range(x.shape[0]):
         for oh in range(y.shape[1]):
+            image_max[:] = np.int8(-128)
+            for kh in range(kernel[0]):
+                ih = oh * stride[0] - padding[0] + kh
+                if inside(ih, x.shape[1]):
+                    row = x[n, ih].reshape(-1)
+                    for i in range(row.size):
+                        image_max[i] = max(image_max[i], row[i])
+            window_max[:] = np.int8(act_min)
+            for kw in range(kernel[1]):
+                shifted = column_max[kw * channels :]
+                for i in range(window_max.size):
+                    window_max[i] = max(window_max[i], shifted[i])
             for ow in range(y.shape[2]):
-                y[n, oh, ow, :] = np.int8(-128)
-                for kh in range(kernel[0]):
-                    ih = oh * stride[0] - padding[0] + kh
-                    for kw in range(kernel[1]):
-                        iw = ow * stride[1] - padding[1] + kw
-                        if inside(ih, x.shape[1]) and inside(iw, x.shape[2]):
-                            for c in range(y.shape[3]):
-                                y[n, oh, ow, c] = max(y[n, oh, ow, c], x[n, ih, iw, c])
-                for c in range(y.shape[3]):
-                    y[n, oh, ow, c] = np.int8(clamp(y[n, oh, ow, c], act_min, act_max))
+                position = window_max[ow * stride[1] * channels :]
+                for c in range(channels):
+                    y[n, oh, ow, c] = min(position[c], np.int8(act_max))

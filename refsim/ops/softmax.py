@@ -8,7 +8,7 @@ import numpy as np
 
 from refsim.compiled import compiled
 from refsim.errors import QuantizationError, ShapeError
-from refsim.numerics import Int8Array, Int32Array, Integer, clamp, floor_log2, normalise_multiplier, rdbpot, srdhm
+from refsim.numerics import Int8Array, Integer, clamp, floor_log2, normalise_multiplier, rdbpot, srdhm
 from refsim.ops.base import Operator
 from refsim.tensor import Shape, TensorType
 
@@ -126,12 +126,22 @@ def _softmax(x: Int8Array, multiplier: int, shift: int, diff_min: int, y: Int8Ar
         exponentials[magnitude] = np.int32(exp_on_negative(scaled))
     rows = x.shape[1]
     e = np.empty((rows, x.shape[2]), np.int32)
-    total = np.empty(rows, np.int64)
+    largest = np.empty(rows, np.int8)
+    total = np.empty(rows, np.int64)  # in Q12.19
     inverse = np.empty(rows, np.int64)
     exponent = np.empty(rows, np.int64)
     for n in range(x.shape[0]):
         for row in range(rows):
-            total[row] = _exponentials_of_row(x[n, row], exponentials, e[row])
+            largest[row] = np.int8(-128)
+            for i in range(x.shape[2]):
+                largest[row] = max(largest[row], x[n, row, i])
+        for row in range(rows):
+            for i in range(x.shape[2]):
+                e[row, i] = exponentials[np.uint8(np.int64(largest[row]) - np.int64(x[n, row, i]))]
+        for row in range(rows):
+            total[row] = np.int64(0)
+            for i in range(x.shape[2]):
+                total[row] += rdbpot(e[row, i], 12)
         for row in range(rows):
             headroom = np.int64(31) - floor_log2(total[row])
             inverse[row] = reciprocal((total[row] << headroom) - np.int64(2**31))
@@ -143,16 +153,3 @@ def _softmax(x: Int8Array, multiplier: int, shift: int, diff_min: int, y: Int8Ar
             for i in range(x.shape[2]):
                 share = rdbpot(srdhm(inverse[row], e[row, i]), exponent[row])
                 y[n, row, i] = np.int8(clamp(share - np.int64(128), -128, 127))
-
-
-@compiled()
-def _exponentials_of_row(x: Int8Array, exponentials: Int32Array, e: Int32Array) -> np.int64:
-    """Fill e with the exponentials of a row's differences to its maximum; their sum in Q12.19."""
-    largest = np.int64(-128)
-    for i in range(x.size):
-        largest = max(largest, np.int64(x[i]))
-    total = np.int64(0)
-    for i in range(x.size):
-        e[i] = exponentials[largest - np.int64(x[i])]
-        total += rdbpot(e[i], 12)
-    return total
