@@ -184,6 +184,16 @@ def test_own_target_without_timing_says_what_to_add(tmp_path: Path) -> None:
         _ = load_target(path).memory_timing
 
 
+def test_documented_file_and_table(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "targets.md").read_text(encoding="utf-8")
+    path = tmp_path / "myboard.toml"
+    path.write_text(page.split("```toml\n")[1].split("```")[0])
+    target = load_target(path)
+    assert [part.name for part in target.memory_timing] == ["flash", "sram"]
+    assert target.energy_mj(80e6) == pytest.approx(12.5 * 3.3)
+    assert all(f"\n| {name} (" in page for name in list_targets())
+
+
 def test_own_target_with_timing(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(TIMED)
