@@ -132,9 +132,14 @@ class Conv2D(Requantizing):
 
 @compiled()
 def _fill_planes(
-    x: Int8Array, input_zero_point: int, stride: tuple[int, int], padding: tuple[int, int, int, int], planes: Int32Array
+    x: Int8Array,
+    input_zero_point: int,
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    first_input: int,
+    planes: Int32Array,
 ) -> None:
-    """planes[p, q, c, n, i, j] = x[n, i * stride + p - top, j * stride + q - left, c] - z_x where that is in the image.
+    """planes[p, q, c, n, i, j] = x[n, i * stride + p - top, j * stride + q - left, first_input + c] - z_x in the image.
 
     So what one tap of the kernel sees in a row of windows lies together, whatever the stride.
     """
@@ -144,8 +149,8 @@ def _fill_planes(
             for q in range(stride[1]):
                 w = (q - padding[1]) % stride[1]
                 j = (padding[1] + w) // stride[1]
-                for c in range(x.shape[3]):
-                    pixels = x[n, h, w :: stride[1], c]
+                for c in range(planes.shape[2]):
+                    pixels = x[n, h, w :: stride[1], first_input + c]
                     row = planes[p, q, c, n, i, j : j + pixels.size]
                     for k in range(pixels.size):
                         row[k] = np.int32(np.int32(pixels[k]) - np.int32(input_zero_point))
@@ -175,7 +180,8 @@ def _conv2d_group(
     height = (padding[0] + x.shape[1] + padding[2] + stride[0] - 1) // stride[0]  # of a plane
     width = (padding[1] + x.shape[2] + padding[3] + stride[1] - 1) // stride[1]
     samples = min(x.shape[0], (LANES + height * width - 1) // (height * width))  # computed together
-    shape = (stride[0], stride[1], x.shape[3], samples, height, width)
+    depth = kernel[2]
+    shape = (stride[0], stride[1], depth, samples, height, width)
 
     offsets = np.zeros(weight.shape[1], np.int64)
     tap = 0
@@ -183,8 +189,8 @@ def _conv2d_group(
         for kw in range(kernel[1]):
             i, p = divmod(kh * dilation[0], stride[0])
             j, q = divmod(kw * dilation[1], stride[1])
-            for c in range(first_input, first_input + kernel[2]):
-                plane = (p * stride[1] + q) * x.shape[3] + c
+            for c in range(depth):
+                plane = (p * stride[1] + q) * depth + c
                 offsets[tap] = (plane * samples * height + i) * width + j
                 tap += 1
 
@@ -193,11 +199,11 @@ def _conv2d_group(
     block = (rows + blocks - 1) // blocks
     acc = np.empty((weight.shape[0], block * width), np.int32)
     finished = np.empty((channels, acc.shape[1]), np.int8)
-    size = stride[0] * stride[1] * x.shape[3] * samples * height * width
+    size = stride[0] * stride[1] * depth * samples * height * width
     pixels = np.zeros(size + acc.shape[1] + width * height, np.int32)
     planes = pixels[:size].reshape(shape)
     for sample in range(0, x.shape[0], samples):
-        _fill_planes(x[sample : sample + samples], input_zero_point, stride, padding, planes)
+        _fill_planes(x[sample : sample + samples], input_zero_point, stride, padding, first_input, planes)
         for first in range(0, rows, block):
             for o in range(channels):
                 acc[o] = bias[o]
