@@ -1,0 +1,1 @@
+"""Published measurements against the cycle model's estimates (docs/cycle-model.md)."""
