@@ -11,9 +11,11 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from unicorn import UC_ARCH_ARM, UC_MODE_MCLASS, UC_MODE_THUMB, Uc, arm_const
 
-from codegen.generate import generate
+from codegen.generate import GeneratedModel, generate
 from codegen.onnx import load
 from codegen.target import load_target
+from conformance.emulator import CortexM
+from conformance.timing.cycles import Timing
 from conformance.timing.instructions import Instruction, Kind, decode, it_state_after
 from conformance.toolchain import build_firmware
 from refsim.errors import EmulationError
@@ -294,18 +296,20 @@ def test_reads_and_writes_are_what_unicorn_does(text: str) -> None:
     assert found.reads & seen - influential == set()
 
 
+def build(target: str, folder: Path) -> tuple[GeneratedModel, Path]:
+    """The example model and its image for a target."""
+    model = generate(load(MODEL), load_target(target), folder)
+    sources, headers = list(model.sources), list(model.include_dirs)
+    entry_points = [f"{model.prefix}_run"]
+    return model, build_firmware(
+        sources, model.target, entry_points, include_dirs=headers, arena_bytes=model.arena_bytes, name=model.prefix
+    )
+
+
 @pytest.mark.parametrize("target", ["stm32f746", "rp2040"])
 def test_every_instruction_of_a_generated_model(target: str, tmp_path: Path) -> None:
     """Each function of the image decodes, to as many instructions as the lengths in its halfwords say."""
-    model = generate(load(MODEL), load_target(target), tmp_path)
-    elf = build_firmware(
-        list(model.sources),
-        model.target,
-        [f"{model.prefix}_run"],
-        include_dirs=list(model.include_dirs),
-        arena_bytes=model.arena_bytes,
-        name=model.prefix,
-    )
+    _, elf = build(target, tmp_path)
     kinds: set[Kind] = set()
     total = 0
     for address, code in code_ranges(elf):
@@ -317,6 +321,18 @@ def test_every_instruction_of_a_generated_model(target: str, tmp_path: Path) -> 
     assert total > 3000
     assert {Kind.LOAD, Kind.STORE_MULTIPLE, Kind.BRANCH, Kind.CALL, Kind.MULTIPLY} <= kinds
     assert (Kind.MULTIPLY_ACCUMULATE in kinds) == (target == "stm32f746")
+
+
+@pytest.mark.parametrize("target", ["stm32f407", "rp2040"])
+def test_every_block_of_a_run_holds_what_is_counted(target: str, tmp_path: Path) -> None:
+    """Instructions decoded in each executed block, times its executions, are those that the emulator's hook counted."""
+    model, elf = build(target, tmp_path)
+    machine = CortexM(model.target, elf, timing=Timing.ZERO_WAIT)
+    result = machine.call(f"{model.prefix}_run", machine.arena[0])
+    blocks = machine.block_profile()
+    assert sum(block.executions for block in blocks) == result.blocks > 100_000
+    counts = [len(decode(machine.read(b.start, b.size), b.start)) for b in blocks]
+    assert sum(n * block.executions for n, block in zip(counts, blocks, strict=True)) == result.instructions
 
 
 def lengths(code: bytes) -> Iterator[int]:
