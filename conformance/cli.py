@@ -9,16 +9,15 @@ import secrets
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from refsim.errors import ConformanceError, DataError, TinyFormerError
+from conformance.console import progress_bar, write_whole
+from conformance.profile_cli import profile
+from refsim.errors import DataError, TinyFormerError
 
 
 class Profile(StrEnum):
@@ -36,7 +35,7 @@ _CI_SEED = 0
 def register(app: typer.Typer) -> None:
     """Add the commands of this package to `app`."""
     app.command()(conformance)
-    app.command()(run)
+    app.command()(profile)
     app.command()(bench)
 
 
@@ -83,48 +82,13 @@ def conformance(
         failures=failures,
     )
     console.print(f"Profile {plan.profile}, seed {plan.seed}.", highlight=False)
-    with _progress() as progress:
+    with progress_bar() as progress:
         report = execute(plan, progress)
     console.print(report.render())
     if json is not None:
-        _write(json, report.as_json())
+        write_whole(json, report.as_json())
     if not report.passed:
         raise typer.Exit(1)
-
-
-def run(
-    model: Annotated[Path, typer.Argument(help="Quantised model, QDQ ONNX.")],
-    target: Annotated[str, typer.Option(help="Name (see `tinyformer targets`) or .toml file of the microcontroller.")],
-    data: Annotated[Path | None, typer.Option(help="Samples, .npz; random bytes by default.")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 1,
-) -> None:
-    """Run a model on an emulated chip: instructions of each layer, every tensor held to the golden model."""
-    from conformance.models import compare_model, open_place, read_model
-
-    under_test = read_model(model, data, images)
-    with _progress() as progress, TemporaryDirectory() as folder:
-        task = progress.add_task(f"{under_test.graph.name} on {target}", total=under_test.count)
-        chip = open_place(target, under_test.graph, Path(folder))
-        outcome = compare_model(under_test, chip, target, images, lambda: progress.advance(task))
-    if outcome.mismatches:
-        raise ConformanceError(outcome.message)
-    table = Table("step", title=f"{escape(outcome.model)} on {target}, {outcome.samples} samples")
-    table.add_column("layer", overflow="fold")
-    table.add_column("operator", overflow="fold")
-    for column in ("MACs", "instructions", "a MAC", "share"):
-        table.add_column(column, justify="right")
-    for step, count in zip(chip.model.steps, outcome.instructions, strict=True):
-        macs = step.call.macs
-        share = f"{count / outcome.total_instructions:.1%}"
-        rate = f"{count / macs:.2f}" if macs else "-"
-        table.add_row(str(step.index), escape(step.node), step.operator, f"{macs:,}", f"{count:,.0f}", rate, share)
-    console = Console()
-    console.print(table)
-    console.print(
-        f"{outcome.total_instructions:,.0f} instructions a sample; {chip.model.arena_bytes:,} bytes of arena, "
-        f"{outcome.stack_bytes:,} of stack; {outcome.seconds / outcome.samples:.2f} s of emulation a sample",
-        highlight=False,
-    )
 
 
 def bench(
@@ -166,7 +130,7 @@ def bench(
     console.print(emulated_table(report))
     console.print(", ".join(f"{name} {number}" for name, number in report.versions.items()), highlight=False)
     if json is not None:
-        _write(json, as_json(report))
+        write_whole(json, as_json(report))
 
 
 def _replay(folder: Path, places: list[str], console: Console) -> None:
@@ -196,16 +160,3 @@ def _check_hypothesis() -> None:
             "this command needs hypothesis, which is not installed; install it with: "
             'pip install "tinyformer[conformance]"'
         )
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as stream:
-        stream.write(text)
-    Path(stream.name).replace(path)

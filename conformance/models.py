@@ -12,8 +12,9 @@ import refsim
 from codegen.generate import GeneratedModel, generate
 from codegen.target import load_target
 from conformance.comparison import difference
-from conformance.emulator import HOST_WINDOW, CortexM
+from conformance.emulator import HOST_WINDOW, CallResult, CortexM
 from conformance.host import HostLibrary
+from conformance.timing.cycles import BlockExecutions, Cycles, Timing
 from conformance.toolchain import NATIVE, Toolchain, build_firmware, build_shared_library
 from refsim import Graph
 from refsim.errors import ConformanceError, EmulationError
@@ -139,17 +140,31 @@ class HostModel(ModelPlace):
 
 
 class CortexMModel(ModelPlace):
-    """On an emulated chip, with instructions counted for each step.
+    """On an emulated chip, with instructions counted for each step, and cycles where they are asked for.
+
+    Attributes:
+        machine: the chip.
+        cycles: of each step, one list a sample; empty without timing.
+        blocks: what each block of code did in each step (its `mark`), one list a sample; empty without timing.
 
     Args:
         model: the generated folder; its target is the chip.
         toolchain: the compiler; the preferred one by default.
+        opt: optimisation flag.
+        timing: how to count cycles; None for not at all.
 
     Raises:
-        TargetError: the linked image does not fit the chip.
+        TargetError: the linked image does not fit the chip, or the chip lacks what the timing needs.
     """
 
-    def __init__(self, model: GeneratedModel, toolchain: Toolchain | None = None) -> None:
+    def __init__(
+        self,
+        model: GeneratedModel,
+        toolchain: Toolchain | None = None,
+        *,
+        opt: str = "-O2",
+        timing: Timing | None = None,
+    ) -> None:
         super().__init__(model)
         elf = build_firmware(
             [*model.sources, NATIVE / "trace.c"],
@@ -158,23 +173,40 @@ class CortexMModel(ModelPlace):
             include_dirs=[*model.include_dirs, NATIVE],
             defines={"TNF_TRACE": 1},
             toolchain=toolchain,
+            opt=opt,
             arena_bytes=model.arena_bytes,
             name=model.prefix,
         )
-        self.machine = CortexM(model.target, elf, host_window=self.log_bytes)
+        self.machine = CortexM(model.target, elf, host_window=self.log_bytes, timing=timing)
+        self.cycles: list[list[Cycles]] = []
+        self.blocks: list[list[BlockExecutions]] = []
+        self._timing = timing
         self.machine.operator_names = [f"{step.node} ({step.operator})" for step in model.steps]
 
     def run(self, sample: Mapping[str, Int8Array]) -> Trace:
+        result = self._call(sample, HOST_WINDOW)
+        arena = self.machine.arena[0]
+        outputs = [self.machine.read(arena + port.offset, port.bytes) for port in self.model.outputs]
+        trace = Trace(self.machine.read(HOST_WINDOW, self.log_bytes), tuple(outputs))
+        self.stack_bytes = max(self.stack_bytes, result.stack_bytes)
+        self.instructions.append([n for index, n in result.operator_instructions if not index & _STEP_ENDS])
+        if self._timing is not None:
+            # Once more, from empty caches and without a log, since copying tensors would fill them.
+            self.machine.empty_caches()
+            result = self._call(sample, 0)
+            self.cycles.append([cycles for index, cycles in result.operator_cycles if not index & _STEP_ENDS])
+            blocks = self.machine.block_profile()
+            self.blocks.append([b for b in blocks if b.mark is not None and not b.mark & _STEP_ENDS])
+        return trace
+
+    def _call(self, sample: Mapping[str, Int8Array], log: int) -> CallResult:
+        """Run the model on a sample, with the steps' outputs written to `log` unless that is 0."""
         arena = self.machine.arena[0]
         self.machine.write(arena, bytes([0xA5]) * self.model.arena_bytes)
         for port in self.model.inputs:
             self.machine.write(arena + port.offset, sample[port.tensor].tobytes())
-        self.machine.call("tnf_trace_begin", HOST_WINDOW)
-        result = self.machine.call(f"{self.model.prefix}_run", arena)
-        self.stack_bytes = max(self.stack_bytes, result.stack_bytes)
-        self.instructions.append([n for index, n in result.operator_instructions if not index & _STEP_ENDS])
-        outputs = (self.machine.read(arena + port.offset, port.bytes) for port in self.model.outputs)
-        return Trace(self.machine.read(HOST_WINDOW, self.log_bytes), tuple(outputs))
+        self.machine.call("tnf_trace_begin", log)
+        return self.machine.call(f"{self.model.prefix}_run", arena)
 
 
 @dataclass(frozen=True)
@@ -195,14 +227,19 @@ class ModelUnderTest:
         return len(next(iter(self.samples.values())))
 
 
-def read_model(path: Path, data: Path | None, count: int | None, *, name: str = "") -> ModelUnderTest:
+def model_name(path: Path) -> str:
+    """What a model is called: every example's file is model.onnx, so that its folder says which it is."""
+    return path.resolve().parent.name if path.stem == "model" else path.stem
+
+
+def read_model(path: Path, data: Path | None, count: int | None, *, seed: int = 0) -> ModelUnderTest:
     """Read a model and samples for it.
 
     Args:
         path: QDQ ONNX.
         data: .npz of samples (see `codegen.samples`); random bytes where None.
         count: number of samples, the first of the file; None for all of them.
-        name: of the model; the file's stem by default.
+        seed: of random bytes.
 
     Raises:
         ModelError: the model is unreadable or not supported.
@@ -211,9 +248,9 @@ def read_model(path: Path, data: Path | None, count: int | None, *, name: str = 
     from codegen.onnx import load  # noqa: PLC0415 - onnx and onnxruntime are needed for files only
     from codegen.samples import Preprocessing, read_inputs  # noqa: PLC0415 - the same
 
-    graph = load(path, name=name or None)
+    graph = load(path, name=model_name(path))
     if data is None:
-        return ModelUnderTest(graph, random_samples(graph, count or 1))
+        return ModelUnderTest(graph, random_samples(graph, count or 1, seed))
     real = read_inputs(data, path, Preprocessing())
     samples = {port.tensor: refsim.quantize_input(graph, port, real[port.name][:count]) for port in graph.inputs}
     return ModelUnderTest(graph, samples)

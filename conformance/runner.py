@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from rich.progress import Progress, TaskID
 
-from conformance.models import compare_model, open_place, read_model
+from conformance.models import compare_model, model_name, open_place, read_model
 from conformance.places import Library, Place, PlaceSpec, place_specs
 from conformance.report import NotRun, Report
 from conformance.suite import run_operator
@@ -136,10 +136,9 @@ def _run_operators(plan: Plan, places: Sequence[Place], report: Report, progress
 
 
 def _run_model(plan: Plan, path: Path, data: Path | None, report: Report, progress: Progress) -> None:
-    # Every example's file is called model.onnx; its folder says which it is.
-    name = path.resolve().parent.name if path.stem == "model" else path.stem
+    name = model_name(path)
     task = progress.add_task(f"{name}: reading", total=None)
-    model = read_model(path, data, None if data else RANDOM_SAMPLES, name=name)
+    model = read_model(path, data, None if data else RANDOM_SAMPLES)
     report.layers[name] = tuple(node.op.name for node in model.graph.nodes)
     with TemporaryDirectory() as folder:
         for spec in plan.places:

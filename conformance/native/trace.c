@@ -7,7 +7,7 @@
 void tnf_trace_mark(int32_t step);
 void tnf_trace_tensor(int32_t step, const int8_t *data, int32_t bytes);
 
-static int8_t *next;
+static int8_t *next; /* 0: steps are marked only */
 
 void tnf_trace_begin(int8_t *log)
 {
@@ -17,8 +17,10 @@ void tnf_trace_begin(int8_t *log)
 void tnf_trace_tensor(int32_t step, const int8_t *data, int32_t bytes)
 {
     tnf_trace_mark(step | STEP_ENDS);
-    __builtin_memcpy(next, data, (uint32_t)bytes);
-    next += bytes;
+    if (next != 0) {
+        __builtin_memcpy(next, data, (uint32_t)bytes);
+        next += bytes;
+    }
 }
 
 /* On a Cortex-M the start-up code has it, where the emulator watches for it. */

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-/* The next run writes every step's output, one after the other, to `log`. */
+/* The next run writes every step's output, one after the other, to `log`, unless that is 0. */
 void tnf_trace_begin(int8_t *log);
 
 #endif

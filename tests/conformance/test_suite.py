@@ -34,7 +34,7 @@ from conformance.report import NotRun, Report
 from conformance.runner import Plan, choose_operators, choose_places, execute
 from conformance.strategies import Case
 from conformance.suite import ENOUGH, Outcome, _explore, compare, run_operator
-from refsim.errors import ConformanceError, DataError, TargetError, TinyFormerError, ToolchainError
+from refsim.errors import ConformanceError, DataError, TinyFormerError, ToolchainError
 from refsim.ops import OPERATORS
 from refsim.ops.lookup import Lookup
 from refsim.ops.mean import Mean
@@ -543,18 +543,9 @@ def test_the_command_compares_models(quantised: Path) -> None:
     assert "lookup" not in text
 
 
-def test_the_run_command_counts_each_layer(quantised: Path) -> None:
-    code, text = invoke("run", quantised / "small.onnx", "--target", "stm32f746", "--images", 2)
-    assert code == 0, text
-    assert "conv2d" in text
-    assert "instructions a sample" in text
-
-
 def test_the_commands_refuse_what_they_cannot_do(quantised: Path, tmp_path: Path) -> None:
     with pytest.raises(TinyFormerError, match="--data"):
         invoke("conformance", "--data", quantised / "samples.npz")
-    with pytest.raises(TargetError):
-        invoke("run", quantised / "small.onnx", "--target", "abacus")
     with pytest.raises(DataError, match="no readable test vector"):
         invoke("conformance", "--replay", tmp_path)
 
