@@ -78,6 +78,7 @@ M4_ONLY = [
     ("vmov r0, r1, d0", 2),
     ("vmov d0, r0, r1", 2),
     ("vmov s0, s1, r0, lr", 2),
+    ("it ne; vmovne s0, r0", 2),
     ("vmov r0, s0; vmov.f32 s1, s2; vmov.f32 s3, #1.0", 3),
     ("vldr s0, [r0]", 2),
     ("vldr d0, [r0]", 3),
@@ -98,6 +99,7 @@ WAITS = [
     ("adds r0, #1; nop; ldr r1, [r0]", 4, 0),
     ("ldr r0, [r1]; adds r2, r0, #1; ldr r3, [r0]", 5, 0),
     ("cmp r0, r1; ldr r2, [r0]", 3, 0),
+    ("adds r0, #1; pld [r0]", 2, 0),
 ]
 FLOAT_WAITS = [
     # "... take one cycle longer if their result is consumed by the following instruction",
