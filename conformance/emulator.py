@@ -470,8 +470,8 @@ class CortexM:
         self._add_hook(uc.UC_HOOK_MEM_INVALID, "tnf_on_invalid")
         if strict:
             self._add_hook(accesses, "tnf_on_access")
-        if self._timer and self._timer.watches_accesses:
-            self._add_hook(accesses, "tnf_on_timed_access")
+        for first, last in self._timer.watched if self._timer else []:
+            self._add_hook(accesses, "tnf_on_timed_access", first, last)
         if self._timer and self._timer.watches_divisions:
             for start, end in self._code_spans:
                 for address in divisions(self.read(start, end - start), start):

@@ -69,21 +69,21 @@ static tnf_edge *find_edge(const tnf_timer *timer, tnf_block *block, uint32_t ad
     return timer->new_edge(timer->previous, address, size);
 }
 
-/* Did the branch that ends a block go another way than predicted, when it went to `target`? The predictor learns it. */
-static bool mispredicted(tnf_block *block, uint32_t target)
+/* Did the branch go another way than predicted, when it went to `target`? The predictor learns it. */
+static bool mispredicted(tnf_branch *branch, uint32_t target)
 {
-    if (block->exit == TNF_CONDITIONAL) {
-        const bool taken = target != block->start + block->size, predicted = block->counter >= 2u;
+    if (branch->conditional) {
+        const bool taken = target != branch->next, predicted = branch->counter >= 2u;
         if (taken) {
-            block->counter += block->counter < 3u;
+            branch->counter += branch->counter < 3u;
         } else {
-            block->counter -= block->counter > 0u;
+            branch->counter -= branch->counter > 0u;
         }
         return taken != predicted;
     }
-    const bool elsewhere = target != block->last_target;
-    block->last_target = target;
-    return block->exit == TNF_INDIRECT && elsewhere;
+    const bool elsewhere = target != branch->last_target;
+    branch->last_target = target;
+    return elsewhere;
 }
 
 /* False where the timing of the block cannot be known. */
@@ -101,7 +101,7 @@ static bool time_block(tnf_timer *timer, uint32_t offset, uint32_t address, uint
         edge->next_used = timer->used;
         timer->used = edge;
     }
-    if (timer->mispredict != 0u && edge->source != NULL && edge->source->exit != TNF_CERTAIN && mispredicted(edge->source, address)) {
+    if (edge->source != NULL && edge->source->branch != NULL && mispredicted(edge->source->branch, address)) {
         edge->extra.branch += timer->mispredict;
         timer->now += timer->mispredict;
     }

@@ -24,21 +24,20 @@ typedef struct {
     uint32_t unused;
 } tnf_mark;
 
-/* How a block ends, for a core that predicts branches. */
-enum {
-    TNF_CERTAIN,     /* no branch, or one that is taken as predicted: B, BL, and returns, by the return stack */
-    TNF_CONDITIONAL, /* predicted by a counter of two bits */
-    TNF_INDIRECT     /* predicted to go where it went last */
-};
+/* A branch that a core may predict wrongly, one with a condition or to an address in a register. */
+typedef struct {
+    bool conditional;
+    uint32_t next;        /* the address after it */
+    uint32_t counter;     /* conditional: 0 (surely not taken) to 3 (surely taken) */
+    uint32_t last_target; /* else: where it is predicted to go again */
+} tnf_branch;
 
-/* A translated block, timed. Python creates blocks and edges as they are first met, and owns them. */
+/* A translated block, timed. Python makes blocks, branches and edges as they are first met, and owns them. */
 typedef struct tnf_block {
     uint32_t start;
     uint32_t size;
     uint32_t id;
-    uint32_t exit;
-    uint32_t counter;     /* TNF_CONDITIONAL: 0 (surely not taken) to 3 (surely taken) */
-    uint32_t last_target; /* TNF_INDIRECT */
+    tnf_branch *branch;       /* at its end; NULL where there is none, or one that goes as predicted: B, BL, a return */
     struct tnf_edge *entered; /* edges that lead here, the last used one first */
     struct tnf_block *other;  /* another block that was translated from the same address */
 } tnf_block;

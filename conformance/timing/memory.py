@@ -24,6 +24,7 @@ class MemoryModel:
 
     Attributes:
         pointer: `tnf_memory_model *`.
+        waiting: (first, last) addresses of the memories whose loads or stores may wait.
 
     Args:
         ffi: A cffi instance that knows `native/memory_model.h`.
@@ -55,6 +56,7 @@ class MemoryModel:
             memory.code_cycles = part.read_cycles(code.line if code else row)
             memory.data_cycles = part.read_cycles(data.line if data else 4)
             memory.prefetch = part.prefetch
+        self.waiting = [(m.first, m.last) for m in self._memories if m.data != ffi.NULL or m.word_cycles > 1]
         self.pointer = ffi.new("tnf_memory_model *", {"memories": self._memories, "count": len(parts)})
         self.empty()
 

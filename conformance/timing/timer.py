@@ -57,6 +57,7 @@ class Timer:
         self._blocks: list[tuple[Any, Block, int]] = []  # C's block, ours, and ITSTATE after it
         self._by_place: dict[tuple[int, int], int] = {}
         self._edges: list[Any] = []
+        self._branches: dict[int, tuple[Instruction, Any]] = {}  # by their addresses
         self._drained: list[bytes] = []
         self._error: Exception | None = None
         self._memory = MemoryModel(ffi, target) if timing is Timing.MEMORY else None
@@ -85,14 +86,16 @@ class Timer:
         return bool(self.pointer.division_extra)
 
     @property
-    def watches_accesses(self) -> bool:
-        """Whether loads and stores are timed one by one."""
-        return self._memory is not None
+    def watched(self) -> list[tuple[int, int]]:
+        """(first, last) addresses whose loads and stores are timed one by one; that is slow."""
+        if self._memory is None:
+            return []
+        return [(0, 0xFFFFFFFF)] if self._model.unaligned else self._memory.waiting
 
     def empty(self) -> None:
         """Empty the caches and let the branch predictor forget."""
-        for pointer, block, _ in self._blocks:
-            pointer.counter, pointer.last_target = _first_guess(block), 0
+        for last, branch in self._branches.values():
+            branch.counter, branch.last_target = _first_guess(last), 0
         if self._memory is not None:
             self._memory.empty()
         self.pointer.now = 0
@@ -167,14 +170,23 @@ class Timer:
         code = self._read(address, size)
         block = Block(address, size, decode(code, address, it_state=it_state))
         pointer = self._ffi.new("tnf_block *", {"start": address, "size": size, "id": len(self._blocks)})
-        pointer.exit = _exit(self._lib, block.instructions[-1])
-        pointer.counter = _first_guess(block)
+        pointer.branch = self._branch(block.instructions[-1])
         place = (address - self._origin) // 2
         pointer.other = self._blocks_at[place]
         self._blocks_at[place] = pointer
         self._by_place[address, size] = pointer.id
         self._blocks.append((pointer, block, it_state_after(code, it_state)))
         return int(pointer.id)
+
+    def _branch(self, last: Instruction) -> Any:
+        """The predictor's state of a branch, which several blocks may end with."""
+        if not self._model.mispredict or not _predicted(last):
+            return self._ffi.NULL
+        if last.address not in self._branches:
+            branch = self._ffi.new("tnf_branch *", {"next": last.address + last.size, "counter": _first_guess(last)})
+            branch.conditional = last.conditional
+            self._branches[last.address] = last, branch
+        return self._branches[last.address][1]
 
     def _drain(self) -> None:
         self._drained.append(self._logged())
@@ -203,21 +215,17 @@ def as_cycles(counted: Any) -> Cycles:
     return Cycles(*(getattr(counted, name) for name in _CYCLES))
 
 
-def _exit(lib: Any, last: Instruction) -> int:
-    """How the predictor treats a block's last instruction: see `native/block_hook.h`."""
-    if not last.branches:
-        return int(lib.TNF_CERTAIN)
-    if last.conditional:
-        return int(lib.TNF_CONDITIONAL)
+def _predicted(last: Instruction) -> bool:
+    """Whether a block's last instruction is a branch that may be predicted wrongly.
+
+    A return goes where the return stack says, and a branch without condition to an address in it is taken.
+    """
     returns = "lr" in last.reads if last.mnemonic == "bx" else last.kind in _LOADS and "sp" in last.address_reads
     direct = last.kind is Kind.BRANCH or last.mnemonic == "bl"
-    return int(lib.TNF_CERTAIN if returns or direct else lib.TNF_INDIRECT)
+    return last.branches and (last.conditional or not (returns or direct))
 
 
-def _first_guess(block: Block) -> int:
+def _first_guess(last: Instruction) -> int:
     """The counter of a branch not met before: a branch backwards is guessed to be taken."""
-    last = block.instructions[-1]
-    if last.conditional and last.kind is Kind.BRANCH:
-        target = int(last.text.rpartition("#")[2], 16)
-        return _WEAKLY_TAKEN if target <= last.address else _WEAKLY_NOT_TAKEN
-    return _WEAKLY_NOT_TAKEN
+    backwards = last.kind is Kind.BRANCH and int(last.text.rpartition("#")[2], 16) <= last.address
+    return _WEAKLY_TAKEN if backwards else _WEAKLY_NOT_TAKEN
