@@ -57,6 +57,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def predictor(session: nox.Session) -> None:
+    """Fit the predictor of cycles anew; arguments after -- go to `tinyformer fit-predictor`."""
+    install(session)
+    session.run("tinyformer", "fit-predictor", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into site/."""
     session.install("mkdocs>=1.6,<2", "mkdocs-material>=9.5")

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from conformance.console import progress_bar, write_whole
+from conformance.fit_predictor_cli import fit_predictor
 from conformance.profile_cli import profile
 from refsim.errors import DataError, TinyFormerError
 
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command()(conformance)
     app.command()(profile)
     app.command()(bench)
+    app.command()(fit_predictor)
 
 
 def conformance(

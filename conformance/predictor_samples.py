@@ -1,0 +1,479 @@
+"""Operators on which the predictor is fitted and checked: around Table I of the TinyFormer paper, and at random.
+
+A sample has a shape, legal weights and requantisation, and activations as trained networks have them: about normal, and
+as wide as int8. What a kernel costs hardly depends on its data, but it does in a softmax, whose exponentials are
+computed once for each value that occurs.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from codegen.emit import KernelCall, kernel_call
+from codegen.predictor import loop_counts
+from refsim.numerics import Int8Array, Int32Array, Rounding, quantize_multiplier
+from refsim.ops import OPERATORS
+from refsim.ops.add import Add
+from refsim.ops.average_pool2d import AveragePool2D
+from refsim.ops.base import Operator, Requantization
+from refsim.ops.concat import Concat
+from refsim.ops.conv2d import Conv2D
+from refsim.ops.depthwise_conv2d import DepthwiseConv2D
+from refsim.ops.layernorm import LayerNorm
+from refsim.ops.linear import Linear
+from refsim.ops.lookup import Lookup
+from refsim.ops.matmul import MatMul
+from refsim.ops.max_pool2d import MaxPool2D
+from refsim.ops.mean import Mean
+from refsim.ops.mul import Mul
+from refsim.ops.pad import Pad
+from refsim.ops.requantize import Requantize
+from refsim.ops.reshape import Reshape
+from refsim.ops.slice import Slice
+from refsim.ops.softmax import Softmax
+from refsim.ops.transpose import Transpose
+from refsim.tensor import Shape
+
+DEVIATION = 36.0
+"""Standard deviation of activations, in steps of int8."""
+
+MOST_ACTIVATIONS = 300_000
+"""Bytes of a sample's buffers at most, so that it runs on every chip of the fit but the smallest."""
+
+MOST_WEIGHTS = 700_000
+"""Bytes of a sample's weights at most: what is left of 1 MB of flash."""
+
+MOST_MACS = 40_000_000
+"""Multiply-accumulates of a sample at most: the largest convolution of Table I has 37.7 million."""
+
+COVERED = 3
+"""Of the samples at random, those in which each thing that a kernel does occurs, at least."""
+
+PATIENCE = 200
+"""Samples drawn in a row that add nothing, after which there are no more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A kernel call to be measured.
+
+    Attributes:
+        operator: its name.
+        call: the kernel.
+        inputs: int8, one sample each.
+        output_bytes: of the output.
+        in_search: its shape is one of Table I.
+    """
+
+    operator: str
+    call: KernelCall
+    inputs: tuple[Int8Array, ...]
+    output_bytes: int
+    in_search: bool
+
+    @property
+    def counts(self) -> Mapping[str, float]:
+        """What decides its cost."""
+        return loop_counts(self.call)
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Sizes of its inputs, output and constants: samples that agree in this are one."""
+        return (*(x.shape for x in self.inputs), self.output_bytes, self.call.constant_bytes)
+
+
+Choice = TypeVar("Choice")
+
+
+class Space:
+    """Where dimensions are drawn from: Table I with the stem before it, or anything small.
+
+    Args:
+        random: the generator.
+        in_search: Table I.
+        variety: 0 requantises as imported models do; 1 often by more, and 2 with double rounding, which take longer.
+    """
+
+    def __init__(self, random: np.random.Generator, in_search: bool, variety: int = 0) -> None:
+        self.random = random
+        self.in_search = in_search
+        self.rounding = Rounding.DOUBLE if variety == 2 else Rounding.SINGLE
+        self.wide = variety == 1
+        if in_search:
+            # 32 x 32 images; the first stage works at 16 x 16, the second at 8 x 8 (baselines of the paper: 192 too).
+            self.side, self.dim = self.pick((16, 32), (16, 44), (8, 96), (8, 128), (8, 192), (8, 256))
+            self.width = self.side
+            self.heads = self.pick(1, 2, 4)
+        else:
+            self.side, self.width, self.heads = self.upto(14), self.upto(14), self.upto(4)
+            self.dim = self.heads * self.upto(48 // self.heads)
+
+    def pick(self, *choices: Choice) -> Choice:
+        """One of the choices."""
+        return choices[self.random.integers(len(choices))]
+
+    def upto(self, most: int, least: int = 1) -> int:
+        """A number from `least` to `most`, small ones more often."""
+        return int(min(most, least * ((most + 1) / least) ** self.random.random()))
+
+    @property
+    def tokens(self) -> int:
+        """Positions of the stage's feature map."""
+        return int(self.side * self.width)
+
+    @property
+    def image(self) -> Shape:
+        """The stage's feature map."""
+        return (self.side, self.width, self.dim)
+
+    def shape(self) -> Shape:
+        """The stage's tokens or feature map; at random up to six axes."""
+        if self.in_search:
+            return self.pick((self.tokens, self.dim), self.image)
+        return tuple(self.upto(self.pick(4, 9, 30), 3) for _ in range(self.pick(1, 2, 3, 4, 5, 6)))
+
+    def activations(self, shape: Shape) -> Int8Array:
+        """Normal activations."""
+        x = np.rint(self.random.normal(0.0, DEVIATION, shape))
+        return np.clip(x, -128, 127).astype(np.int8)
+
+    def zero_point(self) -> int:
+        """That of a tensor after ReLU, or one near the middle."""
+        return self.pick(-128, int(self.random.integers(-20, 20)))
+
+    def output(self, deviation: float, channels: int = 1) -> Requantization:
+        """Requantisation of accumulators with a standard deviation to about int8's range."""
+        real = np.minimum(DEVIATION / deviation * self.random.uniform(0.5, 1.5, channels), 0.8)
+        if self.wide:
+            real[self.random.random(channels) < 0.7] = self.random.uniform(0.3, 0.8)
+        zero_point = self.zero_point()
+        return Requantization.from_real(real, zero_point, self.pick(-128, zero_point), 127, self.rounding)
+
+    def weights(self, shape: Shape, channels: int) -> tuple[Int8Array, Int32Array, int, Requantization]:
+        """Weights, bias, the input's zero point and the requantisation of what they accumulate."""
+        zero_point = self.zero_point()
+        weight = np.clip(np.rint(self.random.normal(0, 30, shape)), -127, 127).astype(np.int8)
+        deviation = 30 * math.sqrt(math.prod(shape) / channels) * math.hypot(DEVIATION, zero_point)
+        bias = np.rint(self.random.normal(0, deviation, channels)).astype(np.int32)
+        return weight, bias, zero_point, self.output(deviation, self.pick(1, channels))
+
+
+Drawn = tuple[Operator, tuple[Shape, ...]]
+
+
+def _linear(s: Space) -> Drawn:
+    """Projections and the MLP of an encoder, the score of a sequence pooling, the last layers."""
+    if s.in_search:
+        hidden, last = s.dim * s.pick(1, 2, 3, 4), s.pick(512, 768, 1024)
+        rows, inputs, outputs = s.pick(
+            (s.tokens, s.dim, s.dim),
+            (s.tokens, s.dim, hidden),
+            (s.tokens, hidden, s.dim),
+            (s.tokens, s.dim, 1),
+            (1, s.dim, last),
+            (1, last, s.pick(10, 100)),
+        )
+    else:
+        rows, inputs, outputs = s.upto(100), s.upto(200), s.upto(60)
+    return Linear(*s.weights((outputs, inputs), outputs)), ((rows, inputs),)
+
+
+def _conv2d(s: Space) -> Drawn:
+    """The stem, downsampling, 1x1 of MobileNetV2 and 3x3 and 1x1 of transformer modules."""
+    stride = dilation = groups = 1
+    if s.in_search:
+        wide = s.dim * s.pick(2, 3, 4, 6)
+        side, inputs, outputs, kernel, stride = s.pick(
+            (32, 3, s.pick(16, 24, 32, 44), 3, s.pick(1, 2)),
+            (16, s.pick(16, 24, 32, 44), s.dim, 3, 2 if s.side == 8 else 1),
+            (s.side, s.dim, wide, 1, 1),
+            (s.side, wide, s.dim, 1, 1),
+            (s.side, s.dim, s.dim, 1, 1),
+            (s.side, s.dim, s.dim, 3, 1),
+        )
+        image = (side, side, inputs)
+    else:
+        kernel, stride, dilation = s.pick(1, 2, 3, 3, 5), s.pick(1, 1, 2), s.pick(1, 1, 1, 2)
+        groups = s.pick(1, 1, 1, 2)
+        inputs, outputs = groups * s.upto(40), groups * s.upto(30)
+        image = (s.side, s.width, inputs)
+    before = kernel // 2 * dilation
+    op = Conv2D(
+        *s.weights((outputs, kernel, kernel, inputs // groups), outputs),
+        stride=(stride, stride),
+        padding=(before,) * 4,
+        dilation=(dilation, dilation),
+        groups=groups,
+    )
+    return op, (image,)
+
+
+def _depthwise_conv2d(s: Space) -> Drawn:
+    """The 3x3 of MobileNetV2, with both strides."""
+    stride, kernel, depth = s.pick(1, 2), 3, 1
+    inputs = s.dim * s.pick(1, 2, 3, 4, 6)
+    if not s.in_search:
+        kernel, depth, inputs = s.pick(1, 3, 3, 5), s.pick(1, 1, 1, 2), s.upto(60)
+    outputs = inputs * depth
+    op = DepthwiseConv2D(
+        *s.weights((kernel, kernel, outputs), outputs), stride=(stride, stride), padding=(kernel // 2,) * 4
+    )
+    return op, ((s.side, s.width, inputs),)
+
+
+def _matmul(s: Space) -> Drawn:
+    """Scores, weighted values, and sequence pooling."""
+    depth, tokens = s.dim // s.heads, s.tokens
+    batch, m, k, n, transposed = s.pick(
+        (s.heads, tokens, depth, tokens, True), (s.heads, tokens, tokens, depth, False), (1, 1, tokens, s.dim, False)
+    )
+    if not s.in_search:
+        batch, m, k, n, transposed = s.heads, s.upto(40), s.upto(80), s.upto(40), s.pick(False, True)
+    a_zero, b_zero = s.pick(0, s.zero_point()), s.pick(0, s.zero_point())
+    deviation = math.sqrt(k) * math.hypot(DEVIATION, a_zero) * math.hypot(DEVIATION, b_zero)
+    op = MatMul(a_zero, b_zero, s.output(deviation), transpose_b=transposed)
+    return op, ((batch, m, k), (batch, n, k) if transposed else (batch, k, n))
+
+
+def _softmax(s: Space) -> Drawn:
+    """Rows of attention and of sequence pooling."""
+    rows, n = (s.upto(60), s.upto(300)) if not s.in_search else s.pick((s.heads * s.tokens, s.tokens), (1, s.tokens))
+    return Softmax.from_scale(s.random.uniform(0.02, 0.15)), ((rows, n),)
+
+
+def _layernorm(s: Space) -> Drawn:
+    n = s.dim if s.in_search else s.upto(300)
+    shape = (s.tokens if s.in_search else s.upto(60), n)
+    gamma = np.rint(s.random.uniform(8000, 32767, n)).astype(np.int16)
+    beta = np.rint(s.random.normal(0, 2e5, n)).astype(np.int32)
+    scale_bits = 7
+    return LayerNorm(gamma, beta, max(1, n * n // 100), s.output(20000.0 * 2**scale_bits), scale_bits), (shape,)
+
+
+def _add(s: Space) -> Drawn:
+    """Residuals; beyond the search also operands that repeat."""
+    shape = s.shape()
+    a, b = s.random.uniform(0.2, 0.7 if s.wide else 0.5, 2)
+    zero_point = s.zero_point()
+    total = s.random.uniform(0.8, 2.0) / 2**19
+    output = Requantization.from_real(total, zero_point, s.pick(-128, zero_point), 127, s.rounding)
+    return Add(s.zero_point(), 0, quantize_multiplier(a), quantize_multiplier(b), output), (shape, _other(s, shape))
+
+
+def _other(s: Space, shape: Shape) -> Shape:
+    """A second operand: as the first, or beyond the search one that repeats along some axes."""
+    if s.in_search or s.random.random() < 0.4:
+        return shape
+    return s.pick(shape[-1:], tuple(1 if axis % 2 else n for axis, n in enumerate(shape)))
+
+
+def _mul(s: Space) -> Drawn:
+    shape = s.shape()
+    return Mul(0, 0, s.output(DEVIATION**2)), (shape, _other(s, shape))
+
+
+def _max_pool2d(s: Space) -> Drawn:
+    """2x2 after the stem's and each stage's convolution."""
+    if s.in_search:
+        side = s.pick(32, s.side)
+        return MaxPool2D((2, 2), (2, 2)), ((side, side, s.dim if side < 32 else s.pick(16, 24, 32, 44)),)
+    return MaxPool2D(*_window(s)), ((s.side + 8, s.width + 8, s.dim),)
+
+
+def _average_pool2d(s: Space) -> Drawn:
+    """2x2, and the whole feature map."""
+    if s.in_search:
+        kernel = s.pick(2, s.side)
+        return AveragePool2D((kernel,) * 2, (kernel,) * 2), (s.image,)
+    return AveragePool2D(*_window(s)), ((s.side + 8, s.width + 8, s.dim),)
+
+
+def _window(s: Space) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
+    """Any kernel up to 9 x 9 with half of it as padding, and stride."""
+    kernel, stride = (s.upto(9), s.upto(9)), (s.pick(1, 2), s.pick(1, 2, 3))
+    return kernel, stride, (kernel[0] // 2, kernel[1] // 2) * 2
+
+
+def _mean(s: Space) -> Drawn:
+    shape, axes = s.pick(((s.tokens, s.dim), (0, 0)), (s.image, (0, 1)))
+    if not s.in_search:
+        shape, axes = s.pick((shape, axes), (s.image, (1, 1)), (s.image, (2, 2)))
+    n = math.prod(shape[axes[0] : axes[1] + 1])
+    return Mean(axes[0], axes[1], 0, s.output(DEVIATION * math.sqrt(n))), (shape,)
+
+
+def _requantize(s: Space) -> Drawn:
+    return Requantize(s.zero_point(), s.output(s.random.uniform(1, 3) * DEVIATION)), (_vector(s),)
+
+
+def _lookup(s: Space) -> Drawn:
+    return Lookup(s.activations((256,))), (_vector(s),)
+
+
+def _vector(s: Space) -> Shape:
+    """An encoder's hidden activations, whose shape does not matter."""
+    return (s.tokens * s.dim * s.pick(1, 2, 4) if s.in_search else s.upto(600),)
+
+
+def _reshape(s: Space) -> Drawn:
+    return Reshape((s.tokens, s.dim)), (s.image,)
+
+
+def _transpose(s: Space) -> Drawn:
+    """Heads in front and back again, feature map to channels first, a matrix."""
+    depth = s.dim // s.heads
+    shape, permutation = s.pick(
+        ((s.tokens, s.heads, depth), (1, 0, 2)),
+        ((s.heads, s.tokens, depth), (1, 0, 2)),
+        ((s.tokens, s.heads, depth), (1, 2, 0)),
+        (s.image, (2, 0, 1)),
+        ((s.tokens, s.dim), (1, 0)),
+    )
+    if not s.in_search:
+        shape = s.shape()
+        permutation = tuple(int(axis) for axis in s.random.permutation(len(shape)))
+    return Transpose(permutation), (shape,)
+
+
+def _slice(s: Space) -> Drawn:
+    """Query, key and value out of one projection; beyond the search any part, with steps."""
+    if s.in_search:
+        return Slice((0, s.pick(0, 1, 2) * s.dim), (s.tokens, s.dim), (1, 1)), ((s.tokens, 3 * s.dim),)
+    shape = s.shape()
+    steps = tuple(s.pick(1, 1, 2) for _ in shape)
+    sizes = tuple(-(-n // step) - s.pick(0, 1, 1) for n, step in zip(shape, steps, strict=True))
+    return Slice((0,) * len(shape), sizes, steps), (shape,)
+
+
+def _pad(s: Space) -> Drawn:
+    """A border around a feature map."""
+    if s.in_search:
+        return Pad((1, 1, 0), (1, 1, 0), s.zero_point()), (s.image,)
+    shape = s.shape()
+    before, after = (tuple(s.pick(0, 0, 1, 2, 5) for _ in shape) for _ in range(2))
+    return Pad(before, after, s.zero_point()), (shape,)
+
+
+def _concat(s: Space) -> Drawn:
+    """Two or three feature maps by their channels; tokens one after the other."""
+    shapes: tuple[Shape, ...]
+    shapes, axis = s.pick(((s.image, s.image), 2), (((s.tokens, s.dim), (1, s.dim)), 0))
+    if not s.in_search:
+        shapes, axis = tuple((s.side, s.width, s.upto(40)) for _ in range(s.pick(2, 3))), 2
+    zero_point = s.zero_point()
+    rescale = tuple(
+        s.pick(
+            None,
+            Requantize(0, Requantization.from_real(s.random.uniform(0.3, 0.9), zero_point, rounding=s.rounding)),
+        )
+        for _ in shapes
+    )
+    return Concat(axis, rescale), shapes
+
+
+_DRAW: dict[str, Callable[[Space], Drawn]] = {
+    "add": _add,
+    "average_pool2d": _average_pool2d,
+    "concat": _concat,
+    "conv2d": _conv2d,
+    "depthwise_conv2d": _depthwise_conv2d,
+    "layernorm": _layernorm,
+    "linear": _linear,
+    "lookup": _lookup,
+    "matmul": _matmul,
+    "max_pool2d": _max_pool2d,
+    "mean": _mean,
+    "mul": _mul,
+    "pad": _pad,
+    "requantize": _requantize,
+    "reshape": _reshape,
+    "slice": _slice,
+    "softmax": _softmax,
+    "transpose": _transpose,
+}
+
+
+def draw(operator: str, random: np.random.Generator, in_search: bool, variety: int = 0) -> Sample | None:
+    """A sample of an operator; None where it is larger than a chip holds.
+
+    Args:
+        operator: a name of `refsim.ops.OPERATORS`.
+        random: the generator.
+        in_search: of Table I, or else at random.
+        variety: see `Space`.
+    """
+    space = Space(random, in_search, variety)
+    op, shapes = _DRAW[operator](space)
+    call = kernel_call(op, shapes)
+    output_bytes = math.prod(op.output_shape(*shapes))
+    activations = sum(map(math.prod, shapes)) + (0 if 0 in call.in_place else output_bytes)
+    if activations > MOST_ACTIVATIONS or call.constant_bytes > MOST_WEIGHTS or call.macs > MOST_MACS:
+        return None
+    return Sample(operator, call, tuple(space.activations(shape) for shape in shapes), output_bytes, in_search)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a fit is made and judged on; no two samples of an operator have one shape.
+
+    Attributes:
+        training: around Table I and at random.
+        held_out: of Table I.
+    """
+
+    training: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return len(self.training) + len(self.held_out)
+
+
+def draw_samples(seed: int, in_search: int, at_random: int, held_out: int) -> Samples:
+    """Draw samples of every operator.
+
+    Args:
+        seed: of everything.
+        in_search: for training, of Table I, for each operator; fewer where it has fewer shapes.
+        at_random: for training, at random; more where something that a kernel does occurs in too few of them.
+        held_out: of Table I; at most half of the shapes found.
+    """
+    training: list[Sample] = []
+    kept: list[Sample] = []
+    for index, operator in enumerate(OPERATORS):
+        random = np.random.default_rng((seed, index))
+        found = _draw_distinct(lambda _: draw(operator, random, True), in_search + held_out, 0)  # noqa: B023
+        apart = min(held_out, len(found) // 2)
+        kept += found[:apart]
+        training += found[apart:]
+        training += _draw_distinct(lambda i: draw(operator, random, False, i % 3), at_random, COVERED)  # noqa: B023
+    return Samples(tuple(training), tuple(kept))
+
+
+def _draw_distinct(draw_one: Callable[[int], Sample | None], count: int, covered: int) -> list[Sample]:
+    """Up to `count` samples that differ in shape, and then those that show what `covered` of them have not yet.
+
+    Args:
+        draw_one: draws the sample of an index.
+        count: how many.
+        covered: in how many samples each count is to be other than zero.
+    """
+    found: dict[tuple[object, ...], Sample] = {}
+    seen: Counter[str] = Counter()
+    index = last = 0
+    while index - last < PATIENCE and (len(found) < count or min(seen.values()) < covered):
+        sample = draw_one(index)
+        index += 1
+        if sample is None or sample.shape in found:
+            continue
+        counts = sample.counts
+        if len(found) < count or any(seen[name] < covered for name, times in counts.items() if times):
+            found[sample.shape] = sample
+            last = index
+            seen.update({name: int(times > 0) for name, times in counts.items()})
+    return list(found.values())

@@ -1,0 +1,311 @@
+"""The predictor: exact counts of the kernels' loops, fits that are current, and errors that say what to do."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ckernels
+from codegen import predictor
+from codegen.emit import kernel_call
+from codegen.predictor import BUILT_IN, METRICS, Sparsity, load_predictor, loop_counts, predict, predict_graph
+from codegen.target import load_target
+from refsim.errors import DataError, TargetError, UnsupportedError
+from refsim.numerics import Multiplier
+from refsim.ops import OPERATORS, Requantization
+from refsim.ops.add import Add
+from refsim.ops.conv2d import Conv2D
+from refsim.ops.depthwise_conv2d import DepthwiseConv2D
+from refsim.ops.linear import Linear
+from refsim.ops.matmul import MatMul
+from refsim.ops.max_pool2d import MaxPool2D
+from refsim.ops.pad import Pad
+from refsim.ops.reshape import Reshape
+from refsim.ops.softmax import Softmax, smallest_difference
+from refsim.ops.transpose import Transpose
+from tests.codegen.graphs import Builder
+
+CORES = sorted(path.stem for path in BUILT_IN.glob("*.json"))
+STAGE = Requantization.from_real(0.01, 3)
+
+
+def linear(outputs: int, inputs: int) -> Linear:
+    weight = np.arange(outputs * inputs).reshape(outputs, inputs) % 7
+    return Linear(weight.astype(np.int8), np.zeros(outputs, np.int32), 5, STAGE)
+
+
+def loop(counts: dict[str, float], name: str) -> tuple[float, float]:
+    """How often a loop is entered, and its elements."""
+    rests = {rest: counts[f"{name}: rest of {rest}"] for rest in (1, 2, 3)}
+    entered = counts[f"{name}: short"] + counts[f"{name}: long"]
+    return entered, 4 * counts[f"{name}: 4 elements"] + sum(rest * times for rest, times in rests.items())
+
+
+# ---- fits ----
+
+
+def test_the_cores_of_the_paper_and_all_others_measured_have_a_fit():
+    assert {"cortex-m4", "cortex-m7"} <= set(CORES)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_a_fit_is_of_the_kernels_as_they_are(core):
+    fit = load_predictor(core)
+    assert fit.core == core and fit.kernels == predictor.kernels_hash()
+    kernels = {f"tnf_{name}" for name in ckernels.sources()}
+    for metric in METRICS:
+        assert set(fit.coefficients[metric]) == set(fit.errors[metric]) == kernels
+        for kernel, costs in fit.coefficients[metric].items():
+            assert all(0 <= cost < 1e5 for cost in costs.values()), kernel
+            assert any(costs.values()), kernel
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_the_error_on_shapes_held_out_is_within_the_goal(core):
+    for kernels in load_predictor(core).errors.values():
+        for kernel, error in kernels.items():
+            assert error.samples >= 3
+            assert error.median <= error.percentile90 <= error.worst
+            assert error.median < 0.05 and error.worst < 0.15, kernel
+
+
+def test_a_file_reads_as_it_was_written(tmp_path):
+    fit = load_predictor("cortex-m7")
+    path = tmp_path / "fit.json"
+    path.write_text(fit.as_json(), encoding="utf-8")
+    assert predictor.read_predictor(path) == fit
+    assert path.read_bytes() == (BUILT_IN / "cortex-m7.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read"),
+        ("{", "no fit of the predictor"),
+        ("[]", "no fit of the predictor"),
+        ('{"errors": {}}', "no fit of the predictor"),
+        ('{"errors": {"cycles": {"tnf_add": {"best": 0}}}}', "no fit of the predictor"),
+        ("stale", "was fitted for other kernels"),
+    ],
+)
+def test_a_file_that_is_no_current_fit_says_what_to_run(tmp_path, text, said):
+    path = tmp_path / "cortex-m7.json"
+    if text == "stale":
+        text = dataclasses.replace(load_predictor("cortex-m7"), kernels="0" * 64).as_json()
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=f"cortex-m7.json: .*{said}.*fit-predictor"):
+        predictor.read_predictor(path)
+
+
+def test_a_kernel_whose_counts_changed_is_refused():
+    fit = load_predictor("cortex-m7")
+    table = json.loads(fit.as_json())
+    del table["coefficients"]["cycles"]["tnf_linear"]["rows"]
+    changed = dataclasses.replace(fit, coefficients=table["coefficients"])
+    with pytest.raises(DataError, match="fitted without tnf_linear as it is now: run `tinyformer fit-predictor`"):
+        changed.predict(linear(4, 8), ((2, 8),))
+
+
+def test_a_core_without_a_fit_is_refused():
+    with pytest.raises(TargetError, match=r"no predictor for 'cortex-m85'; there is one for cortex-m0plus, "):
+        predict(linear(4, 8), ((2, 8),), "cortex-m85")
+
+
+# ---- predictions ----
+
+
+def test_a_target_is_predicted_as_its_core():
+    op, shapes = linear(12, 20), ((7, 20),)
+    assert predict(op, shapes, load_target("stm32f746")) == predict(op, shapes, "cortex-m7")
+    assert predict(op, shapes, "cortex-m4").cycles > predict(op, shapes, "cortex-m7").cycles
+
+
+def test_more_work_costs_more():
+    sizes = [(1, 8), (2, 8), (2, 12), (9, 12)]
+    costs = [predict(linear(outputs, 40), ((rows, 40),), "cortex-m7").cycles for rows, outputs in sizes]
+    assert costs == sorted(set(costs))
+    many = predict(linear(64, 64), ((1000, 64),), "cortex-m7").cycles
+    assert many == pytest.approx(10 * predict(linear(64, 64), ((100, 64),), "cortex-m7").cycles, rel=1e-3)
+
+
+def test_dense_kernels_ignore_sparsity():
+    op, shapes = linear(12, 20), ((7, 20),)
+    assert predict(op, shapes, "cortex-m7", sparsity=Sparsity(4, 60, 6)) == predict(op, shapes, "cortex-m7")
+
+
+def test_a_model_is_the_sum_of_its_nodes():
+    b = Builder("sum")
+    x = b.input("x", (6, 8))
+    y = b.add("fc", Linear(np.ones((12, 8), np.int8), np.zeros(12, np.int32), -3, Requantization.from_real(0.1, -3)), x)
+    b.add("back", Transpose((1, 0)), b.add("flat", Reshape((12, 6)), y))
+    found = predict_graph(b.graph("back"), load_target("stm32f407"))
+    assert list(found.nodes) == ["fc", "flat", "back"]
+    assert found.nodes["flat"].cycles == found.nodes["flat"].instructions == 0
+    assert found.nodes["back"] == predict(Transpose((1, 0)), ((12, 6),), "cortex-m4")
+    assert found.total.cycles == sum(p.cycles for p in found.nodes.values()) > 0
+    assert found.total.instructions == sum(p.instructions for p in found.nodes.values()) > 0
+
+
+def test_a_node_that_no_kernel_runs_is_named():
+    b = Builder("deep")
+    shape = (2,) * 7
+    b.add("turn", Transpose(tuple(reversed(range(7)))), b.input("x", shape))
+    with pytest.raises(UnsupportedError, match=r"node 'turn' \(transpose\)"):
+        predict_graph(b.graph("turn"), "cortex-m7")
+
+
+# ---- counts ----
+
+
+def test_every_operator_has_counts():
+    assert set(predictor._KERNELS) == {f"tnf_{name}" for name in OPERATORS}
+
+
+def test_an_unknown_kernel_is_refused():
+    call = dataclasses.replace(kernel_call(linear(1, 1), ((1, 1),)), kernel="tnf_none")
+    with pytest.raises(DataError, match="knows no kernel tnf_none; it knows tnf_add, "):
+        loop_counts(call)
+
+
+def window_visits(size: int, results: int, kernel: int, stride: int, before: int, dilation: int) -> list[int]:
+    """Positions inside the image of each window, one at a time."""
+    return [sum(0 <= out * stride - before + k * dilation < size for k in range(kernel)) for out in range(results)]
+
+
+@given(
+    st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    st.integers(1, 3),
+    st.integers(1, 2),
+    st.integers(0, 2),
+    st.integers(1, 2),
+    st.sampled_from([(1, 3, 9), (2, 5, 6), (1, 4, 3)]),
+)
+def test_convolutions_count_each_multiplication(size, kernel, stride, padding, dilation, channels):
+    groups, inputs, outputs = channels
+    span = dilation * (kernel - 1) + 1
+    if span > min(size) + 2 * padding:
+        dilation = 1
+    if kernel > min(size) + 2 * padding:
+        kernel = 1
+    op = Conv2D(
+        np.ones((groups * outputs, kernel, kernel, inputs), np.int8),
+        np.zeros(groups * outputs, np.int32),
+        0,
+        STAGE,
+        stride=(stride, stride),
+        padding=(padding,) * 4,
+        dilation=(dilation, dilation),
+        groups=groups,
+    )
+    shape = (*size, groups * inputs)
+    height, width, _ = op.output_shape(shape)
+    rows = window_visits(size[0], height, kernel, stride, padding, dilation)
+    taps = window_visits(size[1], width, kernel, stride, padding, dilation)
+    counts = loop_counts(kernel_call(op, (shape,)))
+    quads, singles = divmod(outputs, 4)
+    entered, elements = loop(counts, "four channels: run")
+    assert elements == sum(rows) * sum(taps) * inputs * groups * quads
+    runs = sum(tap > 0 for tap in taps) if groups == 1 and dilation == 1 else sum(taps)
+    assert entered == sum(rows) * runs * groups * quads
+    assert loop(counts, "one channel: run")[1] == sum(rows) * sum(taps) * inputs * groups * singles
+    assert counts["outputs: high word"] == height * width * groups * outputs
+    starts = [[out * stride - padding for out in range(results)] for results in (height, width)]
+    cut = [sum(start < 0 for start in axis) for axis in starts]
+    assert counts["windows cut before"] == cut[0] + height * cut[1]
+
+
+def test_a_depthwise_convolution_goes_four_channels_at_a_time():
+    def counts(inputs: int, depth: int) -> dict[str, float]:
+        channels = inputs * depth
+        op = DepthwiseConv2D(
+            np.ones((3, 3, channels), np.int8), np.zeros(channels, np.int32), 0, STAGE, padding=(1, 1, 1, 1)
+        )
+        return loop_counts(kernel_call(op, ((4, 5, inputs),)))
+
+    inside = (3 * 4 - 2) * (3 * 5 - 2)
+    assert counts(10, 1)["four channels: taps"] == 2 * inside
+    assert loop(counts(10, 1), "one channel: row")[1] == 2 * inside
+    assert counts(10, 2)["four channels: taps"] == 0
+    assert loop(counts(10, 2), "one channel: row")[1] == 20 * inside
+
+
+def test_a_product_counts_columns_by_fours():
+    call = kernel_call(MatMul(1, 0, STAGE), ((3, 5, 8), (3, 8, 10)))
+    counts = loop_counts(call)
+    assert loop(counts, "four columns") == (3 * 5 * 2, 3 * 5 * 2 * 7)  # the first row of b starts the sums
+    assert loop(counts, "one column") == (3 * 5 * 2, 3 * 5 * 2 * 8)
+    assert loop(counts, "row sum") == (0, 0)
+    call = kernel_call(MatMul(1, 2, STAGE, transpose_b=True), ((3, 5, 8), (3, 10, 8)))
+    counts = loop_counts(call)
+    assert loop(counts, "four transposed columns") == (3 * 5 * 2, 3 * 5 * 2 * 8)
+    assert loop(counts, "one transposed column") == (3 * 5 * 2, 3 * 5 * 2 * 8)
+    assert loop(counts, "row sum") == (3 * 5, 3 * 5 * 8)
+
+
+def test_outputs_are_counted_by_how_they_are_requantised():
+    def counts(shift: list[int], rounding: int = 0) -> list[float]:
+        stage = Requantization(np.full(len(shift), 2**30, np.int32), np.array(shift, np.int32), 0, rounding=rounding)
+        op = Linear(np.ones((4, 3), np.int8), np.zeros(4, np.int32), 0, stage)
+        found = loop_counts(kernel_call(op, ((5, 3),)))
+        return [found[f"outputs: {kind}"] for kind in ("high word", "two words", "rounded twice")]
+
+    assert counts([-2]) == [20, 0, 0]
+    assert counts([-2, -1, -7, 0]) == [10, 10, 0]
+    assert counts([-2, -1, -7, 0], rounding=1) == [0, 0, 20]
+
+
+def test_an_add_is_usual_or_not():
+    def counts(a: tuple[int, ...], b: tuple[int, ...], shift: int = 0) -> dict[str, float]:
+        output = Requantization.from_real(2**-19, 0)
+        return loop_counts(kernel_call(Add(0, 0, Multiplier(2**30, shift), Multiplier(2**30, 0), output), (a, b)))
+
+    assert loop(counts((4, 6), (4, 6)), "contiguous") == (1, 24)
+    assert loop(counts((4, 6), (6,)), "contiguous") == (4, 24)
+    repeated = counts((4, 6), (4, 1))
+    assert loop(repeated, "contiguous") == (0, 0) and loop(repeated, "any stride") == (4, 24)
+    assert loop(counts((4, 6), (4, 6), shift=1), "any stride") == (1, 24)
+
+
+def test_pooling_goes_two_channels_at_a_time():
+    counts = loop_counts(kernel_call(MaxPool2D((3, 3), (2, 2), (1, 1, 1, 1)), ((7, 5, 9),)))
+    rows, columns = [2, 3, 3, 2], [2, 3, 2]
+    assert loop(counts, "two channels: row") == (sum(rows) * 3 * 5, sum(rows) * sum(columns) * 5)
+    assert counts["two channels"] == 4 * 3 * 5
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=4))
+def test_padding_counts_each_byte(axes):
+    shape = tuple(axis[0] for axis in axes)
+    op = Pad(tuple(axis[1] for axis in axes), tuple(axis[2] for axis in axes), 0)
+    counts = loop_counts(kernel_call(op, (shape,)))
+    filled = sum(
+        16 * counts[f"{name}: 16 bytes"] + 4 * counts[f"{name}: words"] + counts[f"{name}: bytes"]
+        for name in ("before", "after", "row")
+    )
+    copied = loop(counts, "copied")[1]
+    assert copied == np.prod(shape)
+    assert copied + filled == np.prod(op.output_shape(shape))
+
+
+def test_a_softmax_fills_its_table_once():
+    def counts(rows: int, n: int, shift: int = 22) -> dict[str, float]:
+        return loop_counts(kernel_call(Softmax(2**30, shift, smallest_difference(shift)), ((rows, n),)))
+
+    assert counts(1, 1)["exponentials"] <= 1
+    few, many = counts(4, 64)["exponentials"], counts(1000, 64)["exponentials"]
+    assert 30 < few < 200 < many <= 256
+    steep = counts(1000, 64, shift=26)  # all but the smallest differences give 0
+    assert steep["exponentials"] < 70
+    assert steep["exponentials: looked for"] == many
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(1, 5), st.integers(0, 2**16))
+def test_sparsity_counts_blocks_along_the_last_axis(shape, block, seed):
+    weight = np.random.default_rng(seed).choice([-3, 0, 0, 0, 7], shape).astype(np.int8)
+    rows = weight.reshape(-1, shape[-1]).tolist()
+    blocks = [row[start : start + block] for row in rows for start in range(0, len(row), block)]
+    assert Sparsity.of(weight, block) == Sparsity(block, len(blocks), sum(any(b) for b in blocks))
