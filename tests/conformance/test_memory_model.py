@@ -142,7 +142,7 @@ def test_the_word_comes_first_and_the_rest_of_the_line_keeps_the_bus() -> None:
     assert model.data(FLASH) == 7
     assert model.data(FLASH + 4) == 0
     assert model.data(FLASH + 32, after=LONG) == 7
-    # Asked for at once, a line waits for the end of the last: it came at 7, one access later is 8, the bus is free at 11.
+    # Asked for at once, a line waits for the last one: that began to arrive at 7, this is 8, the bus is free at 11.
     assert model.data(FLASH + 64) == 3 + 7
 
 
