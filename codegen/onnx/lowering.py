@@ -439,9 +439,7 @@ def _aligned(low: _Lowering, op: Op) -> tuple[list[str], list[TensorType], int |
         batch = low.values[name].batch
         if batch is not None:
             axes.add(batch + rank - len(low.network.shapes[name]))
-    if len(axes) > 1:
-        raise UnsupportedError(f"its inputs have the batch on different axes {sorted(axes)}")
-    batch = next(iter(axes), None)
+    batch = axes.pop() if len(axes) == 1 else None  # where several axes of one could be it, all are kept
     tensors, kinds = [], []
     for name in op.inputs:
         shape = low.network.shapes[name]
@@ -610,11 +608,14 @@ def _reshape(low: _Lowering, op: Op) -> None:
 
 
 def _batch_after_reshape(before: Shape, batch: int | None, after: Shape) -> int | None:
-    """Where the batch's axis of one goes: to an axis of one with as many elements before it, if there is one."""
-    ones = [axis for axis, n in enumerate(after) if n == 1]
-    if batch is not None:
-        ones = [axis for axis in ones if math.prod(after[:axis]) == math.prod(before[:batch])]
-    return min(ones, key=lambda axis: abs(axis - (batch or 0)), default=None)
+    """Where the batch's axis of one goes: to an axis of one with as many elements before it, if there is one.
+
+    Where it was lost, when windows of an image became a batch, say, a first axis of one is it again.
+    """
+    if batch is None:
+        return 0 if after[:1] == (1,) else None
+    ones = [axis for axis, n in enumerate(after) if n == 1 and math.prod(after[:axis]) == math.prod(before[:batch])]
+    return min(ones, key=lambda axis: abs(axis - batch), default=None)
 
 
 def _transpose(low: _Lowering, op: Op) -> None:

@@ -223,6 +223,29 @@ def batch_second() -> tuple[Net, str]:
     return net, net.add("Transpose", net.add("Reshape", mixed, net.ints(6, -1, 8)), perm=[1, 0, 2])
 
 
+def _window_attention(window: int) -> tuple[Net, str]:
+    """Attention within windows of a 4 x 4 image, which become part of the batch and then of the image again."""
+    net = Net(4, 4, 8)
+    count = 4 // window
+    y = net.add("Reshape", "x", net.ints(-1, count, window, count, window, 8))
+    y = net.add("Reshape", net.add("Transpose", y, perm=[0, 1, 3, 2, 4, 5]), net.ints(-1, window**2, 8))
+    q, k, v = net.add("Split", net.linear(y, 8, 24), net.ints(8, 8, 8), outputs=3, axis=2)
+    y = net.linear(_attention(net, q, k, v, 2, window**2, 4), 8, 8)
+    y = net.add("Reshape", y, net.ints(-1, count, count, window, window, 8))
+    y = net.add("Reshape", net.add("Transpose", y, perm=[0, 1, 3, 2, 4, 5]), net.ints(-1, 4, 4, 8))
+    return net, net.add("Add", "x", y)
+
+
+@pattern(f"add linear linear matmul matmul {'reshape ' * 8}slice slice slice softmax{' transpose' * 6}")
+def windows() -> tuple[Net, str]:
+    return _window_attention(2)
+
+
+@pattern(f"add linear linear matmul matmul {'reshape ' * 6}slice slice slice softmax")
+def windows_of_one() -> tuple[Net, str]:
+    return _window_attention(1)
+
+
 @pattern("add concat layernorm linear reshape slice")
 def class_token() -> tuple[Net, str]:
     """The batch size, taken from the input's shape, expands the token; then the token is cut out."""

@@ -221,6 +221,18 @@ def test_usage_is_that_of_the_sections(tmp_path: Path, arm: Toolchain) -> None:
     assert usage("unreached")[1] - (1024 + 4096 + 9999) in range(64)
 
 
+@pytest.mark.parametrize("statics", ["", "int zeroed[9];", "int set[9] = {1};", "int zeroed[9], set[9] = {1};"])
+def test_statics_lie_between_the_guards(statics: str, tmp_path: Path, arm: Toolchain) -> None:
+    path = tmp_path / "statics.c"
+    used = " + ".join(f"{name}[i]++" for name in ("zeroed", "set") if name in statics) or "0"
+    path.write_text(f"{statics}\nint get(int i) {{ return i + {used}; }}\n")
+    symbols = elf_symbols(build_firmware([path], load_target("stm32f746"), ["get"], toolchain=arm))
+    guard = symbols["tnf_guard_bytes"]
+    assert symbols["tnf_stack_top"] + guard <= symbols["tnf_data_start"] <= symbols["tnf_data_end"]
+    assert symbols["tnf_data_end"] == symbols["tnf_bss_start"] <= symbols["tnf_bss_end"]
+    assert symbols["tnf_bss_end"] + guard <= symbols["tnf_arena"]
+
+
 def test_layout_and_vectors(source: Path, arm: Toolchain) -> None:
     target = load_target("stm32f407")
     built = build_firmware([source], target, ["answer"], toolchain=arm, stack_bytes=1000, arena_bytes=100)
