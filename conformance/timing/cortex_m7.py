@@ -21,9 +21,7 @@ from conformance.timing.dual_issue import InOrderModel, Issue, Pipeline, in_tran
 from conformance.timing.instructions import Instruction, Kind
 
 _WORD, _PRODUCT, _CONDITIONAL = "word from memory", "product", "conditional result"  # of `Issue.source`
-_SHIFTER, _SIMD, _MAC, _MEMORY, _BRANCH, _FPU = (
-    frozenset({unit}) for unit in ("shifter", "simd", "mac", "memory", "branch", "fpu")
-)
+_SHIFTER, _MAC, _MEMORY, _BRANCH, _FPU = (frozenset({u}) for u in ("shifter", "mac", "memory", "branch", "fpu"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +36,29 @@ class _Operation:
 
 _PLAIN = _Operation()
 _SHIFT = _Operation(units=_SHIFTER)
-_SIMD_1 = _Operation(units=_SIMD, older_only=True)
-_SIMD_2 = _Operation(latency=2, units=_SIMD, older_only=True)
-_EARLY_0 = _Operation(latency=0, early=True, units=_SIMD | _SHIFTER, older_only=True)
-_EARLY_1 = _Operation(latency=1, early=True, units=_SIMD | _SHIFTER, older_only=True)
-_EARLY_2 = _Operation(latency=2, early=True, units=_SIMD | _SHIFTER, older_only=True)
+_FIRST_1 = _Operation(older_only=True)
+_FIRST_2 = _Operation(latency=2, older_only=True)
+_EARLY_0 = _Operation(latency=0, early=True, units=_SHIFTER, older_only=True)
+_EARLY_1 = _Operation(latency=1, early=True, units=_SHIFTER, older_only=True)
+_EARLY_2 = _Operation(latency=2, early=True, units=_SHIFTER, older_only=True)
 _OPERATIONS = {
     mnemonic: operation
     for operation, mnemonics in (
         (_SHIFT, "lsl lsr asr ror rrx"),
-        (_Operation(older_only=True), "clz"),
         (_Operation(units=_SHIFTER, older_only=True), "bfi bfc"),
         (_EARLY_0, "rev rev16 revsh rbit"),
         (_EARLY_1, "sbfx ubfx pkhbt pkhtb sxtab sxtah sxtab16 uxtab uxtah uxtab16"),
         (_EARLY_2, "ssat ssat16 usat usat16 qdadd qdsub"),
-        (_SIMD_1, "sxtb sxth uxtb uxth sxtb16 uxtb16 sel"),
-        (_SIMD_1, "sadd16 sadd8 ssub16 ssub8 sasx ssax uadd16 uadd8 usub16 usub8 uasx usax"),
-        (_SIMD_1, "shadd16 shadd8 shsub16 shsub8 shasx shsax uhadd16 uhadd8 uhsub16 uhsub8 uhasx uhsax"),
-        (_SIMD_2, "qadd qsub qadd16 qadd8 qsub16 qsub8 qasx qsax uqadd16 uqadd8 uqsub16 uqsub8 uqasx uqsax"),
-        (_SIMD_2, "usad8 usada8"),
+        (_FIRST_1, "clz sxtb sxth uxtb uxth sxtb16 uxtb16 sel"),
+        (_FIRST_1, "sadd16 sadd8 ssub16 ssub8 sasx ssax uadd16 uadd8 usub16 usub8 uasx usax"),
+        (_FIRST_1, "shadd16 shadd8 shsub16 shsub8 shasx shsax uhadd16 uhadd8 uhsub16 uhsub8 uhasx uhsax"),
+        (_FIRST_2, "qadd qsub qadd16 qadd8 qsub16 qsub8 qasx qsax uqadd16 uqadd8 uqsub16 uqsub8 uqasx uqsax"),
+        (_FIRST_2, "usad8 usada8"),
     )
     for mnemonic in mnemonics.split()
 }
 _COMPARES = {"cmp", "cmn", "tst", "teq"}
-_PART_LOADS = ("b", "h", "bt", "ht")  # how mnemonics of loads end that load no words
+_PART_LOADS = ("b", "h", "bt", "ht")  # how the mnemonics of byte and halfword loads end
 _FLOAT_COMPARES = {"vcmp", "vcmpe"}
 _FLOAT_SUMS = {"vadd", "vsub"}
 _FLOAT_CYCLES = {  # of single and of double precision
@@ -173,7 +170,7 @@ def _late_addresses(i: Instruction) -> frozenset[tuple[str, str]]:
 def _load(i: Instruction) -> Issue:
     """Words can be used a cycle later, bytes and halfwords two; several registers come two a cycle, without a pair."""
     loaded = in_transfer_order(i.writes - ({i.base_write_back} if i.base_write_back else set()) - {"flags"})
-    words = not i.mnemonic.endswith(_PART_LOADS)
+    words = i.kind is not Kind.LOAD or not i.mnemonic.endswith(_PART_LOADS)
     latency = 1 if words else 2
     several = i.words > 1
     writes = {register: n // 2 * several + latency for n, register in enumerate(loaded)} | _base(i)
