@@ -143,6 +143,7 @@ class CortexMModel(ModelPlace):
     """On an emulated chip, with instructions counted for each step, and cycles where they are asked for.
 
     Attributes:
+        elf: the image.
         machine: the chip.
         cycles: of each step, one list a sample; empty without timing.
         blocks: what each block of code did in each step (its `mark`), one list a sample; empty without timing.
@@ -166,7 +167,7 @@ class CortexMModel(ModelPlace):
         timing: Timing | None = None,
     ) -> None:
         super().__init__(model)
-        elf = build_firmware(
+        self.elf = build_firmware(
             [*model.sources, NATIVE / "trace.c"],
             model.target,
             [f"{model.prefix}_run", "tnf_trace_begin"],
@@ -177,7 +178,7 @@ class CortexMModel(ModelPlace):
             arena_bytes=model.arena_bytes,
             name=model.prefix,
         )
-        self.machine = CortexM(model.target, elf, host_window=self.log_bytes, timing=timing)
+        self.machine = CortexM(model.target, self.elf, host_window=self.log_bytes, timing=timing)
         self.cycles: list[list[Cycles]] = []
         self.blocks: list[list[BlockExecutions]] = []
         self._timing = timing

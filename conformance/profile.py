@@ -22,6 +22,7 @@ from codegen.generate import generate, tool_version
 from codegen.target import load_target
 from conformance.emulator import CortexM
 from conformance.models import CortexMModel, ModelUnderTest, compare_model
+from conformance.source_lines import SourceLines
 from conformance.timing.cycles import BlockExecutions, Cycles, Timing
 from conformance.toolchain import Toolchain, arm_toolchains
 from conformance.validation.band import Band, error_band
@@ -73,12 +74,14 @@ class CodeBlock:
         address: of the first.
         function: the C function that holds them.
         offset: of the first from the function's start, bytes.
+        source: the line of C it begins with, such as "softmax.c:31", an inlined function's its own; empty if unknown.
         instructions: as a disassembler prints them.
     """
 
     address: int
     function: str
     offset: int
+    source: str
     instructions: tuple[str, ...]
 
 
@@ -183,6 +186,12 @@ class Profile:
     versions: dict[str, str]
     layers: tuple[Layer, ...]
     code: tuple[CodeBlock, ...]
+
+    @property
+    def built_by(self) -> str:
+        """Compiler and its version, in one phrase."""
+        named = self.compiler_version.startswith(self.compiler)
+        return self.compiler_version if named else f"{self.compiler} {self.compiler_version}"
 
     @property
     def counts(self) -> Counts:
@@ -391,7 +400,7 @@ def compare_profiles(before: Profile, after: Profile) -> Comparison:
         "target": (before.target, after.target),
         "clock": (before.clock_hz, after.clock_hz),
         "timing": (before.timing, after.timing),
-        "compiler": (f"{before.compiler} {before.compiler_version}", f"{after.compiler} {after.compiler_version}"),
+        "compiler": (before.built_by, after.built_by),
         "optimisation": (before.opt, after.opt),
         "samples": (_samples(before), _samples(after)),
         "toolkit": (before.versions.get("tinyformer"), after.versions.get("tinyformer")),
@@ -423,7 +432,8 @@ def _layers(place: CortexMModel, instructions: Sequence[float]) -> tuple[tuple[L
                 tuple(sorted(blocks, key=lambda block: (-block.counts.cycles, block.block))),
             )
         )
-    return tuple(layers), tuple(_code(place.machine, *key) for key in numbers)
+    lines = SourceLines(place.elf)
+    return tuple(layers), tuple(_code(place.machine, lines, *key) for key in numbers)
 
 
 def _block(number: int, runs: Sequence[BlockExecutions], samples: int) -> BlockCounts:
@@ -438,11 +448,11 @@ def _counts(instructions: float, cycles: Sequence[Cycles], samples: int) -> Coun
     return Counts(instructions / samples, *(getattr(total, name) / samples for name in ("total", *CAUSES)))
 
 
-def _code(machine: CortexM, start: int, size: int) -> CodeBlock:
+def _code(machine: CortexM, lines: SourceLines, start: int, size: int) -> CodeBlock:
     disassembler = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
-    lines = disassembler.disasm_lite(machine.read(start, size), start)
-    function, offset = machine.function_at(start)
-    return CodeBlock(start, function, offset, tuple(f"{name} {operands}".rstrip() for _, _, name, operands in lines))
+    decoded = disassembler.disasm_lite(machine.read(start, size), start)
+    instructions = tuple(f"{name} {operands}".rstrip() for _, _, name, operands in decoded)
+    return CodeBlock(start, *machine.function_at(start), lines.of(start, size), instructions)
 
 
 def _by_name(layers: Sequence[Layer]) -> dict[str, list[Layer]]:

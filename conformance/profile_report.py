@@ -82,7 +82,11 @@ def page(profile: Profile, comparison: Comparison | None = None) -> str:
         comparison: of an earlier profile with this one, for columns of changes.
     """
     time, warning = estimate(profile)
-    data = dataclasses.asdict(profile) | {"estimate": {"time": time, "warning": warning}, "causes": CAUSES}
+    data = dataclasses.asdict(profile) | {
+        "estimate": {"time": time, "warning": warning},
+        "causes": CAUSES,
+        "built_by": profile.built_by,
+    }
     if comparison is not None:
         data["comparison"] = {
             "total": dataclasses.asdict(comparison.before.counts),
@@ -153,7 +157,7 @@ def _facts(profile: Profile) -> Iterable[Text]:
     yield Text(f"{profile.arena_bytes:,} bytes of arena, {profile.stack_bytes:,} of stack")
     yield Text(
         f"{profile.target}: {profile.core} at {profile.clock_hz / 1e6:g} MHz, {profile.timing} timing; "
-        f"{profile.compiler} {profile.compiler_version} {profile.opt}"
+        f"{profile.built_by} {profile.opt}"
     )
     seed = "" if profile.seed is None else f", seed {profile.seed}"
     yield Text(

@@ -32,7 +32,7 @@ from conformance.profile import (
 )
 from conformance.profile_report import estimate, page, render, render_comparison
 from conformance.timing.cycles import Timing
-from conformance.toolchain import build_firmware
+from conformance.toolchain import Toolchain, arm_toolchains, build_firmware
 from conformance.validation.band import Band
 from refsim.errors import ConformanceError, DataError, TargetError, TinyFormerError
 from tests.codegen.graphs import hybrid_graph
@@ -74,7 +74,7 @@ def profile(*layers: Layer, **changes: Any) -> Profile:
             stack_bytes=32,
             versions={"tinyformer": "0.1.0"},
             layers=layers or (layer(0, "first"), layer(1, "second", "softmax", 3000, 0), layer(2, "third", cycles=500)),
-            code=(CodeBlock(0x0800_0100, "tnf_linear", 16, ("ldr r0, [r1]", "bx lr")),),
+            code=(CodeBlock(0x0800_0100, "tnf_linear", 16, "linear.c:5", ("ldr r0, [r1]", "bx lr")),),
         ),
         **changes,
     )
@@ -252,6 +252,7 @@ def test_the_tables_say_what_was_measured_and_with_what() -> None:
     text = " ".join(shown(render(profile(), 160)).split())
     for expected in ("45.0 us ± 15 % a sample", "from 900 to 1,100", "cortex-m4 at 100 MHz, memory timing"):
         assert expected in text
+    assert "gcc (GNU) 12.2 -O2" in shown(render(profile(compiler="gcc", compiler_version="gcc (GNU) 12.2"), 160))
     for expected in ("zig 1.0 -O2", "3 samples of random bytes, seed 7", "tinyformer 0.1.0", "64 bytes of arena"):
         assert expected in text
 
@@ -383,6 +384,16 @@ def test_samples_do_not_depend_on_those_before_them(network: ModelUnderTest) -> 
     turned = ModelUnderTest(network.graph, {name: x[::-1] for name, x in network.samples.items()})
     one, other = (measure(each, "stm32f746", timing=Timing.MEMORY) for each in (network, turned))
     assert one == other
+
+
+@pytest.mark.parametrize("toolchain", arm_toolchains(), ids=lambda toolchain: toolchain.name)
+def test_every_compiler_tells_where_its_code_comes_from(network: ModelUnderTest, toolchain: Toolchain) -> None:
+    found = measure(network, "stm32f746", timing=Timing.ZERO_WAIT, toolchain=toolchain, opt="-O3")
+    assert (found.compiler, found.compiler_version, found.opt) == (toolchain.name, toolchain.version, "-O3")
+    sources = [block.source for block in found.code if block.function == "tnf_softmax"]
+    known = [source for source in sources if source]  # a compiler gives no line for what it made up
+    assert len(known) > 0.9 * len(sources) and all(re.fullmatch(r"\w+\.[ch]:[1-9]\d*", source) for source in known)
+    assert any(source.startswith("softmax.c:") for source in known)
 
 
 def test_wrong_code_has_no_profile(network: ModelUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
