@@ -64,6 +64,13 @@ def predictor(session: nox.Session) -> None:
 
 
 @nox.session
+def timing(session: nox.Session) -> None:
+    """The cycle model beside published measurements; arguments after -- go to `tinyformer validate-timing`."""
+    install(session)
+    session.run("tinyformer", "validate-timing", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into site/."""
     session.install("mkdocs>=1.6,<2", "mkdocs-material>=9.5")

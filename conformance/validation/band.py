@@ -63,14 +63,15 @@ def error_band(core: str, timing: Timing) -> Band | None:
         core: one of `codegen.target.CORES`.
         timing: of the estimate.
     """
-    return _stored().get((core, timing.name))
+    return _stored()[1].get((core, timing.name))
 
 
 def bands(deviations: Sequence[Deviation], cores: Iterable[str]) -> dict[tuple[str, str], Band]:
     """The band of each core and timing (its name).
 
-    The rule: the largest deviation, in either direction, of the predicted figures that were measured on the core,
-    rounded up to a multiple of 5 %. Where fewer than two programs were measured on it, all cores' figures count.
+    The rule: the largest deviation, in either direction, of the programs that were measured on the core, rounded up to
+    a multiple of 5 %. Where there is one program, those of all cores count as well; where there is none, the band is
+    twice as wide as that.
     """
     found = {}
     for timing in Timing:
@@ -80,20 +81,27 @@ def bands(deviations: Sequence[Deviation], cores: Iterable[str]) -> dict[tuple[s
             used = own if len({d.program for d in own}) >= _MIN_PROGRAMS else pool
             if used:
                 largest = max(abs(d.relative) for d in used)
-                percent = max(math.ceil(round(100 * largest / _STEP, 6)), 1) * _STEP
+                percent = max(math.ceil(round(100 * largest / _STEP, 6)), 1) * _STEP * (1 if own else 2)
                 found[core, timing.name] = Band(percent, len(used), tuple(sorted({d.core for d in used})))
     return found
 
 
-def bands_as_json(found: dict[tuple[str, str], Band], toolchain: str) -> str:
-    """The text of `BANDS_FILE`."""
+def bands_as_json(found: dict[tuple[str, str], Band], compiler: str, version: str) -> str:
+    """The text of `BANDS_FILE`: the bands, and the compiler of the kernels that they rest on."""
     rows = [{"core": core, "timing": timing, **asdict(band)} for (core, timing), band in found.items()]
-    return json.dumps({"toolchain": toolchain, "bands": rows}, indent=2) + "\n"
+    return json.dumps({"compiler": compiler, "version": version, "bands": rows}, indent=2) + "\n"
+
+
+def band_compiler() -> str | None:
+    """Name of the compiler of the kernels that the error bands rest on; None where there are no bands."""
+    return _stored()[0]
 
 
 @functools.cache
-def _stored() -> dict[tuple[str, str], Band]:
+def _stored() -> tuple[str | None, dict[tuple[str, str], Band]]:
     if not BANDS_FILE.exists():
-        return {}
-    rows = json.loads(BANDS_FILE.read_text(encoding="utf-8"))["bands"]
-    return {(r["core"], r["timing"]): Band(r["percent"], r["figures"], tuple(r["cores"])) for r in rows}
+        return None, {}
+    stored = json.loads(BANDS_FILE.read_text(encoding="utf-8"))
+    rows = stored["bands"]
+    found = {(r["core"], r["timing"]): Band(r["percent"], r["figures"], tuple(r["cores"])) for r in rows}
+    return stored["compiler"], found

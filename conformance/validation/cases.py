@@ -17,7 +17,7 @@ class Use(StrEnum):
     """What a figure is good for; `cases.toml` explains."""
 
     PREDICTED = "predicted"
-    GIVEN = "given"
+    SEQUENCE = "sequence"
     ORIENTATION = "orientation"
 
 
@@ -43,6 +43,7 @@ class Case:
         source: where it stands.
         clock_hz: at which it was measured; 0 where the figure counts cycles.
         steps: of the workload that it covers; empty for all.
+        baseline: step whose cycles are not counted; empty for none.
         scale: rounds that the workload runs for each one that the figure is of.
         timings: with which the chip can be estimated.
         note: what else to know.
@@ -57,13 +58,14 @@ class Case:
     source: str
     clock_hz: int = 0
     steps: tuple[str, ...] = ()
+    baseline: str = ""
     scale: int = 1
     timings: tuple[Timing, ...] = tuple(Timing)
     note: str = ""
 
     @property
     def program(self) -> str:
-        """What ran: figures for one workload on one core are of one program."""
+        """What ran: all figures of one workload on one core are of one program."""
         return f"{self.workload} on {self.target.core}"
 
     def estimate(self, cycles: int) -> float:
@@ -108,7 +110,7 @@ def _case(entry: dict[str, object], path: Path) -> Case:
     if case.workload not in WORKLOADS:
         raise DataError(f"{where}: there is no workload {case.workload!r}; there are {', '.join(WORKLOADS)}")
     names = {step.name for step in WORKLOADS[case.workload]().steps}
-    if unknown := set(case.steps) - names:
+    if unknown := {*case.steps, *filter(None, [case.baseline])} - names:
         raise DataError(f"{where}: its workload has no step {', '.join(sorted(unknown))}")
     if case.unit is Unit.MILLISECONDS and case.clock_hz <= 0:
         raise DataError(f"{where}: a figure in ms needs clock_hz")

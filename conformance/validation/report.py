@@ -3,6 +3,7 @@
 import json
 import math
 from html import escape as escape_xml
+from itertools import chain
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -12,21 +13,30 @@ from conformance.timing.cycles import Timing
 from conformance.validation.cases import Use
 from conformance.validation.runner import OPTIMISATION, Outcome, Validation
 
-_FILLS = {Use.PREDICTED: "#0b62a4", Use.GIVEN: "#9bb7cc", Use.ORIENTATION: "none"}
+_HEADINGS = {
+    Use.PREDICTED: "Programs, predicted",
+    Use.SEQUENCE: "Sequences of instructions",
+    Use.ORIENTATION: "Other code, for orientation",
+}
+_MARKS = {
+    Use.PREDICTED: 'fill="#0b62a4" stroke="#0b62a4"',
+    Use.ORIENTATION: 'fill="none" stroke="#0b62a4"',
+}
 
 
 def render(validation: Validation) -> RenderableType:
     """Tables for a terminal."""
-    table = Table(title="Published measurements and estimates")
-    table.add_column("measurement", overflow="fold")
-    table.add_column("chip")
-    for column in ("published", "zero wait", "error", "memory", "error"):
-        table.add_column(column, justify="right")
-    table.add_column("use")
-    for outcome in validation.outcomes:
-        case = outcome.case
-        published = f"{_figure(case.published)} {case.unit}"
-        table.add_row(escape(case.name), case.target.name, published, *_estimates(outcome), case.use)
+    table = Table(title="Published measurements, and estimates with their errors")
+    for column in ("measurement", "published", "zero wait", "memory"):
+        table.add_column(column, justify="left" if column == "measurement" else "right")
+    for use in Use:
+        table.add_section()
+        table.add_row(f"[bold]{_HEADINGS[use]}[/]")
+        for outcome in validation.outcomes:
+            case = outcome.case
+            if case.use is use:
+                name = f"{escape(case.name)}, {case.target.name.removeprefix('stm32')}"
+                table.add_row(name, f"{_figure(case.published)} {case.unit}", *map(" ".join, _estimates(outcome)))
     bands = Table("core", "timing", "error band", "from", title="Error bands")
     for row in _band_rows(validation):
         bands.add_row(*row)
@@ -81,7 +91,7 @@ def markdown(validation: Validation) -> str:
         case = outcome.case
         source = f"{case.source}; {case.note}" if case.note else case.source
         published = f"{_figure(case.published)} {case.unit}"
-        cells = (case.name, case.target.name, published, *_estimates(outcome), str(case.use), source)
+        cells = (case.name, case.target.name, published, *chain(*_estimates(outcome)), case.use, source)
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     lines += ["", "| core | timing | error band | from |", "|---|---|---:|---|"]
     lines += [f"| {' | '.join(row)} |" for row in _band_rows(validation)]
@@ -89,51 +99,47 @@ def markdown(validation: Validation) -> str:
 
 
 def plot(validation: Validation) -> str:
-    """Published against estimated core cycles, both logarithmic, as SVG; with memory where it was estimated."""
+    """Published against estimated cycles of programs, both logarithmic, as SVG; with memory where that is known."""
     points = []
     for outcome in validation.outcomes:
-        timing = Timing.MEMORY if Timing.MEMORY in outcome.estimates else Timing.ZERO_WAIT
-        if outcome.estimates:
-            cycles = outcome.cycles[timing].total / outcome.case.scale
-            points.append((cycles / (1 + outcome.error(timing)), cycles, outcome))
-    if not points:
-        return '<svg xmlns="http://www.w3.org/2000/svg" width="640" height="640"></svg>\n'
-    values = [value for published, estimated, _ in points for value in (published, estimated)]
+        if outcome.case.use is not Use.SEQUENCE:
+            timing = Timing.MEMORY if Timing.MEMORY in outcome.estimates else Timing.ZERO_WAIT
+            cycles = outcome.cycles[timing].total
+            points.append((cycles / (1 + outcome.error(timing)), cycles, outcome.case))
+    values = [value for published, estimated, _ in points for value in (published, estimated)] or [1, 10]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     size, margin = 640, 70
-    span = size - 2 * margin
+    end, middle = size - margin, size / 2
 
     def at(value: float) -> float:
-        return span * (math.log10(value) - low) / (high - low)
+        return margin + (end - margin) * (math.log10(value) - low) / (high - low)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" font-family="sans-serif" font-size="13">',
         f'<rect width="{size}" height="{size}" fill="white"/>',
     ]
     for power in range(low, high + 1):
-        x, y = margin + at(10.0**power), size - margin - at(10.0**power)
+        place = at(10.0**power)
         parts += [
-            f'<path d="M{x:.1f} {margin}V{size - margin}M{margin} {y:.1f}H{size - margin}" stroke="#ddd"/>',
-            f'<text x="{x:.1f}" y="{size - margin + 18}" text-anchor="middle">1e{power}</text>',
-            f'<text x="{margin - 8}" y="{y + 4:.1f}" text-anchor="end">1e{power}</text>',
+            f'<path d="M{place:.1f} {margin}V{end}M{margin} {size - place:.1f}H{end}" stroke="#ddd"/>',
+            f'<text x="{place:.1f}" y="{end + 18}" text-anchor="middle">1e{power}</text>',
+            f'<text x="{margin - 8}" y="{size - place + 4:.1f}" text-anchor="end">1e{power}</text>',
         ]
     parts += [
-        f'<path d="M{margin} {size - margin}L{size - margin} {margin}" stroke="#888"/>',
-        f'<text x="{size / 2}" y="{size - 20}" text-anchor="middle">published, cycles</text>',
-        f'<text transform="translate(20 {size / 2}) rotate(-90)" text-anchor="middle">estimated, cycles</text>',
+        f'<path d="M{margin} {end}L{end} {margin}" stroke="#888"/>',
+        f'<text x="{middle}" y="{size - 20}" text-anchor="middle">published, cycles</text>',
+        f'<text transform="translate(20 {middle}) rotate(-90)" text-anchor="middle">estimated, cycles</text>',
     ]
-    for published, estimated, outcome in points:
-        case = outcome.case
-        x, y = margin + at(published), size - margin - at(estimated)
+    for published, estimated, case in points:
         title = escape_xml(f"{case.name}, {case.target.name}: {published:.3g} published, {estimated:.3g} estimated")
         parts.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{_FILLS[case.use]}" stroke="#0b62a4">'
+            f'<circle cx="{at(published):.1f}" cy="{size - at(estimated):.1f}" r="5" {_MARKS[case.use]}>'
             f"<title>{title}</title></circle>"
         )
-    for row, use in enumerate(Use):
+    for row, (use, mark) in enumerate(_MARKS.items()):
         y = margin + 20 + 20 * row
         parts += [
-            f'<circle cx="{margin + 16}" cy="{y}" r="5" fill="{_FILLS[use]}" stroke="#0b62a4"/>',
+            f'<circle cx="{margin + 16}" cy="{y}" r="5" {mark}/>',
             f'<text x="{margin + 28}" y="{y + 4}">{use}</text>',
         ]
     return "\n".join([*parts, "</svg>", ""])
@@ -143,13 +149,14 @@ def _figure(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _estimates(outcome: Outcome) -> list[str]:
+def _estimates(outcome: Outcome) -> list[tuple[str, str]]:
     """Estimate and error, for each timing."""
-    cells = []
-    for timing in Timing:
-        known = timing in outcome.estimates
-        cells += [f"{outcome.estimates[timing]:.4g}", f"{outcome.error(timing):+.0%}"] if known else ["-", "-"]
-    return cells
+    return [
+        (f"{outcome.estimates[timing]:.4g}", f"{outcome.error(timing):+.0%}")
+        if timing in outcome.estimates
+        else ("-", "")
+        for timing in Timing
+    ]
 
 
 def _band_rows(validation: Validation) -> list[tuple[str, str, str, str]]:

@@ -165,7 +165,9 @@ def validate(cases: Sequence[Case], toolchain: Toolchain, progress: Callable[[st
             if key not in steps:
                 progress(f"{case.workload} on {case.target.name}")
                 steps[key] = _run(WORKLOADS[case.workload](), case.target, toolchain, timing)
-            cycles[timing] = _sum([c for name, c in steps[key].items() if not case.steps or name in case.steps])
+            spent = steps[key]
+            covered = _sum([count for name, count in spent.items() if not case.steps or name in case.steps])
+            cycles[timing] = covered - spent[case.baseline] if case.baseline else covered
         estimates = {timing: case.estimate(spent.total) for timing, spent in cycles.items()}
         outcomes.append(Outcome(case, estimates, cycles))
     return Validation(tuple(outcomes), toolchain)

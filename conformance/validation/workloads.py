@@ -3,6 +3,7 @@
 Weights are random: no kernel here takes longer for one value than for another, but for divisions in LayerNorm.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,6 +17,19 @@ import ckernels
 
 NATIVE = Path(__file__).parent / "native"
 _SEED = 20180119
+_SEQUENCES = (
+    "tnf_two_loads",
+    "tnf_load_store",
+    "tnf_load_store_offset",
+    "tnf_three_loads",
+    "tnf_load_dual",
+    "tnf_load_three",
+    "tnf_store_eight",
+    "tnf_add_pair",
+    "tnf_extend_pair",
+    "tnf_add_chain",
+    "tnf_multiply_chain",
+)
 
 
 @dataclass(frozen=True)
@@ -262,6 +276,13 @@ def delay_loop(count: int) -> Workload:
     return Workload("delay loop", (NATIVE / "sequences.c",), (step,))
 
 
+def sequence(function: str) -> Workload:
+    """64 rounds of a sequence of native/sequences.c, and of what is to be subtracted."""
+    words = Buffer(0, 64)
+    steps = tuple(Step(name, name, (words, 0)) for name in (function, "tnf_apart", "tnf_nothing"))
+    return Workload(function, (NATIVE / "sequences.c",), steps)
+
+
 WORKLOADS: dict[str, Callable[[], Workload]] = {
     "cifar10": cifar10,
     "resnet8 q7": lambda: resnet8(Scheme.Q7),
@@ -275,6 +296,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "double layernorm 256x44": lambda: float_layernorm(256, 44, "tnf_double_layernorm"),
     "double layernorm 64x192": lambda: float_layernorm(64, 192, "tnf_double_layernorm"),
     "delay loop": lambda: delay_loop(1000),
+    **{name: functools.partial(sequence, name) for name in _SEQUENCES},
 }
 """Workloads by the names that cases use."""
 
