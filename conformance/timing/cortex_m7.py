@@ -75,7 +75,8 @@ class CortexM7(InOrderModel):
     """Cortex-M7 at zero wait states.
 
     Attributes:
-        division: from 3 cycles for a quotient of few bits to 20, two bits a cycle; the divider stops all else.
+        division: as Arm publishes it of the related Cortex-R4 (Technical Reference Manual, DDI 0363, "Divide"):
+            UDIV takes 3 cycles, SDIV 4, and one more for two bits of the quotient. Nothing else issues meanwhile.
         mispredict: LLVM's header says so, and it was measured where flags are set well before the branch (else 8).
         unaligned: measured of loads; a store waits in the store buffer instead.
     """
@@ -105,7 +106,7 @@ class CortexM7(InOrderModel):
                 return _multiply(i)
             case Kind.DIVIDE:
                 late = frozenset((register, _WORD) for register in i.reads)
-                cycles = self.division.minimum
+                cycles = self.division.minimum + (i.mnemonic == "sdiv")
                 return Issue(_at(0, i.reads), _at(cycles, i.writes), late=late, cycles=cycles, alone=True)
             case Kind.LOAD | Kind.LOAD_DUAL | Kind.LOAD_MULTIPLE:
                 return _load(i)

@@ -36,7 +36,8 @@ PAIRS = [
     ("strd r0, r1, [r2]; add r3, r4", 2, 0),
     ("ldm r0, {r1-r5}", 3, 0),
     ("push {r4-r7}; add r3, r4", 3, 0),
-    ("add r3, r4; sdiv r0, r1, r2; add r5, r6", 5, 0),
+    ("add r3, r4; udiv r0, r1, r2; add r5, r6", 5, 0),
+    ("sdiv r0, r1, r2", 4, 0),
     ("dsb; add r0, r1", 4, 0),
     ("tbb [pc, r0]", 2, 0),
     # Branches.
@@ -83,7 +84,7 @@ LATENCIES = [
     ("ldrb r0, [r1]; add r2, r0", 3, 1),
     ("ldrsh r0, [r1]; add r2, r0", 3, 1),
     ("ldr r0, [r1]; mul r2, r0, r3", 3, 1),
-    ("ldr r0, [r1]; sdiv r2, r0, r3", 5, 1),
+    ("ldr r0, [r1]; udiv r2, r0, r3", 5, 1),
     ("ldr r0, [r1]; add r2, r0, r3, lsl #1", 3, 1),
     ("ldr r0, [r1]; ldr r2, [r0]", 3, 1),
     ("ldrb r0, [r1]; ldr r2, [r3, r0]", 4, 2),
@@ -101,7 +102,7 @@ LATENCIES = [
     ("add r0, r1; smlad r0, r2, r3, r0", 1, 0),
     ("mul r0, r1, r2; str r0, [r3]", 2, 0),
     ("mul r0, r1, r2; ldr r3, [r0]", 5, 3),
-    ("sdiv r0, r1, r2; add r3, r0", 4, 0),
+    ("udiv r0, r1, r2; add r3, r0", 4, 0),
     # Conditions: flags in the next cycle, after a comparison with a shift one later; what a conditional instruction
     # writes is late for those which are not.
     ("cmp r0, r1; it lt; movlt r2, r3", 2, 0),
