@@ -15,9 +15,11 @@ import onnxruntime
 from rich.table import Table
 
 import refsim
+from codegen.generate import GeneratedModel
 from codegen.onnx import load
 from codegen.samples import Preprocessing, read_inputs
-from conformance.models import compare_model, open_place, read_model
+from conformance.models import CortexMModel, ModelUnderTest, compare_model, open_place, read_model
+from conformance.timing.cycles import Timing
 from refsim.errors import ConformanceError
 
 PACKAGES = ("tinyformer", "numpy", "numba", "onnx", "onnxruntime", "unicorn", "ziglang")
@@ -59,6 +61,8 @@ class Emulated:
         instructions: executed in one sample, exact.
         seconds: of emulation, counting on, one sample.
         macs: multiply-accumulates of one sample.
+        speed: million instructions emulated in a second: "counting" them alone, and with the cycles of each timing
+            that the target supports, by its name.
     """
 
     target: str
@@ -66,6 +70,7 @@ class Emulated:
     instructions: float
     seconds: float
     macs: int
+    speed: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -126,10 +131,27 @@ def emulated(model: Path, data: Path, target: str, samples: int) -> Emulated:
     with TemporaryDirectory() as folder:
         chip = open_place(target, under_test.graph, Path(folder))
         outcome = compare_model(under_test, chip, target, samples)
-    if outcome.mismatches:
-        raise ConformanceError(f"{target}: {outcome.message}")
+        if outcome.mismatches:
+            raise ConformanceError(f"{target}: {outcome.message}")
+        timings = [None, Timing.ZERO_WAIT]
+        timings += [Timing.MEMORY] * all(region.timing for region in chip.model.target.memory)
+        speed = {(timing.value if timing else "counting"): _speed(chip.model, under_test, timing) for timing in timings}
     macs = sum(step.call.macs for step in chip.model.steps)
-    return Emulated(target, samples, outcome.total_instructions, outcome.seconds / samples, macs)
+    return Emulated(target, samples, outcome.total_instructions, outcome.seconds / samples, macs, speed)
+
+
+def _speed(model: GeneratedModel, under_test: ModelUnderTest, timing: Timing | None) -> float:
+    """Million instructions a second, the best of three runs of code that was translated before."""
+    place = CortexMModel(model, timing=timing)
+    place.run({name: x[0] for name, x in under_test.samples.items()})
+    machine = place.machine
+    machine.call("tnf_trace_begin", 0)
+    best = 0.0
+    for _ in range(3):
+        start = time.perf_counter()
+        result = machine.call(f"{model.prefix}_run", machine.arena[0])
+        best = max(best, result.instructions / (time.perf_counter() - start) / 1e6)
+    return best
 
 
 def measure(
@@ -202,6 +224,17 @@ def emulated_table(report: BenchReport) -> Table:
         table.add_row(
             row.target, f"{row.instructions:,.0f}", f"{row.instructions / row.macs:.2f}", f"{row.seconds:.3f}"
         )
+    return table
+
+
+def speed_table(report: BenchReport) -> Table:
+    """How fast chips are emulated, one row for each."""
+    table = Table("target", title="million instructions emulated in a second")
+    columns = {"counting": "counting", Timing.ZERO_WAIT.value: "with cycles", Timing.MEMORY.value: "and memory"}
+    for title in columns.values():
+        table.add_column(title, justify="right")
+    for row in report.emulated:
+        table.add_row(row.target, *(f"{row.speed[key]:.0f}" if key in row.speed else "-" for key in columns))
     return table
 
 

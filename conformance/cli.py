@@ -109,7 +109,7 @@ def bench(
     Both engines use as many threads and take turns in one process, so that their ratio means something on a noisy
     machine.
     """
-    from conformance.bench import as_json, bench_table, emulated_table, measure
+    from conformance.bench import as_json, bench_table, emulated_table, measure, speed_table
     from conformance.runner import example_models
 
     if model is None:
@@ -132,6 +132,7 @@ def bench(
         )
     console.print(bench_table(report))
     console.print(emulated_table(report))
+    console.print(speed_table(report))
     console.print(", ".join(f"{name} {number}" for name, number in report.versions.items()), highlight=False)
     if json is not None:
         write_whole(json, as_json(report))

@@ -34,6 +34,13 @@ def test_the_report_is_json_and_tables(report):
     written = json.loads(bench.as_json(report))
     assert written["throughput"][0]["batch"] == 3 and written["versions"]["numba"]
     assert bench.bench_table(report).row_count == bench.emulated_table(report).row_count == 1
+    assert bench.speed_table(report).row_count == 1
+
+
+def test_emulation_is_timed_with_and_without_cycles(report):
+    (chip,) = report.emulated
+    assert list(chip.speed) == ["counting", "zero-wait", "memory"]
+    assert all(rate > 0 for rate in chip.speed.values())
 
 
 def test_samples_of_another_model_are_refused(tmp_path):
