@@ -24,7 +24,7 @@ def profile(
     compiler: Annotated[
         Literal["zig", "arm-none-eabi-gcc"] | None, typer.Option(help="zig by default, which comes with the package.")
     ] = None,
-    opt: Annotated[Literal["O1", "O2", "O3", "Os"], typer.Option(help="Optimisation of the C.")] = "O2",
+    opt: Annotated[Literal["O1", "O2", "O3", "Os"], typer.Option(help="Optimisation; zig makes O1 and O3 O2.")] = "O2",
     json: Annotated[Path | None, typer.Option(help="File for the profile; --compare reads it.")] = None,
     html: Annotated[Path | None, typer.Option(help="File for a page with bars and flames.")] = None,
     compare: Annotated[Path | None, typer.Option(help="Earlier --json: show what a change did.")] = None,

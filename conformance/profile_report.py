@@ -24,14 +24,16 @@ _PAGE = Path(__file__).parent / "profile_page.html"
 
 
 def estimate(profile: Profile) -> tuple[str, str]:
-    """The time of one sample with its error band, such as "0.38 s ± 15 %", and a warning where there is no band.
+    """The time of one sample with its error band, such as "0.38 s ± 15 %", and what the band rests on.
 
     A band that rests on measurements of other cores only is none for this one.
     """
     time = _time(profile.seconds(profile.counts.cycles))
     if profile.band is None or profile.core not in profile.band.cores:
         return time, f"no validated error band for {profile.core}"
-    return f"{time} {profile.band}", ""
+    return f"{time} {profile.band}", (
+        f"error band: {_plural(profile.band.figures, 'published measurement')} on {', '.join(profile.band.cores)}"
+    )
 
 
 def render(profile: Profile, width: int) -> RenderableType:
@@ -81,9 +83,9 @@ def page(profile: Profile, comparison: Comparison | None = None) -> str:
         profile: what to show.
         comparison: of an earlier profile with this one, for columns of changes.
     """
-    time, warning = estimate(profile)
+    time, note = estimate(profile)
     data = dataclasses.asdict(profile) | {
-        "estimate": {"time": time, "warning": warning},
+        "estimate": {"time": time, "note": note},
         "causes": CAUSES,
         "built_by": profile.built_by,
     }
@@ -149,10 +151,9 @@ def _facts(profile: Profile) -> Iterable[Text]:
     total = profile.counts
     energy = profile.millijoules(total.cycles)
     spread = f", from {profile.fewest:,} to {profile.most:,}" if profile.samples > 1 else ""
-    time, warning = estimate(profile)
+    time, note = estimate(profile)
     yield Text(f"{time} a sample" + (f", {energy:,.2f} mJ" if energy is not None else ""), "bold")
-    if warning:
-        yield Text(warning, "yellow")
+    yield Text(note)
     yield Text(f"{total.cycles:,.0f} cycles a sample{spread}; {total.instructions:,.0f} instructions")
     yield Text(f"{profile.arena_bytes:,} bytes of arena, {profile.stack_bytes:,} of stack")
     yield Text(
