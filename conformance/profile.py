@@ -312,7 +312,7 @@ def read_profile(path: Path) -> Profile:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"profile {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"profile {path} is no JSON: {error}") from error
     if not isinstance(value, dict) or "schema" not in value:
         raise DataError(f"{path} is no profile; `tinyformer profile --json` writes one")

@@ -176,7 +176,7 @@ def test_wrong_files_are_refused_with_where_and_what(change: Any, message: str, 
     assert str(path) in str(raised.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]", b'"text"', b"5"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]", b'"text"', b"5", b"[" * 100_000])
 def test_what_is_no_profile_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     path.write_bytes(content)
