@@ -375,6 +375,17 @@ def test_reports_hold_every_figure(validation: Validation) -> None:
     assert render(validation)
 
 
+def test_the_page_shows_the_cases_and_the_bands() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cycle-model.md").read_text(encoding="utf-8")
+    for case in load_cases():
+        assert f"{case.published:.4g} {case.unit}" in page, case.name
+        assert case.source in page, case.name
+    for core in CORES:
+        for timing in Timing:
+            band = error_band(core, timing)
+            assert f"| {core} | {timing.value} | {band} |" in page
+
+
 def test_case_units() -> None:
     base = load_cases()[0]
     fields = {name: getattr(base, name) for name in ("name", "workload", "target", "use", "source")}

@@ -1,5 +1,5 @@
-/* Working memory of the kernels, low in RAM where a linker puts variables; .data, so that it is zero from the start. */
+/* Working memory of the kernels: a variable, low in RAM where a linker puts them. */
 #include <stdint.h>
 
 extern uint8_t tnf_validation_memory[];
-__attribute__((aligned(16), section(".data.tnf_validation"))) uint8_t tnf_validation_memory[TNF_VALIDATION_BYTES] = {0};
+__attribute__((aligned(16))) uint8_t tnf_validation_memory[TNF_VALIDATION_BYTES];
