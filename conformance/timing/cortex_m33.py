@@ -12,11 +12,10 @@ a branch once the address is there. Left out: that constants which are shifted b
 instructions lie in the words that are fetched.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from conformance.timing.core import Division
-from conformance.timing.dual_issue import InOrderModel, Issue, Pipeline, in_transfer_order
+from conformance.timing.dual_issue import InOrderModel, Issue, Pipeline, at, in_transfer_order
 from conformance.timing.instructions import Instruction, Kind
 
 _REFILL = 1
@@ -44,37 +43,32 @@ class CortexM33(InOrderModel):
         return replace(_row(i), alone=not narrow, older_only=i.kind not in _JOINS)
 
 
-def _at(cycle: int, registers: Iterable[str]) -> dict[str, int]:
-    return dict.fromkeys(registers, cycle)
-
-
 def _row(i: Instruction) -> Issue:
     match i.kind:
         case Kind.BRANCH | Kind.CALL | Kind.INDIRECT_BRANCH:
-            loaded = {"pc": 1} if i.words else {}  # TBB and TBH
-            return Issue(_at(0, i.address_reads), loaded)
+            return Issue(at(0, i.address_reads), {"pc": 1} if i.words else {})  # TBB and TBH load their target
         case Kind.IT | Kind.NOP:
             return Issue()
         case Kind.SHIFT if i.shifted_reads:
-            return Issue(_at(0, i.reads), _at(2, i.writes))
+            return Issue(at(0, i.reads), at(2, i.writes))
         case Kind.SIMD if i.mnemonic in _TWO_STAGES:
-            return Issue(_at(0, i.reads), _at(2, i.writes))
+            return Issue(at(0, i.reads), at(2, i.writes))
         case Kind.MULTIPLY | Kind.MULTIPLY_ACCUMULATE | Kind.LONG_MULTIPLY | Kind.LONG_MULTIPLY_ACCUMULATE:
             cycles = 2 if "flags" in i.writes else 1
-            return Issue(_at(0, i.reads) | _at(1, i.accumulator), _at(2, i.writes), cycles=cycles)
+            return Issue(at(0, i.reads) | at(1, i.accumulator), at(2, i.writes), cycles=cycles)
         case Kind.DIVIDE:
-            return Issue(_at(0, i.reads), _at(CortexM33.division.minimum, i.writes), cycles=CortexM33.division.minimum)
+            return Issue(at(0, i.reads), at(CortexM33.division.minimum, i.writes), cycles=CortexM33.division.minimum)
         case Kind.LOAD | Kind.LOAD_DUAL | Kind.LOAD_MULTIPLE | Kind.FLOAT_LOAD:
-            base = {i.base_write_back} if i.base_write_back else set()
-            loaded = {r: n + (1 if r == "pc" else 2) for n, r in enumerate(in_transfer_order(i.writes - base))}
-            return Issue(_at(0, i.reads) | _waits(i), loaded | _at(1, base), cycles=i.words)
+            loaded = in_transfer_order(i.writes - {i.base_write_back})
+            writes = at(1, i.writes) | {r: n + (1 if r == "pc" else 2) for n, r in enumerate(loaded)}
+            return Issue(at(0, i.reads) | _waits(i), writes, cycles=i.words)
         case Kind.STORE | Kind.STORE_DUAL | Kind.STORE_MULTIPLE | Kind.FLOAT_STORE:
             data = i.reads - i.address_reads - {"flags"}
-            return Issue(_at(0, i.reads) | _at(1, data) | _waits(i), _at(1, i.writes), cycles=i.words)
+            return Issue(at(0, i.reads) | at(1, data) | _waits(i), at(1, i.writes), cycles=i.words)
         case Kind.FLOAT | Kind.FLOAT_MULTIPLY_ACCUMULATE | Kind.FLOAT_DIVIDE:
             return _float(i)
         case _:
-            return Issue(_at(0, i.reads), _at(1, i.writes))
+            return Issue(at(0, i.reads), at(1, i.writes))
 
 
 def _waits(i: Instruction) -> dict[str, int]:
@@ -83,9 +77,9 @@ def _waits(i: Instruction) -> dict[str, int]:
 
 
 def _float(i: Instruction) -> Issue:
-    reads = _at(0, i.reads | {_FPU})
+    reads = at(0, i.reads | {_FPU})
     if i.kind is Kind.FLOAT_MULTIPLY_ACCUMULATE:
-        return Issue(reads, _at(3, i.writes | {_FPU}))
+        return Issue(reads, at(3, i.writes | {_FPU}))
     if i.kind is Kind.FLOAT_DIVIDE:
-        return Issue(reads, _at(14, i.writes | {_FPU}))
-    return Issue(reads, _at(2, i.writes))
+        return Issue(reads, at(14, i.writes | {_FPU}))
+    return Issue(reads, at(2, i.writes))

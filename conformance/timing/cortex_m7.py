@@ -10,14 +10,13 @@ instruction at its target; a wrong prediction is the emulator's hook to add.
 
 Left out: that two loads can issue together, from an odd and an even word: one load or store issues a cycle; the ALU in
 EX1, whose results an instruction of the same cycle can use; how instructions lie in the 64-bit words that are fetched;
-the store buffer's length; conditions of two IT blocks that are the same.
+the store buffer's length; that a conditional result is late for an instruction of another condition, too.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from conformance.timing.core import Division
-from conformance.timing.dual_issue import InOrderModel, Issue, Pipeline, in_transfer_order
+from conformance.timing.dual_issue import InOrderModel, Issue, Pipeline, at, in_transfer_order
 from conformance.timing.instructions import Instruction, Kind
 
 _WORD, _PRODUCT, _CONDITIONAL = "word from memory", "product", "conditional result"  # of `Issue.source`
@@ -107,19 +106,19 @@ class CortexM7(InOrderModel):
             case Kind.DIVIDE:
                 late = frozenset((register, _WORD) for register in i.reads)
                 cycles = self.division.minimum + (i.mnemonic == "sdiv")
-                return Issue(_at(0, i.reads), _at(cycles, i.writes), late=late, cycles=cycles, alone=True)
+                return Issue(at(0, i.reads), at(cycles, i.writes), late=late, cycles=cycles, alone=True)
             case Kind.LOAD | Kind.LOAD_DUAL | Kind.LOAD_MULTIPLE:
                 return _load(i)
             case Kind.STORE | Kind.STORE_DUAL | Kind.STORE_MULTIPLE:
                 return _store(i, taken=1)
             case Kind.BRANCH | Kind.CALL | Kind.INDIRECT_BRANCH:
                 table = i.mnemonic in ("tbb", "tbh")
-                reads = _at(-1, i.address_reads)
-                return Issue(reads, _at(1, i.writes), units=_BRANCH, cycles=1 + table, alone=table)
+                reads = at(-1, i.address_reads)
+                return Issue(reads, at(1, i.writes), units=_BRANCH, cycles=1 + table, alone=table)
             case Kind.IT | Kind.NOP:
                 return Issue()
             case Kind.BARRIER | Kind.STATUS:
-                return Issue(_at(0, i.reads), _at(3, i.writes), cycles=3, alone=True)
+                return Issue(at(0, i.reads), at(3, i.writes), cycles=3, alone=True)
             case Kind.FLOAT_LOAD:
                 return _load(i)
             case Kind.FLOAT_STORE:
@@ -128,15 +127,11 @@ class CortexM7(InOrderModel):
                 return _float(i)
 
 
-def _at(cycle: int, registers: Iterable[str]) -> dict[str, int]:
-    return dict.fromkeys(registers, cycle)
-
-
 def _operation(i: Instruction, row: _Operation) -> Issue:
     """Where one of two operands is shifted or rotated, only that one is taken in EX1."""
     early = (i.shifted_reads or i.reads - {"flags"}) if row.early else frozenset()
-    reads = _at(0, i.reads) | _at(-1, early)
-    return Issue(reads, _at(row.latency, i.writes), units=row.units, older_only=row.older_only)
+    reads = at(0, i.reads) | at(-1, early)
+    return Issue(reads, at(row.latency, i.writes), units=row.units, older_only=row.older_only)
 
 
 def _shift(i: Instruction) -> Issue:
@@ -147,21 +142,21 @@ def _shift(i: Instruction) -> Issue:
     if i.mnemonic in _OPERATIONS:
         return _operation(i, _OPERATIONS[i.mnemonic])
     others = i.reads - i.shifted_reads
-    writes = _at(1, i.writes) | (_at(2, i.writes) if i.mnemonic in _COMPARES else {})
+    writes = at(1, i.writes) | (at(2, i.writes) if i.mnemonic in _COMPARES else {})
     late = frozenset((register, _WORD) for register in others)
-    return Issue(_at(0, others) | _at(-1, i.shifted_reads), writes, late=late, units=_SHIFTER)
+    return Issue(at(0, others) | at(-1, i.shifted_reads), writes, late=late, units=_SHIFTER)
 
 
 def _multiply(i: Instruction) -> Issue:
     """One a cycle; accumulators are taken a cycle after the factors, words from memory late as factors."""
     factors = i.reads - i.accumulator
     late = frozenset((register, _WORD) for register in factors)
-    return Issue(_at(1, i.accumulator) | _at(0, factors), _at(2, i.writes), _PRODUCT, late, units=_MAC)
+    return Issue(at(1, i.accumulator) | at(0, factors), at(2, i.writes), _PRODUCT, late, units=_MAC)
 
 
 def _base(i: Instruction) -> dict[str, int]:
     """A written-back base comes from EX1: the next cycle may address with it, this one calculate."""
-    return _at(0, [i.base_write_back]) if i.base_write_back else {}
+    return at(0, [i.base_write_back]) if i.base_write_back else {}
 
 
 def _late_addresses(i: Instruction) -> frozenset[tuple[str, str]]:
@@ -170,22 +165,22 @@ def _late_addresses(i: Instruction) -> frozenset[tuple[str, str]]:
 
 def _load(i: Instruction) -> Issue:
     """Words can be used a cycle later, bytes and halfwords two; several registers come two a cycle, without a pair."""
-    loaded = in_transfer_order(i.writes - ({i.base_write_back} if i.base_write_back else set()) - {"flags"})
+    loaded = in_transfer_order(i.writes - {i.base_write_back})
     words = i.kind is not Kind.LOAD or not i.mnemonic.endswith(_PART_LOADS)
     latency = 1 if words else 2
     several = i.words > 1
     writes = {register: n // 2 * several + latency for n, register in enumerate(loaded)} | _base(i)
-    reads = _at(0, i.reads - i.address_reads) | _at(-1, i.address_reads)
+    reads = at(0, i.reads - i.address_reads) | at(-1, i.address_reads)
     source = _WORD if words else ""
     cycles = (i.words + 1) // 2
     return Issue(reads, writes, source, _late_addresses(i), _MEMORY, cycles, alone=several)
 
 
 def _store(i: Instruction, taken: int) -> Issue:
-    """Data is `taken` cycles after the address would have been by an ALU; several registers go two a cycle."""
+    """Data is needed `taken` cycles later than by an ALU; several registers go two a cycle, without a pair."""
     data = i.reads - i.address_reads - {"flags"}
-    reads = _at(taken, data) | _at(0, i.reads & {"flags"}) | _at(-1, i.address_reads)
-    writes = _at(2, i.writes) | _base(i)
+    reads = at(taken, data) | at(0, i.reads & {"flags"}) | at(-1, i.address_reads)
+    writes = at(2, i.writes) | _base(i)
     return Issue(reads, writes, "", _late_addresses(i), _MEMORY, (i.words + 1) // 2, alone=i.words > 1)
 
 
@@ -195,22 +190,22 @@ def _float(i: Instruction) -> Issue:
     Sums of products use the adder in the cycles after their product, when it is not free for others.
     """
     double = ".f64" in i.text
-    reads, writes = _at(0, i.reads), _at(3, i.writes)
+    reads, writes = at(0, i.reads), at(3, i.writes)
     if i.mnemonic in ("vmrs", "vmsr"):
-        return Issue(reads, _at(1, i.writes), alone=True)
+        return Issue(reads, at(1, i.writes), alone=True)
     if i.mnemonic == "vmov":
-        pair = len(i.reads) + len(i.writes) > 2
-        return Issue(reads, writes, alone=pair and not double, older_only=double)
+        pair = len((i.reads | i.writes) - {"flags"}) > 2 and not double
+        return Issue(reads, writes, alone=pair, older_only=double)
     single_cycles, double_cycles = _FLOAT_CYCLES.get(i.mnemonic, (1, 1))
     cycles = double_cycles if double else single_cycles
     if i.kind is Kind.FLOAT_MULTIPLY_ACCUMULATE:
         fused = i.mnemonic.startswith("vf")
-        reads |= _at(2 if fused else 3, i.accumulator)
-        writes = _at(5 if fused else 6, i.writes) | {_ADDER: 4}
+        reads |= at(2 if fused else 3, i.accumulator)
+        writes = at(5 if fused else 6, i.writes) | {_ADDER: 4}
     elif i.kind is Kind.FLOAT_DIVIDE:
-        writes = _at(cycles, i.writes)
+        writes = at(cycles, i.writes)
     elif i.mnemonic in _FLOAT_COMPARES:
-        writes = _at(0, i.writes)
+        writes = at(0, i.writes)
     elif i.mnemonic in _FLOAT_SUMS:
         reads |= {_ADDER: 0}
     elif i.mnemonic.startswith("vsel"):

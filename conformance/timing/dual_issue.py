@@ -120,6 +120,11 @@ class InOrderModel(CoreModel):
             pipeline.issue(self.issue(instruction))
 
 
+def at(cycle: int, registers: Iterable[str]) -> dict[str, int]:
+    """All `registers` in one cycle, for `Issue.reads` and `Issue.writes`."""
+    return dict.fromkeys(registers, cycle)
+
+
 def in_transfer_order(registers: Iterable[str]) -> list[str]:
     """Registers of a load or store multiple by number, which is the order of their addresses."""
     return sorted(registers, key=lambda name: _NUMBERS.get(name) or int(name[1:]))
