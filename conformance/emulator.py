@@ -470,9 +470,9 @@ class CortexM:
         self._add_hook(uc.UC_HOOK_MEM_INVALID, "tnf_on_invalid")
         if strict:
             self._add_hook(accesses, "tnf_on_access")
-        for first, last in self._timer.watched if self._timer else []:
-            self._add_hook(accesses, "tnf_on_timed_access", first, last)
-        if self._timer and self._timer.watches_divisions:
+        if self._timer and self._timer.watches_accesses:
+            self._add_hook(uc.UC_HOOK_CODE, "tnf_on_instruction")
+        elif self._timer and self._timer.watches_divisions:
             for start, end in self._code_spans:
                 for address in divisions(self.read(start, end - start), start):
                     self._add_hook(uc.UC_HOOK_CODE, "tnf_on_division", address, address)
@@ -580,7 +580,7 @@ def _code_spans(section: Section, symbols: Sequence[Symbol]) -> list[tuple[int, 
 @functools.cache
 def _libraries() -> tuple[HostLibrary, Any]:
     """The hooks of `native/block_hook.c` and Unicorn itself, as libraries that share one cffi instance."""
-    names = ("memory_model", "block_hook")
+    names = ("data_access", "memory_model", "block_hook")
     library = build_shared_library([NATIVE / f"{name}.c" for name in names], name="block_hook")
     hooks = HostLibrary(library, [NATIVE / f"{name}.h" for name in names])
     folder = Path(unicorn.__file__).parent / "lib"

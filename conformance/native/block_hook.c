@@ -2,6 +2,8 @@
 
 #include <stddef.h>
 
+#include "data_access.h"
+
 enum { UC_MEM_WRITE = 17 }; /* of Unicorn's uc_mem_type */
 
 #define HAS_IT 0x8000u
@@ -189,6 +191,42 @@ void tnf_on_division(void *machine, uint64_t address, uint32_t size, void *user)
     }
 }
 
+/* 0xFB9n 0xFdFm or 0xFBBn 0xFdFm. */
+static bool is_division(const uint8_t *code)
+{
+    return code[1] == 0xFBu && (code[0] & 0xD0u) == 0x90u && (code[2] & code[3] & 0xF0u) == 0xF0u;
+}
+
+void tnf_on_instruction(void *machine, uint64_t address, uint32_t size, void *user)
+{
+    tnf_probe *probe = user;
+    tnf_timer *timer = probe->timer;
+    const uint64_t offset = address - probe->code_origin;
+    tnf_access access;
+    if (timer->current == NULL || offset + size > probe->code_size) {
+        return;
+    }
+    const uint8_t *code = probe->code + offset;
+    if (size == 4u && is_division(code)) {
+        tnf_on_division(machine, address, size, user);
+    } else if (tnf_data_access(code, (uint32_t)address, &access)) {
+        uint32_t base = 0u, index = 0u;
+        if (access.base != TNF_NO_REGISTER) {
+            probe->reg_read(machine, timer->registers[access.base], &base);
+        }
+        if (access.index != TNF_NO_REGISTER) {
+            probe->reg_read(machine, timer->registers[access.index], &index);
+        }
+        base += access.offset + (index << access.shift);
+        uint64_t wait = (base & (access.size - 1u)) != 0u ? timer->unaligned : 0u;
+        for (uint32_t i = 0u; i < access.count; i++) {
+            wait += tnf_data_wait(timer->memory, base + i * access.size, access.size, access.write);
+        }
+        timer->current->extra.data += wait;
+        timer->now += wait;
+    }
+}
+
 static void remember(tnf_probe *probe, int type, uint64_t address, int size)
 {
     if (!probe->faulted) {
@@ -259,22 +297,5 @@ void tnf_on_access(void *machine, int type, uint64_t address, int size, int64_t 
     if (!allowed) {
         remember(probe, type, address, size);
         probe->emu_stop(machine);
-    }
-}
-
-void tnf_on_timed_access(void *machine, int type, uint64_t address, int size, int64_t value, void *user)
-{
-    tnf_probe *probe = user;
-    tnf_timer *timer = probe->timer;
-    const uint32_t bytes = (uint32_t)size, word = bytes < 4u ? bytes : 4u;
-    (void)value;
-    if (probe->last_has_it) {
-        clear_it_state(machine, probe);
-    }
-    if (timer->current != NULL) {
-        uint64_t wait = tnf_data_wait(timer->memory, (uint32_t)address, bytes, type == UC_MEM_WRITE);
-        wait += (address & (word - 1u)) != 0u ? timer->unaligned : 0u;
-        timer->current->extra.data += wait;
-        timer->now += wait;
     }
 }

@@ -139,8 +139,9 @@ typedef struct {
 void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *probe);
 /* UC_HOOK_CODE at an SDIV or UDIV: adds the cycles that depend on the operands. */
 void tnf_on_division(void *machine, uint64_t address, uint32_t size, void *probe);
-/* UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, where memory is simulated: adds the cycles that the access waits. */
-void tnf_on_timed_access(void *machine, int type, uint64_t address, int size, int64_t value, void *probe);
+/* UC_HOOK_CODE everywhere, where memory is simulated: adds the same, and the cycles that loads and stores wait. Not a hook of
+ * memory accesses: Unicorn 2.1 restores its whole state for each of those, which takes three times as long. */
+void tnf_on_instruction(void *machine, uint64_t address, uint32_t size, void *probe);
 /* Adds what was executed since the last mark to the total and to the log. */
 void tnf_settle(tnf_probe *probe);
 /* UC_HOOK_MEM_INVALID: remembers what failed; false stops the machine. */

@@ -86,11 +86,9 @@ class Timer:
         return bool(self.pointer.division_extra)
 
     @property
-    def watched(self) -> list[tuple[int, int]]:
-        """(first, last) addresses whose loads and stores are timed one by one; that is slow."""
-        if self._memory is None:
-            return []
-        return [(0, 0xFFFFFFFF)] if self._model.unaligned else self._memory.waiting
+    def watches_accesses(self) -> bool:
+        """Whether loads and stores are timed one by one."""
+        return self._memory is not None
 
     def empty(self) -> None:
         """Empty the caches and let the branch predictor forget."""

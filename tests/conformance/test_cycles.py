@@ -28,7 +28,7 @@ from conformance.timing.cortex_m7 import CortexM7
 from conformance.timing.cycles import Cycles, Timing
 from conformance.timing.instructions import Kind, decode, it_state_after
 from conformance.timing.timer import divisions
-from conformance.toolchain import NATIVE, build_firmware, build_shared_library
+from conformance.toolchain import NATIVE, Toolchain, build_firmware, build_shared_library, host_toolchains
 from refsim.errors import EmulationError
 
 HERE = Path(__file__).parent
@@ -455,6 +455,13 @@ def test_an_instruction_without_timing_is_one_error(monkeypatch: pytest.MonkeyPa
     with pytest.raises(EmulationError, match="no timing of this"):
         machine.call("walk", machine.target.code.origin, 4, 10)
     machine.call("self_loop", 3)
+
+
+@pytest.mark.parametrize("toolchain", host_toolchains(), ids=lambda toolchain: toolchain.name)
+def test_the_hooks_compile_without_a_warning(toolchain: Toolchain) -> None:
+    names = ("data_access", "memory_model", "block_hook")
+    flags = ("-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Wpedantic", "-Werror")
+    build_shared_library([NATIVE / f"{name}.c" for name in names], toolchain=toolchain, extra_flags=flags)
 
 
 def test_cycles_add_and_subtract() -> None:
