@@ -330,7 +330,7 @@ class CortexM:
         error = self._unicorn.uc_emu_start(self._machine, entry | 1, self._exit, 0, 0)
         pc = self._register(arm.UC_ARM_REG_PC)
         if self._timer:
-            self._timer.end(probe)
+            self._timer.end(probe.mark_count)
         if probe.faulted:
             self._paint_canaries()
             raise self._stray(pc)
@@ -459,8 +459,9 @@ class CortexM:
 
     def _add_timer(self, timing: Timing) -> Timer:
         model = core_model(self.target.core)
-        timer = Timer(self._native, self.target, timing, model, _REGISTERS, self.read)
-        self._probe.timer = timer.pointer
+        timer = Timer(self._native, self.target, timing, model, self.read)
+        self._register_numbers = self._ffi.new("int[]", _REGISTERS)
+        self._probe.timer, self._probe.registers = timer.pointer, self._register_numbers
         return timer
 
     def _add_hooks(self, strict: bool) -> None:
@@ -580,7 +581,7 @@ def _code_spans(section: Section, symbols: Sequence[Symbol]) -> list[tuple[int, 
 @functools.cache
 def _libraries() -> tuple[HostLibrary, Any]:
     """The hooks of `native/block_hook.c` and Unicorn itself, as libraries that share one cffi instance."""
-    names = ("data_access", "memory_model", "block_hook")
+    names = ("data_access", "memory_model", "timer", "block_hook")
     library = build_shared_library([NATIVE / f"{name}.c" for name in names], name="block_hook")
     hooks = HostLibrary(library, [NATIVE / f"{name}.h" for name in names])
     folder = Path(unicorn.__file__).parent / "lib"

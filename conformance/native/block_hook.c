@@ -2,8 +2,6 @@
 
 #include <stddef.h>
 
-#include "data_access.h"
-
 enum { UC_MEM_WRITE = 17 }; /* of Unicorn's uc_mem_type */
 
 #define HAS_IT 0x8000u
@@ -22,103 +20,6 @@ static uint32_t survey(const uint8_t *code, uint32_t size)
     return count | has_it;
 }
 
-static void add_cycles(tnf_cycles *to, const tnf_cycles *added, uint64_t times)
-{
-    to->total += times * added->total;
-    to->dependency += times * added->dependency;
-    to->branch += times * added->branch;
-    to->fetch += times * added->fetch;
-    to->data += times * added->data;
-}
-
-void tnf_settle(tnf_probe *probe)
-{
-    tnf_timer *timer = probe->timer;
-    for (tnf_edge *edge = timer->used; edge != NULL; edge = edge->next_used) {
-        tnf_cycles *extra = &edge->extra;
-        extra->total = extra->dependency + extra->branch + extra->fetch + extra->data;
-        tnf_execution done = {probe->mark_count, edge->block->id, edge->executions, *extra};
-        add_cycles(&done.cycles, &edge->cost, edge->executions);
-        add_cycles(&timer->total, &done.cycles, 1u);
-        if (timer->log_count == timer->log_capacity) {
-            timer->drain();
-            timer->log_count = 0u;
-        }
-        timer->log[timer->log_count++] = done;
-        edge->executions = 0u;
-        *extra = (tnf_cycles){0};
-    }
-    timer->used = NULL;
-}
-
-/* The edge from the block before to the block at `address`, moved to the front of those that lead there. */
-static tnf_edge *find_edge(const tnf_timer *timer, tnf_block *block, uint32_t address, uint32_t size)
-{
-    while (block != NULL && block->size != size) {
-        block = block->other;
-    }
-    if (block != NULL) {
-        for (tnf_edge **link = &block->entered; *link != NULL; link = &(*link)->next) {
-            tnf_edge *edge = *link;
-            if (edge->source == timer->previous) {
-                *link = edge->next;
-                edge->next = block->entered;
-                block->entered = edge;
-                return edge;
-            }
-        }
-    }
-    return timer->new_edge(timer->previous, address, size);
-}
-
-/* Did the branch go another way than predicted, when it went to `target`? The predictor learns it. */
-static bool mispredicted(tnf_branch *branch, uint32_t target)
-{
-    if (branch->conditional) {
-        const bool taken = target != branch->next, predicted = branch->counter >= 2u;
-        if (taken) {
-            branch->counter += branch->counter < 3u;
-        } else {
-            branch->counter -= branch->counter > 0u;
-        }
-        return taken != predicted;
-    }
-    const bool elsewhere = target != branch->last_target;
-    branch->last_target = target;
-    return elsewhere;
-}
-
-/* False where the timing of the block cannot be known. */
-static bool time_block(tnf_timer *timer, uint32_t offset, uint32_t address, uint32_t size)
-{
-    tnf_block *block = timer->blocks_at[offset / 2u];
-    tnf_edge *edge = block != NULL ? block->entered : NULL;
-    if (edge == NULL || edge->source != timer->previous || block->size != size) {
-        edge = find_edge(timer, block, address, size);
-        if (edge == NULL) {
-            return false;
-        }
-    }
-    if (edge->executions++ == 0u) {
-        edge->next_used = timer->used;
-        timer->used = edge;
-    }
-    if (edge->source != NULL && edge->source->branch != NULL && mispredicted(edge->source->branch, address)) {
-        edge->extra.branch += timer->mispredict;
-        timer->now += timer->mispredict;
-    }
-    if (timer->memory != NULL) {
-        const uint64_t wait = tnf_fetch_wait(timer->memory, address, size, timer->now, edge->cost.total);
-        edge->extra.fetch += wait;
-        timer->now += wait;
-        timer->memory->clock = timer->now;
-    }
-    timer->now += edge->cost.total;
-    timer->previous = edge->block;
-    timer->current = edge;
-    return true;
-}
-
 void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *user)
 {
     tnf_probe *probe = user;
@@ -130,7 +31,7 @@ void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *user)
         }
         if (address == probe->mark_address) {
             if (probe->timer != NULL) {
-                tnf_settle(probe);
+                tnf_settle(probe->timer, probe->mark_count);
             }
             if (probe->mark_count < probe->mark_capacity) {
                 tnf_mark *mark = &probe->marks[probe->mark_count];
@@ -142,7 +43,7 @@ void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *user)
             }
             probe->mark_count++;
         }
-        if (probe->timer != NULL && !time_block(probe->timer, (uint32_t)offset, (uint32_t)address, size)) {
+        if (probe->timer != NULL && !tnf_time_block(probe->timer, (uint32_t)offset, (uint32_t)address, size)) {
             probe->emu_stop(machine);
         }
         probe->instructions += *seen & 0x7FFFu;
@@ -159,71 +60,52 @@ void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *user)
     }
 }
 
-static uint32_t leading_zeros(uint32_t value)
+static uint32_t register_of(void *machine, const tnf_probe *probe, uint32_t number)
 {
-    uint32_t count = 32u;
-    for (; value != 0u; value >>= 1) {
-        count--;
+    uint32_t value = 0u;
+    if (number != TNF_NO_REGISTER) {
+        probe->reg_read(machine, probe->registers[number], &value);
     }
-    return count;
+    return value;
 }
 
 /* SDIV is 0xFB9n 0xFdFm, UDIV 0xFBBn 0xFdFm: Rn / Rm (ARMv7-M ARM, sections A7.7.127 and A7.7.195). */
-void tnf_on_division(void *machine, uint64_t address, uint32_t size, void *user)
-{
-    tnf_probe *probe = user;
-    tnf_timer *timer = probe->timer;
-    const uint8_t *code = probe->code + (address - probe->code_origin);
-    uint32_t dividend = 0u, divisor = 0u;
-    (void)size;
-    probe->reg_read(machine, timer->registers[code[0] & 0xFu], &dividend);
-    probe->reg_read(machine, timer->registers[code[2] & 0xFu], &divisor);
-    if ((code[0] & 0x20u) == 0u) {
-        dividend = dividend >> 31 != 0u ? 0u - dividend : dividend;
-        divisor = divisor >> 31 != 0u ? 0u - divisor : divisor;
-    }
-    if (timer->current != NULL && divisor != 0u && dividend > divisor) {
-        const uint32_t bits = leading_zeros(divisor) - leading_zeros(dividend);
-        const uint32_t cycles = (bits + timer->division_bits - 1u) / timer->division_bits;
-        const uint32_t extra = cycles < timer->division_extra ? cycles : timer->division_extra;
-        timer->current->extra.dependency += extra;
-        timer->now += extra;
-    }
-}
-
-/* 0xFB9n 0xFdFm or 0xFBBn 0xFdFm. */
 static bool is_division(const uint8_t *code)
 {
     return code[1] == 0xFBu && (code[0] & 0xD0u) == 0x90u && (code[2] & code[3] & 0xF0u) == 0xF0u;
 }
 
+static uint32_t magnitude(uint32_t value)
+{
+    return value >> 31 != 0u ? 0u - value : value;
+}
+
+void tnf_on_division(void *machine, uint64_t address, uint32_t size, void *user)
+{
+    const tnf_probe *probe = user;
+    const uint8_t *code = probe->code + (address - probe->code_origin);
+    const uint32_t dividend = register_of(machine, probe, code[0] & 0xFu);
+    const uint32_t divisor = register_of(machine, probe, code[2] & 0xFu);
+    const bool is_signed = (code[0] & 0x20u) == 0u;
+    (void)size;
+    tnf_time_division(probe->timer, is_signed ? magnitude(dividend) : dividend, is_signed ? magnitude(divisor) : divisor);
+}
+
 void tnf_on_instruction(void *machine, uint64_t address, uint32_t size, void *user)
 {
-    tnf_probe *probe = user;
-    tnf_timer *timer = probe->timer;
+    const tnf_probe *probe = user;
     const uint64_t offset = address - probe->code_origin;
     tnf_access access;
-    if (timer->current == NULL || offset + size > probe->code_size) {
+    if (offset >= probe->code_size || size > probe->code_size - offset) {
         return;
     }
     const uint8_t *code = probe->code + offset;
-    if (size == 4u && is_division(code)) {
+    if (tnf_data_access(code, (uint32_t)address, &access)) {
+        const uint32_t base = register_of(machine, probe, access.base);
+        const uint32_t index = register_of(machine, probe, access.index);
+        tnf_time_access(probe->timer, &access, base + access.offset + (index << access.shift));
+    } else if (size == 4u && is_division(code)) {
         tnf_on_division(machine, address, size, user);
-    } else if (tnf_data_access(code, (uint32_t)address, &access)) {
-        uint32_t base = 0u, index = 0u;
-        if (access.base != TNF_NO_REGISTER) {
-            probe->reg_read(machine, timer->registers[access.base], &base);
-        }
-        if (access.index != TNF_NO_REGISTER) {
-            probe->reg_read(machine, timer->registers[access.index], &index);
-        }
-        base += access.offset + (index << access.shift);
-        uint64_t wait = (base & (access.size - 1u)) != 0u ? timer->unaligned : 0u;
-        for (uint32_t i = 0u; i < access.count; i++) {
-            wait += tnf_data_wait(timer->memory, base + i * access.size, access.size, access.write);
-        }
-        timer->current->extra.data += wait;
-        timer->now += wait;
     }
 }
 

@@ -1,4 +1,4 @@
-"""The Python side of cycle accounting: what `native/block_hook.c` asks for once, and what it counted.
+"""The Python side of cycle accounting: what `native/timer.c` asks for once, and what it counted.
 
 The hook knows edges: a block, entered from another one. It asks for the cost of an edge when it first meets it; from
 then on the edge is counted at native speed. What is not known beforehand (branch prediction, the operands of
@@ -36,7 +36,6 @@ class Timer:
         target: The chip.
         timing: What to count.
         model: The core's timing.
-        registers: Unicorn's numbers of R0 to R14.
         read: Bytes of memory: (address, size).
     """
 
@@ -46,7 +45,6 @@ class Timer:
         target: Target,
         timing: Timing,
         model: CoreModel,
-        registers: list[int],
         read: Callable[[int, int], bytes],
     ) -> None:
         self._ffi = ffi = native.ffi
@@ -63,14 +61,13 @@ class Timer:
         self._memory = MemoryModel(ffi, target) if timing is Timing.MEMORY else None
 
         self._blocks_at = ffi.new("tnf_block *[]", target.code.size // 2)
-        self._registers = ffi.new("int[]", registers)
         self._log = ffi.new("tnf_execution[]", _LOG_ENTRIES)
         self._callbacks = (
             ffi.callback("tnf_edge *(tnf_block *, uint32_t, uint32_t)", self._new_edge),
             ffi.callback("void()", self._drain),
         )
         timer = self.pointer = ffi.new("tnf_timer *")
-        timer.blocks_at, timer.registers = self._blocks_at, self._registers
+        timer.blocks_at = self._blocks_at
         timer.new_edge, timer.drain = self._callbacks
         timer.log, timer.log_capacity = self._log, _LOG_ENTRIES
         timer.mispredict, timer.unaligned = model.mispredict, model.unaligned
@@ -106,13 +103,13 @@ class Timer:
         timer.total = dict.fromkeys(_CYCLES, 0)
         self._drained.clear()
 
-    def end(self, probe: Any) -> None:
-        """The call has ended.
+    def end(self, marks: int) -> None:
+        """The call has ended, after so many marks.
 
         Raises:
             EmulationError: Code was met that the timing models do not know.
         """
-        self._lib.tnf_settle(probe)
+        self._lib.tnf_settle(self.pointer, marks)
         error, self._error = self._error, None
         if error is not None:
             raise error
