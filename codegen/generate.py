@@ -96,7 +96,7 @@ def generate(
         )
     output_dir = output_dir.resolve()
     _check_replaceable(output_dir, force)
-    program = build_program(graph)
+    program = build_program(graph, dsp=target.dsp)
     check_fit(program, target)
     model = GeneratedModel(output_dir, prefix, target, program)
     _write(output_dir, _contents(model))
@@ -144,7 +144,7 @@ def _contents(model: GeneratedModel) -> dict[str, bytes]:
     files = {
         f"{model.prefix}.c": render_source(program, target, naming).encode(),
         f"{model.prefix}.h": render_header(program, target, naming).encode(),
-        "CMakeLists.txt": render_cmake(program, naming).encode(),
+        "CMakeLists.txt": render_cmake(program, target, naming).encode(),
     }
     for header in ckernels.headers():
         files[f"kernels/{header.relative_to(ckernels.include_dir()).as_posix()}"] = header.read_bytes()

@@ -114,8 +114,12 @@ class Program:
         return sum(step.call.macs for step in self.steps)
 
 
-def build_program(graph: Graph) -> Program:
+def build_program(graph: Graph, *, dsp: bool = False) -> Program:
     """Choose the kernels, plan the arena and check the plan.
+
+    Args:
+        graph: the model.
+        dsp: the core has the DSP extension.
 
     Raises:
         UnsupportedError: naming the node, something that no kernel does; or a graph without nodes.
@@ -125,7 +129,7 @@ def build_program(graph: Graph) -> Program:
     calls = []
     for node in graph.nodes:
         with located(f"node {node.name!r} ({node.op.name})"):
-            calls.append(kernel_call(node.op, tuple(graph.tensors[tensor].shape for tensor in node.inputs)))
+            calls.append(kernel_call(node.op, tuple(graph.tensors[tensor].shape for tensor in node.inputs), dsp=dsp))
     plan = plan_arena(graph, calls)
     check_plan(graph, calls, plan)
     at = plan.tensor_offsets

@@ -23,6 +23,7 @@ _FPUS = {
     "cortex-m7": ("none", "single", "double"),
     "cortex-m33": ("none", "single"),
 }
+_DSP_CORES = ("cortex-m4", "cortex-m7", "cortex-m33")
 _PERMISSIONS = {"flash": ("rx",), "ram": ("rw", "rwx")}
 _GRAIN = 1024
 _BUILT_IN = Path(__file__).parent / "targets"
@@ -159,6 +160,16 @@ class Target:
                         f"target {self.name!r}: memory timing {part.name!r} has two caches for {content}, "
                         f"{', '.join(cache.name for cache in serving)}; one is supported"
                     )
+
+    @property
+    def dsp(self) -> bool:
+        """Whether the core has the DSP extension (optional in Cortex-M33, and present in every one described here)."""
+        return self.core in _DSP_CORES
+
+    @property
+    def definitions(self) -> tuple[str, ...]:
+        """Preprocessor names that the kernels are compiled with: what a compiler does not say of the core itself."""
+        return ("TNF_DUAL_ISSUE",) if self.core == "cortex-m7" else ()
 
     def region(self, name: str) -> MemoryRegion:
         """The region called `name`.

@@ -63,10 +63,12 @@ class Place(ABC):
     Attributes:
         name: in reports and on the command line.
         detail: compiler and options.
+        dsp: which kernels run here: those for cores without the DSP extension (False), with it (True), or both.
     """
 
     name: str
     detail: str
+    dsp: tuple[bool, ...]
 
     @abstractmethod
     def run(self, call: KernelCall, layout: Layout) -> bytes:
@@ -106,6 +108,7 @@ class HostPlace(Place):
         sanitize: bool = False,
     ) -> None:
         self.name = name
+        self.dsp = (False, True)
         toolchain = toolchain or host_toolchains()[0]
         self.detail = f"{toolchain.name} {opt}" + (", UBSan" if sanitize else "")
         self._library = build_shared_library(
@@ -210,6 +213,7 @@ class CortexMPlace(Place):
         timing: Timing | None = None,
     ) -> None:
         self.name = name
+        self.dsp = (target.dsp,)
         toolchain = toolchain or arm_toolchains()[0]
         self.detail = f"{toolchain.name} {opt}, {target.name}"
         ffi = FFI()

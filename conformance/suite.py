@@ -69,7 +69,7 @@ class Outcome:
 
 
 def compare(case: Case, golden: Int8Array, place: Place) -> Failure | None:
-    """Run a case at a place, also in place where the kernel permits it.
+    """Run a case at a place, by each kernel that the place has for it, also in place where the kernel permits it.
 
     Args:
         case: operator and inputs.
@@ -80,21 +80,22 @@ def compare(case: Case, golden: Int8Array, place: Place) -> Failure | None:
         None where every byte agrees and nothing else was touched.
     """
     try:
-        call = kernel_call(case.op, case.shapes)
+        calls = {call.kernel: call for call in (kernel_call(case.op, case.shapes, dsp=dsp) for dsp in place.dsp)}
     except Exception as error:  # an emitter that fails on a legal case is a finding
         return Failure(f"the emitter fails: {type(error).__name__}: {error}", golden)
     seed = zlib.crc32(b"".join(x.tobytes() for x in case.inputs))
-    for index in (None, *call.in_place):
-        failure = _compare_once(case, golden, place, call, index, seed)
-        if failure is not None:
-            return failure
+    for call in calls.values():
+        for index in (None, *call.in_place):
+            failure = _compare_once(case, golden, place, call, index, seed)
+            if failure is not None:
+                return failure
     return None
 
 
 def _compare_once(
     case: Case, golden: Int8Array, place: Place, call: KernelCall, in_place: int | None, seed: int
 ) -> Failure | None:
-    how = "" if in_place is None else f" (in place on input {in_place})"
+    how = f" ({call.kernel})" if in_place is None else f" ({call.kernel} in place on input {in_place})"
     layout = lay_out(call, case.inputs, golden.size, in_place, seed)
     try:
         output = layout.collect(place.run(call, layout))

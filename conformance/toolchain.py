@@ -322,11 +322,13 @@ def _open_elf(path: Path, stream: IO[bytes]) -> ELFFile:
 
 def _core_flags(target: Target, tool: Toolchain) -> list[str]:
     hard = target.fpu != "none"
+    defines = [f"-D{name}" for name in target.definitions]
     if tool.name == "zig":
-        cpu = target.core.replace("-", "_") + _ZIG_FPUS.get((target.core, target.fpu), "")
-        return ["-target", f"thumb-freestanding-{'eabihf' if hard else 'eabi'}", f"-mcpu={cpu}"]
+        dsp = "+dsp" if target.dsp else ""  # zig's own model of a Cortex-M33 lacks it
+        cpu = target.core.replace("-", "_") + dsp + _ZIG_FPUS.get((target.core, target.fpu), "")
+        return ["-target", f"thumb-freestanding-{'eabihf' if hard else 'eabi'}", f"-mcpu={cpu}", *defines]
     fpu = [f"-mfpu={_GCC_FPUS[target.core, target.fpu]}"] if hard else []
-    return [f"-mcpu={target.core}", f"-mfloat-abi={'hard' if hard else 'soft'}", *fpu]
+    return [f"-mcpu={target.core}", f"-mfloat-abi={'hard' if hard else 'soft'}", *fpu, *defines]
 
 
 def _define_flags(defines: Mapping[str, str | int] | None) -> list[str]:

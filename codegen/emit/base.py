@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refsim.errors import UnsupportedError
-from refsim.numerics import Int32Array
+from refsim.numerics import Int8Array, Int32Array, Rounding
 from refsim.ops.base import Pooling, Requantization, broadcast_shape
 from refsim.tensor import Shape
 from refsim.windows import Window
@@ -75,6 +75,48 @@ def channel_stage(output: Requantization, channels: int) -> Params:
     """The last step with one multiplier and shift for each output channel; one for all is repeated."""
     stage = output.stage(channels)
     return {"multiplier": stage.multiplier, "shift": stage.shift, **_output_range(output)}
+
+
+def dsp_weight(weight: Int8Array) -> Int32Array:
+    """Weights (channels, taps) as the tiles of ckernels/include/tinyformer/dsp.h take them.
+
+    Returns:
+        int32 words [pairs of channels][quads of taps][2], four int8 in each, the first in the lowest byte; channels
+        and taps that are missing from a pair or a quad are 0.
+    """
+    channels, taps = weight.shape
+    padded = np.zeros((-(-channels // 2) * 2, -(-taps // 4) * 4), np.int8)
+    padded[:channels, :taps] = weight
+    words = padded.view("<i4").reshape(padded.shape[0] // 2, 2, -1)
+    return np.ascontiguousarray(words.transpose(0, 2, 1), np.int32).ravel()
+
+
+def folded_bias(weight: Int8Array, bias: Int32Array, zero_point: int) -> Int32Array:
+    """The bias of sums over x instead of x - zero_point; weight (channels, taps).
+
+    It fits int32, as do sums of x * weight: both are within the bound that the graph's builder has checked, since the
+    largest distance from any zero point is at least 128. So do their totals, which are the same as without folding.
+    """
+    folded: Int32Array = (bias - zero_point * weight.astype(np.int64).sum(axis=1)).astype(np.int32)
+    return folded
+
+
+TILE_ROWS = 3
+"""Rows that are computed together: TNF_TILE_ROWS of ckernels/include/tinyformer/dsp.h."""
+
+
+def tile_bytes(taps: int) -> int:
+    """Scratch for a tile: each tap of each row as int16, taps in whole quads."""
+    return -(-taps // 4) * 4 * 2 * TILE_ROWS
+
+
+QUICK_SHIFTS = range(-23, -1)
+"""Shifts with which single rounding is a high product, a sum and a shift: tnf_quick_requantize."""
+
+
+def quick(output: Requantization) -> int:
+    """1 where `tnf_quick_requantize` serves every channel, else 0."""
+    return int(output.rounding is Rounding.SINGLE and all(int(shift) in QUICK_SHIFTS for shift in output.shift))
 
 
 def tensor_stage(output: Requantization) -> Params:

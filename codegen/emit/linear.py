@@ -1,6 +1,6 @@
-"""Linear as a call of tnf_linear."""
+"""Linear as a call of tnf_linear, or of tnf_linear_dsp."""
 
-from codegen.emit.base import KernelCall, channel_stage, rows_of
+from codegen.emit.base import KernelCall, channel_stage, dsp_weight, folded_bias, quick, rows_of, tile_bytes
 from refsim.ops.linear import Linear
 from refsim.tensor import Shape
 
@@ -21,5 +21,26 @@ def kernel_call(op: Linear, shapes: tuple[Shape, ...]) -> KernelCall:
             **channel_stage(op.output, output_c),
         },
         sources=("linear",),
+        macs=rows * op.weight.size,
+    )
+
+
+def dsp_kernel_call(op: Linear, shapes: tuple[Shape, ...]) -> KernelCall:
+    """The call for a core with the DSP extension."""
+    output_c, input_c = op.weight.shape
+    rows = rows_of(shapes[0])
+    return KernelCall(
+        kernel="tnf_linear_dsp",
+        params={
+            "rows": rows,
+            "input_c": input_c,
+            "output_c": output_c,
+            "quick": quick(op.output),
+            "weight": dsp_weight(op.weight),
+            "bias": folded_bias(op.weight, op.bias, op.input_zero_point),
+            **channel_stage(op.output, output_c),
+        },
+        sources=("linear_dsp",),
+        scratch_bytes=tile_bytes(input_c),
         macs=rows * op.weight.size,
     )

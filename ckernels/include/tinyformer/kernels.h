@@ -72,6 +72,20 @@ typedef struct {
 } tnf_linear_params;
 void tnf_linear(const tnf_linear_params *p, const int8_t *x, int8_t *y, void *scratch);
 
+/* The same for cores with the DSP extension. Input channels are filled up to quads of four with weights of 0, output channels to
+ * pairs: weight [pair][quad][2] words of four int8. The input's zero point is in the bias. */
+typedef struct {
+    int32_t rows, input_c, output_c;
+    int32_t output_zero_point;
+    int32_t act_min, act_max;
+    int32_t rounding, quick;
+    const int32_t *weight;
+    const int32_t *bias;
+    const int32_t *multiplier;
+    const int32_t *shift;
+} tnf_linear_dsp_params;
+void tnf_linear_dsp(const tnf_linear_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
+
 /* Batched product of activations: a [batch][m][k], b [batch][k][n], or [batch][n][k] where transpose_b is 1 -> y [batch][m][n]. */
 typedef struct {
     int32_t batch, m, k, n;
