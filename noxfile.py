@@ -51,9 +51,10 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Throughput and instruction counts, as ratios of one run; arguments after -- go to `tinyformer bench`."""
+    """Throughput, instruction counts and every kernel's cost; arguments after -- go to `tinyformer bench`."""
     install(session, "conformance")
     session.run("tinyformer", "bench", *session.posargs)
+    session.run("tinyformer", "bench-kernels")
 
 
 @nox.session

@@ -20,7 +20,7 @@ from codegen.generate import generate
 from codegen.predictor import METRICS, HeldOutError, Predictor, kernels_hash, loop_counts
 from codegen.target import Target, load_target
 from conformance.emulator import CallResult
-from conformance.layout import Layout, Span
+from conformance.layout import arena_layout
 from conformance.models import CortexMModel, read_model
 from conformance.places import CortexMPlace, Library
 from conformance.predictor_samples import Sample, Samples
@@ -90,7 +90,7 @@ class Meter:
         """
         key = sample_key(sample)
         if key not in self._known:
-            layout = _lay_out(sample)
+            layout = arena_layout(sample.call, sample.inputs, sample.output_bytes)
             if len(layout.image) > self.room:
                 return None
             _, result = self._place.measure(sample.call, layout)
@@ -105,20 +105,6 @@ class Meter:
 def _metrics(result: CallResult) -> dict[str, float]:
     assert result.cycles is not None
     return {"instructions": result.instructions, "cycles": result.cycles.total}
-
-
-def _lay_out(sample: Sample) -> Layout:
-    """Buffers one after the other, aligned as in the arena of a generated model, in place where the kernel can."""
-    call, cursor = sample.call, 0
-    sizes = [x.size for x in sample.inputs] + ([] if 0 in call.in_place else [sample.output_bytes])
-    spans = []
-    for size in (*sizes, call.scratch_bytes):
-        spans.append(Span(cursor, size))
-        cursor += -(-size // 16) * 16
-    image = b"".join(x.tobytes() + bytes(-x.size % 16) for x in sample.inputs)
-    inputs = tuple(spans[: len(sample.inputs)])
-    output = inputs[0] if 0 in call.in_place else spans[len(inputs)]
-    return Layout(image + bytes(cursor - len(image)), inputs, output, spans[-1] if call.scratch_bytes else None)
 
 
 def fit(counts: Sequence[Mapping[str, float]], costs: Sequence[float]) -> dict[str, float]:

@@ -115,3 +115,25 @@ def lay_out(call: KernelCall, inputs: Sequence[Int8Array], output_size: int, in_
         spans["output" if in_place is None else in_place],
         spans.get("scratch"),
     )
+
+
+def arena_layout(call: KernelCall, inputs: Sequence[Int8Array], output_size: int) -> Layout:
+    """Place a call's buffers as a generated model does: one after the other, aligned, in place where the kernel can.
+
+    Args:
+        call: the kernel and its needs.
+        inputs: int8 of any shape.
+        output_size: bytes.
+    """
+    in_place = 0 in call.in_place
+    spans, cursor = [], 0
+    for size in (*(x.size for x in inputs), *(() if in_place else (output_size,)), call.scratch_bytes):
+        spans.append(Span(cursor, size))
+        cursor += -(-size // 16) * 16
+    image = b"".join(x.tobytes() + bytes(-x.size % 16) for x in inputs)
+    return Layout(
+        image + bytes(cursor - len(image)),
+        tuple(spans[: len(inputs)]),
+        spans[0] if in_place else spans[len(inputs)],
+        spans[-1] if call.scratch_bytes else None,
+    )

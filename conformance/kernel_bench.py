@@ -1,0 +1,350 @@
+"""What each kernel costs a multiply-accumulate or element on emulated cores, beside published kernels and the goals.
+
+Shapes are those of the networks in Table I of the TinyFormer paper. The peer's figures were measured as ours are: its
+output checked, instructions counted exactly, cycles by the timing model with memory that never waits.
+"""
+
+import json
+import math
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+import numpy as np
+from rich.table import Table
+
+import ckernels
+from codegen.emit import KernelCall, kernel_call
+from codegen.predictor import kernels_hash
+from codegen.target import Target, load_target
+from conformance.comparison import difference
+from conformance.layout import arena_layout
+from conformance.places import CortexMPlace, Library
+from conformance.predictor_samples import DEVIATION, Space
+from conformance.timing.cycles import Timing
+from conformance.toolchain import Toolchain, arm_toolchains
+from refsim.errors import ConformanceError, TinyFormerError, located
+from refsim.numerics import Int8Array
+from refsim.ops.add import Add
+from refsim.ops.base import Operator
+from refsim.ops.conv2d import Conv2D
+from refsim.ops.depthwise_conv2d import DepthwiseConv2D
+from refsim.ops.layernorm import LayerNorm
+from refsim.ops.linear import Linear
+from refsim.ops.lookup import Lookup
+from refsim.ops.matmul import MatMul
+from refsim.ops.softmax import Softmax
+from refsim.tensor import Shape, TensorType
+
+CMSIS_NN = "CMSIS-NN 99f736a6, GCC 12.2 -O2, measured under the zero-wait model"
+PAPER = "TinyFormer paper, STM32F746, 5 ms"
+
+PACKAGES = ("tinyformer", "numpy", "unicorn", "ziglang")
+
+Build = Callable[[Space], tuple[Operator, tuple[Shape, ...]]]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What there is to beat on a core, and what to reach, a unit.
+
+    Attributes:
+        goal: cycles.
+        cycles: of the peer; None where it was not measured.
+        instructions: of the peer; None where they were not counted.
+        source: who the peer is, and how it was measured.
+    """
+
+    goal: float
+    cycles: float | None = None
+    instructions: float | None = None
+    source: str = CMSIS_NN
+
+
+@dataclass(frozen=True)
+class BenchCase:
+    """An operator to be measured.
+
+    Attributes:
+        name: kind and shape.
+        unit: "MAC" or "element": what figures are divided by.
+        build: operator and its inputs' shapes, with random weights and the requantisation that fits them.
+        baselines: by core.
+    """
+
+    name: str
+    unit: str
+    build: Build
+    baselines: Mapping[str, Baseline]
+
+
+def _conv2d(side: int, inputs: int, outputs: int, kernel: int) -> Build:
+    def build(space: Space) -> tuple[Operator, tuple[Shape, ...]]:
+        weights = space.weights((outputs, kernel, kernel, inputs), outputs)
+        return Conv2D(*weights, padding=(kernel // 2,) * 4), ((side, side, inputs),)
+
+    return build
+
+
+def _depthwise_conv2d(side: int, channels: int) -> Build:
+    def build(space: Space) -> tuple[Operator, tuple[Shape, ...]]:
+        weights = space.weights((3, 3, channels), channels)
+        return DepthwiseConv2D(*weights, padding=(1, 1, 1, 1)), ((side, side, channels),)
+
+    return build
+
+
+def _linear(tokens: int, inputs: int, outputs: int) -> Build:
+    return lambda space: (Linear(*space.weights((outputs, inputs), outputs)), ((tokens, inputs),))
+
+
+def _scores(tokens: int, depth: int) -> Build:
+    def build(space: Space) -> tuple[Operator, tuple[Shape, ...]]:
+        output = space.output(math.sqrt(depth) * DEVIATION**2)
+        return MatMul(3, -5, output, transpose_b=True), ((tokens, depth), (tokens, depth))
+
+    return build
+
+
+def _add(*shape: int) -> Build:
+    types = (TensorType(shape, 21 / 1024, 4), TensorType(shape, 35 / 1024, -9), TensorType(shape, 46 / 1024, 11))
+    return lambda _: (Add.from_types(*types), (shape, shape))
+
+
+def _layernorm(tokens: int, n: int) -> Build:
+    def build(space: Space) -> tuple[Operator, tuple[Shape, ...]]:
+        gamma, beta = space.random.uniform(0.5, 2.0, n), space.random.normal(0.0, 0.5, n)
+        types = (TensorType((tokens, n), 31 / 1024, -3), TensorType((tokens, n), 41 / 1024, 5))
+        return LayerNorm.from_real(gamma, beta, 1e-5, *types), ((tokens, n),)
+
+    return build
+
+
+def _case(name: str, unit: str, build: Build, m4: Baseline, m7: Baseline) -> BenchCase:
+    return BenchCase(name, unit, build, {"cortex-m4": m4, "cortex-m7": m7})
+
+
+CASES = (
+    _case("conv 3x3 32x32x3 -> 32", "MAC", _conv2d(32, 3, 32, 3), Baseline(3.2, 5.45, 4.09), Baseline(1.9, 3.29)),
+    _case("conv 3x3 16x16x44 -> 44", "MAC", _conv2d(16, 44, 44, 3), Baseline(1.75, 2.34, 1.84), Baseline(1.05, 1.41)),
+    _case("conv 3x3 8x8x192 -> 192", "MAC", _conv2d(8, 192, 192, 3), Baseline(1.6, 2.12, 1.67), Baseline(0.95, 1.28)),
+    _case("conv 1x1 16x16x44 -> 132", "MAC", _conv2d(16, 44, 132, 1), Baseline(1.9, 2.98, 2.45), Baseline(1.1, 1.70)),
+    _case("conv 1x1 8x8x128 -> 256", "MAC", _conv2d(8, 128, 256, 1), Baseline(1.6, 2.13, 1.79), Baseline(0.95, 1.17)),
+    _case("depthwise 3x3 16x16x132", "MAC", _depthwise_conv2d(16, 132), Baseline(4.8, 9.39, 7.91), Baseline(3.0, 6.12)),
+    _case("depthwise 3x3 8x8x384", "MAC", _depthwise_conv2d(8, 384), Baseline(4.8, 9.06, 7.62), Baseline(3.0, 5.94)),
+    _case("linear 256x44 -> 88", "MAC", _linear(256, 44, 88), Baseline(1.9, 2.98, 2.45), Baseline(1.1, 1.70)),
+    _case("linear 64x192 -> 384", "MAC", _linear(64, 192, 384), Baseline(1.55, 2.00, 1.68), Baseline(0.9, 1.09)),
+    _case("matmul 256x44 . 44x256", "MAC", _scores(256, 44), Baseline(2.2, 3.98, 3.19), Baseline(1.2, 2.11)),
+    _case(
+        "softmax 256x256",
+        "element",
+        lambda _: (Softmax.from_scale(0.06), ((256, 256),)),
+        Baseline(22, 589, 512),
+        Baseline(15, 378),
+    ),
+    _case("add 16x16x44", "element", _add(16, 16, 44), Baseline(18, 102, 81), Baseline(12, 57)),
+    _case(
+        "table 16x16x44",
+        "element",
+        lambda space: (Lookup(space.activations((256,))), ((16, 16, 44),)),
+        Baseline(5, 10.0, 6.0),
+        Baseline(3, 6.0),
+    ),
+    _case("layernorm 256x44", "element", _layernorm(256, 44), Baseline(30), Baseline(20, 96, source=PAPER)),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One kernel on one core.
+
+    Attributes:
+        case, unit: as in `BenchCase`.
+        target, core: names.
+        variant: which kernel, see `variants`.
+        kernel: the C function.
+        units: MACs or elements.
+        instructions: executed, exact.
+        cycles: by the timing model, memory that never waits.
+        constant_bytes, scratch_bytes: flash and RAM that the kernel takes.
+        baseline: of this core; None where there is none.
+    """
+
+    case: str
+    unit: str
+    target: str
+    core: str
+    variant: str
+    kernel: str
+    units: int
+    instructions: int
+    cycles: int
+    constant_bytes: int
+    scratch_bytes: int
+    baseline: Baseline | None
+
+
+@dataclass(frozen=True)
+class KernelBenchReport:
+    """What was measured, and with what.
+
+    Attributes:
+        measured: each case with each of its kernels on each chip.
+        seed: of weights and activations.
+        compiler: name, version and optimisation.
+        kernels: hash of the kernels' sources and headers.
+        versions: of packages, by name.
+    """
+
+    measured: tuple[Measured, ...]
+    seed: int
+    compiler: str
+    kernels: str
+    versions: Mapping[str, str]
+
+
+def choose_cases(names: Sequence[str]) -> tuple[BenchCase, ...]:
+    """The cases whose name contains one of the given; all if none is given.
+
+    Raises:
+        TinyFormerError: none does.
+    """
+    for name in names:
+        if not any(name in case.name for case in CASES):
+            known = ", ".join(case.name for case in CASES)
+            raise TinyFormerError(f"no kernel benchmark is called {name!r}; there are {known}")
+    return tuple(case for case in CASES if not names or any(name in case.name for name in names))
+
+
+def variants(op: Operator, shapes: tuple[Shape, ...], target: Target) -> dict[str, KernelCall]:
+    """Every kernel that there is for an operator on a chip, by what it is called here; the one that is used is last."""
+    calls = {"portable": kernel_call(op, shapes)}
+    if target.dsp and (dsp := kernel_call(op, shapes, dsp=True)).kernel != calls["portable"].kernel:
+        calls["dsp"] = dsp
+    return calls
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    case: BenchCase
+    op: Operator
+    inputs: tuple[Int8Array, ...]
+    golden: Int8Array
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return tuple(x.shape for x in self.inputs)
+
+
+def _prepare(case: BenchCase, seed: int) -> _Prepared:
+    """The operator with inputs and golden output; the same for one seed, whichever cases are chosen."""
+    space = Space(np.random.default_rng((seed, CASES.index(case))), in_search=True)
+    op, shapes = case.build(space)
+    inputs = tuple(space.activations(shape) for shape in shapes)
+    return _Prepared(case, op, inputs, op.run(*(x[None] for x in inputs))[0])
+
+
+def measure(
+    cases: Iterable[BenchCase],
+    targets: Sequence[str],
+    *,
+    seed: int = 0,
+    toolchain: Toolchain | None = None,
+    opt: str = "-O2",
+    progress: Callable[[str], None] = lambda what: None,
+) -> KernelBenchReport:
+    """Run every kernel of every case on every chip, and hold it to the golden model.
+
+    Args:
+        cases: some of `CASES`.
+        targets: chips to emulate.
+        seed: of weights and activations.
+        toolchain: the compiler; the preferred one by default.
+        opt: its optimisation flag.
+        progress: told what is measured next.
+
+    Raises:
+        TargetError: no such chip.
+        ToolchainError: the kernels cannot be built.
+        ConformanceError: a byte differs; figures of a wrong computation are no figures.
+        EmulationError: a kernel faulted or did not end.
+    """
+    toolchain = toolchain or arm_toolchains()[0]
+    prepared = [_prepare(case, seed) for case in cases]
+    measured = []
+    for target in map(load_target, targets):
+        chosen = [variants(p.op, p.shapes, target) for p in prepared]
+        needed = sorted({name for calls in chosen for call in calls.values() for name in call.sources})
+        library = Library(tuple(ckernels.sources()[name] for name in needed))
+        place = CortexMPlace(target.name, library, target, toolchain=toolchain, opt=opt, timing=Timing.ZERO_WAIT)
+        for one, calls in zip(prepared, chosen, strict=True):
+            for variant, call in calls.items():
+                progress(f"{one.case.name}, {variant} on {target.name}")
+                with located(f"{one.case.name}, {call.kernel} on {target.name}"):
+                    measured.append(_measure_one(one, variant, call, place, target))
+        place.close()
+    return KernelBenchReport(
+        tuple(measured),
+        seed,
+        f"{toolchain.name} {toolchain.version} {opt}",
+        kernels_hash(),
+        {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    )
+
+
+def _measure_one(one: _Prepared, variant: str, call: KernelCall, place: CortexMPlace, target: Target) -> Measured:
+    layout = arena_layout(call, one.inputs, one.golden.size)
+    after, result = place.measure(call, layout)
+    message = difference(one.golden, np.frombuffer(layout.collect(after), np.int8).reshape(one.golden.shape))
+    if message:
+        raise ConformanceError(message)
+    assert result.cycles is not None
+    return Measured(
+        one.case.name,
+        one.case.unit,
+        target.name,
+        target.core,
+        variant,
+        call.kernel,
+        call.macs if one.case.unit == "MAC" else one.golden.size,
+        result.instructions,
+        result.cycles.total,
+        call.constant_bytes,
+        call.scratch_bytes,
+        one.case.baselines.get(target.core),
+    )
+
+
+def as_json(report: KernelBenchReport) -> str:
+    """The report as JSON."""
+    return json.dumps(asdict(report), indent=2) + "\n"
+
+
+def tables(report: KernelBenchReport) -> list[Table]:
+    """A table for each chip: a row for each kernel, and how far its cycles are from the goal and from the peer's."""
+    made = []
+    for target, core in dict.fromkeys((m.target, m.core) for m in report.measured):
+        table = Table("case", "per", "kernel", title=f"{target} ({core}), {report.compiler}")
+        for column in ("instructions", "cycles", "goal", "cycles / goal", "peer", "peer / cycles"):
+            table.add_column(column, justify="right")
+        previous = ""
+        for m in (m for m in report.measured if m.target == target):
+            cycles = m.cycles / m.units
+            numbers = f"{m.instructions / m.units:.2f}", f"{cycles:.2f}", *_against(cycles, m.baseline)
+            case = (m.case, m.unit) if m.case != previous else ("", "")
+            table.add_row(*case, m.variant, *numbers)
+            previous = m.case
+        made.append(table)
+    return made
+
+
+def _against(cycles: float, baseline: Baseline | None) -> list[str]:
+    if baseline is None:
+        return ["-"] * 4
+    share = cycles / baseline.goal
+    colour = "green" if share <= 1 else "yellow" if share <= 1.25 else "red"
+    cells = [f"{baseline.goal:g}", f"[{colour}]{share:.2f}[/]"]
+    if baseline.cycles is None:
+        return [*cells, "-", "-"]
+    return [*cells, f"{baseline.cycles:g}", f"{baseline.cycles / cycles:.2f}"]

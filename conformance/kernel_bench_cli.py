@@ -1,0 +1,46 @@
+"""The command `tinyformer bench-kernels`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from conformance.console import write_whole
+
+
+def bench_kernels(
+    case: Annotated[list[str] | None, typer.Option(help="Only cases with this in their name; may be repeated.")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="Chip to emulate; may be repeated.")] = None,
+    compiler: Annotated[
+        Literal["zig", "arm-none-eabi-gcc"] | None, typer.Option(help="zig by default, which comes with the package.")
+    ] = None,
+    opt: Annotated[Literal["O1", "O2", "O3", "Os"], typer.Option(help="Optimisation; zig makes O1 and O3 O2.")] = "O2",
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and activations.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="File for the results.")] = None,
+) -> None:
+    """Measure what each kernel costs a multiply-accumulate or element, beside CMSIS-NN and the goals.
+
+    Instructions are exact; cycles are those of the timing model with memory that never waits. Every byte is held to the
+    golden model; exits with 1 where one differs.
+    """
+    from conformance.kernel_bench import CMSIS_NN, PAPER, as_json, choose_cases, measure, tables
+    from conformance.places import find_toolchain
+
+    console = Console()
+    with Console(stderr=True).status("") as status:
+        report = measure(
+            choose_cases(case or []),
+            target or ["stm32f746", "stm32f407"],
+            seed=seed,
+            toolchain=find_toolchain(compiler, "cortex-m") if compiler else None,
+            opt=f"-{opt}",
+            progress=lambda what: status.update(f"Measuring {what}"),
+        )
+    for table in tables(report):
+        console.print(table)
+    console.print(f"peer: {CMSIS_NN}; of layernorm {PAPER}", highlight=False)
+    if json is not None:
+        write_whole(json, as_json(report))
