@@ -81,14 +81,15 @@ def dsp_weight(weight: Int8Array) -> Int32Array:
     """Weights (channels, taps) as the tiles of ckernels/include/tinyformer/dsp.h take them.
 
     Returns:
-        int32 words [pairs of channels][quads of taps][2], four int8 in each, the first in the lowest byte; channels
-        and taps that are missing from a pair or a quad are 0.
+        int32 words [pairs of channels][quads of taps][2], four int8 in each, the first in the lowest byte: taps 0 and
+        2 of both channels, then taps 1 and 3, the channel running fastest; what is missing from a pair or a quad is 0.
     """
     channels, taps = weight.shape
     padded = np.zeros((-(-channels // 2) * 2, -(-taps // 4) * 4), np.int8)
     padded[:channels, :taps] = weight
-    words = padded.view("<i4").reshape(padded.shape[0] // 2, 2, -1)
-    return np.ascontiguousarray(words.transpose(0, 2, 1), np.int32).ravel()
+    # axes: pair, channel, quad, half of a word, word of a quad
+    words = padded.reshape(padded.shape[0] // 2, 2, -1, 2, 2).transpose(0, 2, 4, 3, 1)
+    return np.ascontiguousarray(words).reshape(-1).view("<i4").astype(np.int32)
 
 
 def folded_bias(weight: Int8Array, bias: Int32Array, zero_point: int) -> Int32Array:
@@ -101,7 +102,7 @@ def folded_bias(weight: Int8Array, bias: Int32Array, zero_point: int) -> Int32Ar
     return folded
 
 
-TILE_ROWS = 3
+TILE_ROWS = 4
 """Rows that are computed together: TNF_TILE_ROWS of ckernels/include/tinyformer/dsp.h."""
 
 

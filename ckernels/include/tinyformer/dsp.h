@@ -3,8 +3,8 @@
  * Each function is given twice: by the core's instructions, and in plain C where there are none, so that the same kernels run and
  * are tested everywhere. TNF_NO_BUILTINS selects plain C on every core.
  *
- * Four int8 in a word become two pairs of int16 by SXTB16: bytes 0 and 2, and bytes 1 and 3 rotated down. Weights and activations
- * are both taken apart in that order, so a SMLAD of two pairs multiplies what belongs together.
+ * Four int8 in a word become two pairs of int16 by SXTB16: bytes 0 and 2, and bytes 1 and 3 rotated down. What is multiplied by SMLAD
+ * is stored such that both factors are taken apart into pairs that belong together.
  */
 #ifndef TINYFORMER_DSP_H
 #define TINYFORMER_DSP_H
@@ -18,13 +18,6 @@
 #else
 #define TNF_DSP_INSTRUCTIONS 0
 #endif
-
-/* Rows and channels whose sums tnf_tile_sums takes together. */
-#define TNF_TILE_ROWS 3
-#define TNF_TILE_CHANNELS 2
-#define TNF_TILE_SUMS (TNF_TILE_ROWS * TNF_TILE_CHANNELS)
-/* Words of a tile for each four elements of its rows. */
-#define TNF_TILE_WORDS (2 * TNF_TILE_ROWS)
 
 #if TNF_DSP_INSTRUCTIONS
 
@@ -54,11 +47,106 @@ static inline uint32_t tnf_odd_pair(uint32_t bytes)
     return pair;
 }
 
+/* The same pairs plus `add`, each half on its own. */
+static inline uint32_t tnf_even_pair_plus(uint32_t add, uint32_t bytes)
+{
+    uint32_t pair;
+    __asm__("sxtab16 %0, %1, %2" : "=r"(pair) : "r"(add), "r"(bytes));
+    return pair;
+}
+
+static inline uint32_t tnf_odd_pair_plus(uint32_t add, uint32_t bytes)
+{
+    uint32_t pair;
+    __asm__("sxtab16 %0, %1, %2, ror #8" : "=r"(pair) : "r"(add), "r"(bytes));
+    return pair;
+}
+
 /* acc + the products of both halves. */
 static inline int32_t tnf_smlad(uint32_t a, uint32_t b, int32_t acc)
 {
     __asm__("smlad %0, %1, %2, %0" : "+r"(acc) : "r"(a), "r"(b));
     return acc;
+}
+
+/* Four bytes to any address. */
+static inline void tnf_store4(int8_t *y, uint32_t bytes)
+{
+    ((tnf_unaligned_word *)(void *)y)->word = bytes;
+}
+
+/* The larger, and the smaller, of each two signed bytes. */
+static inline uint32_t tnf_max4(uint32_t a, uint32_t b)
+{
+    uint32_t larger;
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(larger) : "r"(a), "r"(b) : "cc");
+    return larger;
+}
+
+static inline uint32_t tnf_min4(uint32_t a, uint32_t b)
+{
+    uint32_t smaller;
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %2, %1" : "=&r"(smaller) : "r"(a), "r"(b) : "cc");
+    return smaller;
+}
+
+/* The pair of bytes 0 and 2, and of bytes 1 and 3, sign-extended and added to a pair. */
+static inline uint32_t tnf_add_even_pair(uint32_t pair, uint32_t bytes)
+{
+    __asm__("sxtab16 %0, %0, %1" : "+r"(pair) : "r"(bytes));
+    return pair;
+}
+
+static inline uint32_t tnf_add_odd_pair(uint32_t pair, uint32_t bytes)
+{
+    __asm__("sxtab16 %0, %0, %1, ror #8" : "+r"(pair) : "r"(bytes));
+    return pair;
+}
+
+/* The low bytes of four words. */
+static inline uint32_t tnf_pack4(int32_t b0, int32_t b1, int32_t b2, int32_t b3)
+{
+    uint32_t bytes = (uint32_t)b0;
+    __asm__("bfi %0, %1, #8, #8\n\tbfi %0, %2, #16, #8\n\tbfi %0, %3, #24, #8" : "+&r"(bytes) : "r"(b1), "r"(b2), "r"(b3));
+    return bytes;
+}
+
+/* The product's high word, added to acc. */
+static inline int32_t tnf_smmla(int32_t a, int32_t b, int32_t acc)
+{
+    int32_t sum;
+    __asm__("smmla %0, %1, %2, %3" : "=r"(sum) : "r"(a), "r"(b), "r"(acc));
+    return sum;
+}
+
+/* The product's high word, rounded to nearest (ties towards plus infinity), added to acc. */
+static inline int32_t tnf_smmlar(int32_t a, int32_t b, int32_t acc)
+{
+    int32_t sum;
+    __asm__("smmlar %0, %1, %2, %3" : "=r"(sum) : "r"(a), "r"(b), "r"(acc));
+    return sum;
+}
+
+static inline int32_t tnf_ssat8(int32_t v)
+{
+    int32_t saturated;
+    __asm__("ssat %0, #8, %1" : "=r"(saturated) : "r"(v) : "cc");
+    return saturated;
+}
+
+static inline int32_t tnf_ssat16(int32_t v)
+{
+    int32_t saturated;
+    __asm__("ssat %0, #16, %1" : "=r"(saturated) : "r"(v) : "cc");
+    return saturated;
+}
+
+/* Both halves, signed, saturated to [0, 255]. */
+static inline uint32_t tnf_usat8_pair(uint32_t pair)
+{
+    uint32_t saturated;
+    __asm__("usat16 %0, #8, %1" : "=r"(saturated) : "r"(pair) : "cc");
+    return saturated;
 }
 
 #else
@@ -78,6 +166,17 @@ static inline uint32_t tnf_odd_pair(uint32_t bytes)
     return tnf_even_pair(bytes >> 8);
 }
 
+static inline uint32_t tnf_even_pair_plus(uint32_t add, uint32_t bytes)
+{
+    const uint32_t pair = tnf_even_pair(bytes);
+    return ((pair + add) & 0xFFFFu) | ((pair & 0xFFFF0000u) + (add & 0xFFFF0000u));
+}
+
+static inline uint32_t tnf_odd_pair_plus(uint32_t add, uint32_t bytes)
+{
+    return tnf_even_pair_plus(add, bytes >> 8);
+}
+
 static inline int32_t tnf_smlad(uint32_t a, uint32_t b, int32_t acc)
 {
     const int32_t low = (int32_t)(int16_t)(uint16_t)(a & 0xFFFFu) * (int32_t)(int16_t)(uint16_t)(b & 0xFFFFu);
@@ -85,7 +184,86 @@ static inline int32_t tnf_smlad(uint32_t a, uint32_t b, int32_t acc)
     return acc + low + high;
 }
 
+static inline void tnf_store4(int8_t *y, uint32_t bytes)
+{
+    int32_t i;
+    for (i = 0; i < 4; i++) {
+        y[i] = (int8_t)(uint8_t)(bytes >> 8 * i & 0xFFu);
+    }
+}
+
+static inline uint32_t tnf_pack4(int32_t b0, int32_t b1, int32_t b2, int32_t b3)
+{
+    return ((uint32_t)b0 & 0xFFu) | ((uint32_t)b1 & 0xFFu) << 8 | ((uint32_t)b2 & 0xFFu) << 16 | (uint32_t)b3 << 24;
+}
+
+static inline uint32_t tnf_max4(uint32_t a, uint32_t b)
+{
+    uint32_t larger = 0u;
+    int32_t i;
+    for (i = 0; i < 32; i += 8) {
+        const int8_t x = (int8_t)(uint8_t)(a >> i & 0xFFu), y = (int8_t)(uint8_t)(b >> i & 0xFFu);
+        larger |= (uint32_t)(uint8_t)(x > y ? x : y) << i;
+    }
+    return larger;
+}
+
+static inline uint32_t tnf_min4(uint32_t a, uint32_t b)
+{
+    return ~tnf_max4(~a, ~b);
+}
+
+static inline uint32_t tnf_add_even_pair(uint32_t pair, uint32_t bytes)
+{
+    const uint32_t other = tnf_even_pair(bytes);
+    return ((pair + other) & 0xFFFFu) | ((pair & 0xFFFF0000u) + (other & 0xFFFF0000u));
+}
+
+static inline uint32_t tnf_add_odd_pair(uint32_t pair, uint32_t bytes)
+{
+    return tnf_add_even_pair(pair, bytes >> 8);
+}
+
+static inline int32_t tnf_smmla(int32_t a, int32_t b, int32_t acc)
+{
+    return (int32_t)(((int64_t)a * b) >> 32) + acc;
+}
+
+static inline int32_t tnf_smmlar(int32_t a, int32_t b, int32_t acc)
+{
+    return (int32_t)(((int64_t)a * b + ((int64_t)1 << 31)) >> 32) + acc;
+}
+
+static inline int32_t tnf_ssat8(int32_t v)
+{
+    return tnf_clamp(v, -128, 127);
+}
+
+static inline int32_t tnf_ssat16(int32_t v)
+{
+    return tnf_sat16(v);
+}
+
+static inline uint32_t tnf_usat8_pair(uint32_t pair)
+{
+    const int32_t low = tnf_clamp((int16_t)(uint16_t)(pair & 0xFFFFu), 0, 255);
+    const int32_t high = tnf_clamp((int16_t)(uint16_t)(pair >> 16), 0, 255);
+    return (uint32_t)low | (uint32_t)high << 16;
+}
+
 #endif
+
+/* Byte `index` of a word, sign-extended. */
+static inline int32_t tnf_byte(uint32_t bytes, int32_t index)
+{
+    return (int8_t)(uint8_t)(bytes >> 8 * index & 0xFFu);
+}
+
+/* A byte in each of four. */
+static inline uint32_t tnf_repeat4(int32_t byte)
+{
+    return ((uint32_t)byte & 0xFFu) * 0x01010101u;
+}
 
 /* The last step where it takes one multiplication, an addition and a shift: single rounding, -23 <= shift <= -2. */
 typedef struct {
@@ -103,132 +281,306 @@ static inline tnf_quick_scale tnf_quick_scale_of(int32_t multiplier, int32_t shi
 
 static inline int32_t tnf_quick_requantize(int32_t v, tnf_quick_scale scale)
 {
-    return ((int32_t)(((int64_t)v * scale.multiplier) >> 32) + scale.offset) >> scale.right;
+    return tnf_smmla(v, scale.multiplier, scale.offset) >> scale.right;
 }
 
-/* Take a row of `n` bytes apart into row `row` of a tile: words [quads][TNF_TILE_ROWS][2]. The last four are filled up with 0. */
-static inline void tnf_tile_row(uint32_t *tile, int32_t row, const int8_t *x, int32_t n)
+/* ---- tiles: dense products of rows of activations with channels of weights ---- */
+
+/* A tile holds TNF_TILE_ROWS rows of activations as pairs of int16: words [quads][2][TNF_TILE_ROWS], of each four columns the even
+ * pairs of all rows and then the odd ones. Weights come in words [pairs of channels][quads][2]: of four taps k and two channels,
+ * bytes (k = 0, 2 of both channels) and (k = 1, 3 of both), the channel running fastest. So SXTB16 gives one channel's pair, and
+ * with a rotation the other's, of the very taps that a word of the tile holds. Columns and channels that are missing from the
+ * last quad and the last pair have weight 0. */
+#define TNF_TILE_ROWS 4
+#define TNF_TILE_CHANNELS 2
+/* Words of a tile for each four columns. */
+#define TNF_TILE_WORDS (2 * TNF_TILE_ROWS)
+
+/* Four bytes into a tile's row: even and odd pair, each with `add` added to both halves. */
+static inline void tnf_tile_quad(uint32_t *to, int32_t rows, uint32_t bytes, uint32_t add)
 {
-    uint32_t *to = tile + 2 * row;
-    for (; n >= 4; n -= 4) {
-        const uint32_t bytes = tnf_load4(x);
-        to[0] = tnf_even_pair(bytes);
-        to[1] = tnf_odd_pair(bytes);
-        to += TNF_TILE_WORDS;
+    to[0] = tnf_even_pair_plus(add, bytes);
+    to[rows] = tnf_odd_pair_plus(add, bytes);
+}
+
+/* A row of `n` bytes less `zero_point` into a tile of `rows` rows. The last quad is filled up with 0. */
+static inline void tnf_tile_row(uint32_t *to, int32_t rows, const int8_t *x, int32_t n, int32_t zero_point)
+{
+    const uint32_t add = (uint32_t)(uint16_t)(-zero_point) * 0x10001u;
+    for (; n >= 8; n -= 8) {
+        const uint32_t first = tnf_load4(x);
+        const uint32_t second = tnf_load4(x + 4);
+        tnf_tile_quad(to, rows, first, add);
+        tnf_tile_quad(to + 2 * rows, rows, second, add);
+        to += 4 * rows;
+        x += 8;
+    }
+    if (n >= 4) {
+        tnf_tile_quad(to, rows, tnf_load4(x), add);
+        to += 2 * rows;
         x += 4;
+        n -= 4;
     }
     if (n > 0) {
-        int8_t rest[4] = {0, 0, 0, 0};
+        int8_t rest[4];
         int32_t i;
-        for (i = 0; i < n; i++) {
-            rest[i] = x[i];
+        for (i = 0; i < 4; i++) {
+            rest[i] = i < n ? x[i] : (int8_t)zero_point;
         }
-        to[0] = tnf_even_pair(tnf_load4(rest));
-        to[1] = tnf_odd_pair(tnf_load4(rest));
+        tnf_tile_quad(to, rows, tnf_load4(rest), add);
     }
 }
 
-/* The sums of a tile's rows times two channels at a time: sums [pairs][TNF_TILE_ROWS][TNF_TILE_CHANNELS] from a tile of `quads`
- * times four columns and weight words [pairs][quads][TNF_TILE_CHANNELS], four int8 each. */
+/* The sums of a tile's rows times the channels of `pairs` pairs: sums [2 * pairs][TNF_TILE_ROWS]. */
 #if TNF_DSP_INSTRUCTIONS
 
-/* Registers: r4-r9 the sums, r0 and r3 a row's pairs, r10, r11, r12, lr the weights' pairs, r1 the tile, r2 the weights. A row's
- * next pairs are loaded as soon as the last are used up: on a Cortex-M7 each load issues together with a SMLAD. */
-#define TNF_TILE_QUAD(tile, next, weight)   \
-    "ldr r11, [r2, #" #weight "]\n\t"       \
-    "ldr lr, [r2, #" #weight "+4]\n\t"      \
-    "sxtb16 r10, r11\n\t"                   \
-    "ldr r0, [r1, #" #tile "]\n\t"          \
-    "sxtb16 r12, lr\n\t"                    \
-    "ldr r3, [r1, #" #tile "+4]\n\t"        \
-    "sxtb16 r11, r11, ror #8\n\t"           \
-    "smlad r4, r0, r10, r4\n\t"             \
-    "sxtb16 lr, lr, ror #8\n\t"             \
-    "smlad r5, r0, r12, r5\n\t"             \
-    "ldr r0, [r1, #" #tile "+8]\n\t"        \
-    "smlad r4, r3, r11, r4\n\t"             \
-    "smlad r5, r3, lr, r5\n\t"              \
-    "ldr r3, [r1, #" #tile "+12]\n\t"       \
-    "smlad r6, r0, r10, r6\n\t"             \
-    "smlad r7, r0, r12, r7\n\t"             \
-    "ldr r0, [r1, #" #tile "+16]\n\t"       \
-    "smlad r6, r3, r11, r6\n\t"             \
-    "smlad r7, r3, lr, r7\n\t"              \
-    "ldr r3, [r1, #" #tile "+20]\n\t"       \
-    "smlad r8, r0, r10, r8\n\t"             \
-    "smlad r9, r0, r12, r9\n\t"             \
-    next                                    \
-    "smlad r8, r3, r11, r8\n\t"             \
-    "smlad r9, r3, lr, r9\n\t"
+/* Registers: r4-r7 the sums of the first channel, r8-r11 of the second, r1 the tile, r2 the weights, r12 and lr the weights' pairs,
+ * r0 and r3 those of two rows. A step takes two taps, whose weights and first two rows are loaded; it loads the last two rows
+ * and what the next step needs. */
+#if defined(TNF_DUAL_ISSUE) /* a load issues together with a SMLAD */
+#define TNF_TILE_STEP(third, fourth, next_weight, next_first, next_second) \
+    "sxtb16 lr, r12, ror #8\n\t"                                           \
+    "sxtb16 r12, r12\n\t"                                                  \
+    "smlad r8, r0, lr, r8\n\t"                                             \
+    "smlad r4, r0, r12, r4\n\t"                                            \
+    third                                                                  \
+    "smlad r5, r3, r12, r5\n\t"                                            \
+    "smlad r9, r3, lr, r9\n\t"                                             \
+    fourth                                                                 \
+    "smlad r6, r0, r12, r6\n\t"                                            \
+    "smlad r7, r3, r12, r7\n\t"                                            \
+    next_weight                                                            \
+    "smlad r10, r0, lr, r10\n\t"                                           \
+    next_first                                                             \
+    "smlad r11, r3, lr, r11\n\t"                                           \
+    next_second
+#else /* a load takes one cycle less after another */
+#define TNF_TILE_STEP(third, fourth, next_weight, next_first, next_second) \
+    "sxtb16 lr, r12, ror #8\n\t"                                           \
+    "sxtb16 r12, r12\n\t"                                                  \
+    "smlad r4, r0, r12, r4\n\t"                                            \
+    "smlad r8, r0, lr, r8\n\t"                                             \
+    "smlad r5, r3, r12, r5\n\t"                                            \
+    "smlad r9, r3, lr, r9\n\t"                                             \
+    third                                                                  \
+    fourth                                                                 \
+    "smlad r6, r0, r12, r6\n\t"                                            \
+    "smlad r10, r0, lr, r10\n\t"                                           \
+    "smlad r7, r3, r12, r7\n\t"                                            \
+    "smlad r11, r3, lr, r11\n\t"                                           \
+    next_weight                                                            \
+    next_first                                                             \
+    next_second
+#endif
+#define TNF_TILE_LOAD(to, from, offset) "ldr.w " #to ", [" #from ", #" #offset "]\n\t"
+#define TNF_TILE_STEP_AT(tile, weight)                                                         \
+    TNF_TILE_STEP(TNF_TILE_LOAD(r0, r1, tile + 8), TNF_TILE_LOAD(r3, r1, tile + 12),           \
+                  TNF_TILE_LOAD(r12, r2, weight + 4), TNF_TILE_LOAD(r0, r1, tile + 16), TNF_TILE_LOAD(r3, r1, tile + 20))
+#define TNF_TILE_QUAD(tile, weight) TNF_TILE_STEP_AT(tile, weight) TNF_TILE_STEP_AT(tile + 16, weight + 4)
 
+/* The loop takes four quads, 120 bytes of instructions each; where the number of quads is no multiple of four, it is entered behind
+ * those that are missing. On the stack: where the pair's weights end, sums, tile, bytes of weights that are missing, bytes of
+ * weights of a pair with those, where the loop is entered, pairs. */
 __attribute__((naked, noinline, unused)) static void tnf_tile_sums(int32_t *sums, const uint32_t *tile, const uint32_t *weight,
                                                                    int32_t quads, int32_t pairs)
 {
     __asm__("push {r4-r11, lr}\n\t"
-            "ldr r12, [sp, #36]\n\t" /* pairs */
-            "push {r0, r1, r3, r12}\n\t"
+            "ldr r8, [sp, #36]\n\t" /* pairs */
+            "rsb r4, r3, #0\n\t"
+            "and r4, r4, #3\n\t"
+            "add r6, r3, r4\n\t"
+            "lsl r6, r6, #3\n\t"
+            "adr.w r7, 3f\n\t"
+            "mov r5, #120\n\t"
+            "mla r7, r4, r5, r7\n\t"
+            "add r7, r7, #1\n\t" /* Thumb */
+            "lsl r5, r4, #3\n\t"
+            "mov r4, r1\n\t"
+            "mov r3, r0\n\t"
+            "push {r2-r8}\n\t"
             "1:\n\t" /* a pair of channels */
-            "add r0, r2, r3, lsl #3\n\t"
-            "push {r0}\n\t" /* where its weights end */
-            "mov r4, #0\n\t"
-            "mov r5, #0\n\t"
-            "mov r6, #0\n\t"
-            "mov r7, #0\n\t"
+            "ldr r1, [sp, #8]\n\t"
+            "ldr r4, [sp, #12]\n\t"
+            "ldr r5, [sp, #16]\n\t"
+            "ldr r12, [r2]\n\t"
+            "ldr r0, [r1]\n\t"
+            "ldr r3, [r1, #4]\n\t"
+            "sub r2, r2, r4\n\t"
+            "add r5, r5, r2\n\t"
+            "str r5, [sp]\n\t"
+            "sub r1, r1, r4, lsl #2\n\t"
+            "movs r4, #0\n\t"
+            "movs r5, #0\n\t"
+            "movs r6, #0\n\t"
+            "movs r7, #0\n\t"
             "mov r8, #0\n\t"
             "mov r9, #0\n\t"
-            "tst r3, #1\n\t"
-            "itt ne\n\t" /* an odd number of quads begins with the second half of the loop */
-            "subne r1, #24\n\t"
-            "subne r2, #8\n\t"
-            "bne 3f\n\t"
+            "mov r10, #0\n\t"
+            "mov r11, #0\n\t"
+            "ldr pc, [sp, #20]\n\t"
+            ".p2align 2\n\t"
             "2:\n\t"
-            TNF_TILE_QUAD(0, "", 0)
+            TNF_TILE_LOAD(r12, r2, 0) TNF_TILE_LOAD(r0, r1, 0) TNF_TILE_LOAD(r3, r1, 4)
             "3:\n\t"
-            TNF_TILE_QUAD(24, "ldr r0, [sp]\n\t", 8)
-            "add r2, #16\n\t"
-            "add r1, #48\n\t"
+            TNF_TILE_QUAD(0, 0)
+            TNF_TILE_QUAD(32, 8)
+            TNF_TILE_QUAD(64, 16)
+            TNF_TILE_STEP_AT(96, 24)
+            TNF_TILE_STEP(TNF_TILE_LOAD(r0, r1, 120), TNF_TILE_LOAD(r3, r1, 124), "", "ldr r0, [sp]\n\t", "add r2, #32\n\t")
+            "add r1, #128\n\t"
             "cmp r2, r0\n\t"
             "bne 2b\n\t"
-            "pop {r0}\n\t"
-            "ldr r0, [sp]\n\t"
-            "stm r0!, {r4-r9}\n\t"
-            "ldr r12, [sp, #12]\n\t"
-            "str r0, [sp]\n\t"
-            "ldr r1, [sp, #4]\n\t"
+            "ldr r0, [sp, #4]\n\t"
+            "ldr r12, [sp, #24]\n\t"
+            "stm r0!, {r4-r11}\n\t"
             "subs r12, #1\n\t"
-            "ldr r3, [sp, #8]\n\t"
-            "str r12, [sp, #12]\n\t"
+            "str r0, [sp, #4]\n\t"
+            "str r12, [sp, #24]\n\t"
             "bne 1b\n\t"
-            "add sp, #16\n\t"
+            "add sp, #28\n\t"
             "pop {r4-r11, pc}\n\t");
 }
 
+#undef TNF_TILE_STEP
+#undef TNF_TILE_LOAD
+#undef TNF_TILE_STEP_AT
 #undef TNF_TILE_QUAD
 
 #else
 
 static inline void tnf_tile_sums(int32_t *sums, const uint32_t *tile, const uint32_t *weight, int32_t quads, int32_t pairs)
 {
-    int32_t pair, quad, row, channel;
+    int32_t pair, step, row;
     for (pair = 0; pair < pairs; pair++) {
-        for (row = 0; row < TNF_TILE_SUMS; row++) {
+        const uint32_t *x = tile;
+        for (row = 0; row < TNF_TILE_CHANNELS * TNF_TILE_ROWS; row++) {
             sums[row] = 0;
         }
-        for (quad = 0; quad < quads; quad++) {
-            const uint32_t *x = tile + quad * TNF_TILE_WORDS;
+        for (step = 0; step < 2 * quads; step++) {
             for (row = 0; row < TNF_TILE_ROWS; row++) {
-                for (channel = 0; channel < TNF_TILE_CHANNELS; channel++) {
-                    int32_t *sum = &sums[row * TNF_TILE_CHANNELS + channel];
-                    *sum = tnf_smlad(x[2 * row], tnf_even_pair(weight[channel]), *sum);
-                    *sum = tnf_smlad(x[2 * row + 1], tnf_odd_pair(weight[channel]), *sum);
-                }
+                sums[row] = tnf_smlad(*x, tnf_even_pair(*weight), sums[row]);
+                sums[TNF_TILE_ROWS + row] = tnf_smlad(*x, tnf_odd_pair(*weight), sums[TNF_TILE_ROWS + row]);
+                x++;
             }
-            weight += TNF_TILE_CHANNELS;
+            weight++;
         }
-        sums += TNF_TILE_SUMS;
+        sums += TNF_TILE_CHANNELS * TNF_TILE_ROWS;
     }
 }
 
 #endif
+
+/* The same for a tile of one row: sums [2 * pairs]. */
+TNF_OWN_FUNCTION void tnf_row_sums(int32_t *sums, const uint32_t *row, const uint32_t *weight, int32_t quads, int32_t pairs)
+{
+    const uint32_t *end = row + 2 * quads;
+    for (; pairs > 0; pairs--) {
+        const uint32_t *x = row;
+        int32_t first = 0, second = 0;
+        do { /* loads side by side: each costs less after another */
+            const uint32_t even = x[0], odd = x[1], even_weight = weight[0], odd_weight = weight[1];
+            first = tnf_smlad(even, tnf_even_pair(even_weight), first);
+            second = tnf_smlad(even, tnf_odd_pair(even_weight), second);
+            first = tnf_smlad(odd, tnf_even_pair(odd_weight), first);
+            second = tnf_smlad(odd, tnf_odd_pair(odd_weight), second);
+            x += 2;
+            weight += 2;
+        } while (x != end);
+        *sums++ = first;
+        *sums++ = second;
+    }
+}
+
+/* Pairs of channels between two visits to a tile's sums: few enough for the stack. */
+#define TNF_TILE_PAIRS 8
+
+/* Channels of weights, in the tile's order, and how their sums become bytes. */
+typedef struct {
+    const uint32_t *weight;
+    const int32_t *bias;
+    const int32_t *multiplier;
+    const int32_t *shift;
+    int32_t quads, channels;
+    int32_t zero_point, act_min, act_max;
+    int32_t rounding, quick;
+} tnf_tile_layer;
+
+/* The last step of `channels` channels of a whole tile where the quick one serves; y is the first of them, in the tile's first row. */
+static inline void tnf_tile_finish_quickly(const tnf_tile_layer *layer, int32_t channel, int32_t channels, const int32_t *sums,
+                                           int8_t *y, int32_t full_range)
+{
+    const int32_t lo = full_range ? -128 : layer->act_min, hi = full_range ? 127 : layer->act_max, zero_point = layer->zero_point;
+    const int32_t *bias = layer->bias + channel, *multiplier = layer->multiplier + channel, *shift = layer->shift + channel;
+    const int32_t *end = bias + channels;
+    int8_t *y1 = y + layer->channels, *y2 = y1 + layer->channels, *y3 = y2 + layer->channels;
+    while (bias != end) {
+        const tnf_quick_scale scale = tnf_quick_scale_of(*multiplier++, *shift++, zero_point);
+        const int32_t b = *bias++;
+        const int32_t v0 = sums[0] + b, v1 = sums[1] + b, v2 = sums[2] + b, v3 = sums[3] + b;
+        *y++ = (int8_t)tnf_clamp(tnf_quick_requantize(v0, scale), lo, hi);
+        *y1++ = (int8_t)tnf_clamp(tnf_quick_requantize(v1, scale), lo, hi);
+        *y2++ = (int8_t)tnf_clamp(tnf_quick_requantize(v2, scale), lo, hi);
+        *y3++ = (int8_t)tnf_clamp(tnf_quick_requantize(v3, scale), lo, hi);
+        sums += TNF_TILE_ROWS;
+    }
+}
+
+TNF_OWN_FUNCTION void tnf_tile_finish_full_range(const tnf_tile_layer *layer, int32_t channel, int32_t channels, const int32_t *sums,
+                                                 int8_t *y)
+{
+    tnf_tile_finish_quickly(layer, channel, channels, sums, y, 1);
+}
+
+TNF_OWN_FUNCTION void tnf_tile_finish_clamped(const tnf_tile_layer *layer, int32_t channel, int32_t channels, const int32_t *sums,
+                                              int8_t *y)
+{
+    tnf_tile_finish_quickly(layer, channel, channels, sums, y, 0);
+}
+
+/* The last step for any parameters and for the first `rows` of sums [channels][tile_rows]. */
+TNF_OWN_FUNCTION void tnf_tile_finish(const tnf_tile_layer *layer, int32_t channel, int32_t channels, const int32_t *sums, int8_t *y,
+                                      int32_t rows, int32_t tile_rows)
+{
+    int32_t row;
+    for (; channels > 0; channels--) {
+        for (row = 0; row < rows; row++) {
+            y[row * layer->channels] =
+                tnf_requantize_to_int8(sums[row] + layer->bias[channel], layer->multiplier[channel], layer->shift[channel],
+                                       layer->rounding, layer->zero_point, layer->act_min, layer->act_max);
+        }
+        sums += tile_rows;
+        channel++;
+        y++;
+    }
+}
+
+/* Every channel of the first `rows` rows of a tile: y [rows][channels]. A single row is a tile of one. */
+TNF_OWN_FUNCTION void tnf_tile_outputs(const tnf_tile_layer *layer, const uint32_t *tile, int32_t rows, int8_t *y)
+{
+    const int32_t whole = layer->quick != 0 && rows == TNF_TILE_ROWS;
+    const int32_t full_range = layer->act_min == -128 && layer->act_max == 127;
+    const uint32_t *weight = layer->weight;
+    int32_t channel;
+    for (channel = 0; channel < layer->channels; channel += TNF_TILE_CHANNELS * TNF_TILE_PAIRS) {
+        const int32_t left = layer->channels - channel;
+        const int32_t channels = left < TNF_TILE_CHANNELS * TNF_TILE_PAIRS ? left : TNF_TILE_CHANNELS * TNF_TILE_PAIRS;
+        const int32_t pairs = (channels + 1) / 2;
+        int32_t sums[TNF_TILE_PAIRS * TNF_TILE_CHANNELS * TNF_TILE_ROWS];
+        if (rows == 1) {
+            tnf_row_sums(sums, tile, weight, layer->quads, pairs);
+            tnf_tile_finish(layer, channel, channels, sums, y + channel, 1, 1);
+        } else {
+            tnf_tile_sums(sums, tile, weight, layer->quads, pairs);
+            if (!whole) {
+                tnf_tile_finish(layer, channel, channels, sums, y + channel, rows, TNF_TILE_ROWS);
+            } else if (full_range) {
+                tnf_tile_finish_full_range(layer, channel, channels, sums, y + channel);
+            } else {
+                tnf_tile_finish_clamped(layer, channel, channels, sums, y + channel);
+            }
+        }
+        weight += 2 * pairs * layer->quads;
+    }
+}
 
 #endif

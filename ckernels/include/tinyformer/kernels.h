@@ -72,8 +72,8 @@ typedef struct {
 } tnf_linear_params;
 void tnf_linear(const tnf_linear_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension. Input channels are filled up to quads of four with weights of 0, output channels to
- * pairs: weight [pair][quad][2] words of four int8. The input's zero point is in the bias. */
+/* The same for cores with the DSP extension: weight in the words of tnf_tile_sums (dsp.h), the input's zero point in the bias. Scratch:
+ * a tile, 8 bytes for each input channel, filled up to quads. */
 typedef struct {
     int32_t rows, input_c, output_c;
     int32_t output_zero_point;
