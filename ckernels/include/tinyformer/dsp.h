@@ -31,6 +31,11 @@ static inline uint32_t tnf_load4(const int8_t *x)
     return ((const tnf_unaligned_word *)(const void *)x)->word;
 }
 
+static inline void tnf_store4(int8_t *to, uint32_t bytes)
+{
+    ((tnf_unaligned_word *)(void *)to)->word = bytes;
+}
+
 /* The pair of bytes 0 and 2, sign-extended. */
 static inline uint32_t tnf_even_pair(uint32_t bytes)
 {
@@ -69,12 +74,6 @@ static inline int32_t tnf_smlad(uint32_t a, uint32_t b, int32_t acc)
     return acc;
 }
 
-/* Four bytes to any address. */
-static inline void tnf_store4(int8_t *y, uint32_t bytes)
-{
-    ((tnf_unaligned_word *)(void *)y)->word = bytes;
-}
-
 /* The larger, and the smaller, of each two signed bytes. */
 static inline uint32_t tnf_max4(uint32_t a, uint32_t b)
 {
@@ -88,19 +87,6 @@ static inline uint32_t tnf_min4(uint32_t a, uint32_t b)
     uint32_t smaller;
     __asm__("ssub8 %0, %1, %2\n\tsel %0, %2, %1" : "=&r"(smaller) : "r"(a), "r"(b) : "cc");
     return smaller;
-}
-
-/* The pair of bytes 0 and 2, and of bytes 1 and 3, sign-extended and added to a pair. */
-static inline uint32_t tnf_add_even_pair(uint32_t pair, uint32_t bytes)
-{
-    __asm__("sxtab16 %0, %0, %1" : "+r"(pair) : "r"(bytes));
-    return pair;
-}
-
-static inline uint32_t tnf_add_odd_pair(uint32_t pair, uint32_t bytes)
-{
-    __asm__("sxtab16 %0, %0, %1, ror #8" : "+r"(pair) : "r"(bytes));
-    return pair;
 }
 
 /* The low bytes of four words. */
@@ -156,6 +142,14 @@ static inline uint32_t tnf_load4(const int8_t *x)
     return (uint32_t)(uint8_t)x[0] | (uint32_t)(uint8_t)x[1] << 8 | (uint32_t)(uint8_t)x[2] << 16 | (uint32_t)(uint8_t)x[3] << 24;
 }
 
+static inline void tnf_store4(int8_t *to, uint32_t bytes)
+{
+    to[0] = (int8_t)(uint8_t)(bytes & 0xFFu);
+    to[1] = (int8_t)(uint8_t)(bytes >> 8 & 0xFFu);
+    to[2] = (int8_t)(uint8_t)(bytes >> 16 & 0xFFu);
+    to[3] = (int8_t)(uint8_t)(bytes >> 24);
+}
+
 static inline uint32_t tnf_even_pair(uint32_t bytes)
 {
     return (uint32_t)(uint16_t)(int8_t)(uint8_t)(bytes & 0xFFu) | (uint32_t)(uint16_t)(int8_t)(uint8_t)(bytes >> 16 & 0xFFu) << 16;
@@ -184,14 +178,6 @@ static inline int32_t tnf_smlad(uint32_t a, uint32_t b, int32_t acc)
     return acc + low + high;
 }
 
-static inline void tnf_store4(int8_t *y, uint32_t bytes)
-{
-    int32_t i;
-    for (i = 0; i < 4; i++) {
-        y[i] = (int8_t)(uint8_t)(bytes >> 8 * i & 0xFFu);
-    }
-}
-
 static inline uint32_t tnf_pack4(int32_t b0, int32_t b1, int32_t b2, int32_t b3)
 {
     return ((uint32_t)b0 & 0xFFu) | ((uint32_t)b1 & 0xFFu) << 8 | ((uint32_t)b2 & 0xFFu) << 16 | (uint32_t)b3 << 24;
@@ -211,17 +197,6 @@ static inline uint32_t tnf_max4(uint32_t a, uint32_t b)
 static inline uint32_t tnf_min4(uint32_t a, uint32_t b)
 {
     return ~tnf_max4(~a, ~b);
-}
-
-static inline uint32_t tnf_add_even_pair(uint32_t pair, uint32_t bytes)
-{
-    const uint32_t other = tnf_even_pair(bytes);
-    return ((pair + other) & 0xFFFFu) | ((pair & 0xFFFF0000u) + (other & 0xFFFF0000u));
-}
-
-static inline uint32_t tnf_add_odd_pair(uint32_t pair, uint32_t bytes)
-{
-    return tnf_add_even_pair(pair, bytes >> 8);
 }
 
 static inline int32_t tnf_smmla(int32_t a, int32_t b, int32_t acc)
