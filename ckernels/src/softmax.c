@@ -12,11 +12,7 @@ typedef char exponentials_fit_the_scratch[sizeof(exponentials) == TNF_SOFTMAX_SC
 
 static int32_t fill(const tnf_softmax_params *p, exponentials *table, int32_t minus_d)
 {
-    int32_t e = 0;
-    if (-minus_d >= p->diff_min) {
-        const int32_t scaled = (int32_t)((uint32_t)-minus_d << p->shift);
-        e = tnf_exp_negative(tnf_srdhm_unsaturated(scaled, p->multiplier));
-    }
+    const int32_t e = tnf_softmax_exponential(minus_d, p->multiplier, p->shift, p->diff_min);
     table->value[minus_d] = e;
     table->valid[minus_d >> 5] |= (uint32_t)1 << (minus_d & 31);
     return e;

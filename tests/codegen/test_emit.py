@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from codegen import emit
 from codegen.emit.base import broadcast_strides, contiguous_strides, merge_axes
-from codegen.emit.softmax import SCRATCH_BYTES
+from codegen.emit.softmax import DSP_SCRATCH_BYTES, SCRATCH_BYTES
 from refsim.errors import UnsupportedError
 from refsim.numerics import Multiplier
 from refsim.ops import OPERATORS, Operator, Requantization
@@ -116,12 +116,13 @@ def test_in_place_is_what_the_header_says(op: Operator, shapes: tuple[Shape, ...
 
 def test_limits_are_the_headers(tmp_path: Path) -> None:
     macros = re.findall(r"TNF_\w+_SCRATCH_BYTES", HEADER)
-    assert macros == ["TNF_SOFTMAX_SCRATCH_BYTES"]
+    assert macros == ["TNF_SOFTMAX_SCRATCH_BYTES", "TNF_SOFTMAX_DSP_SCRATCH_BYTES"]
     source = tmp_path / "limits.c"
     source.write_text(
         '#include "tinyformer/kernels.h"\n'
         f"typedef char same_rank[TNF_MAX_RANK == {emit.MAX_RANK} ? 1 : -1];\n"
         f"typedef char same_scratch[TNF_SOFTMAX_SCRATCH_BYTES == {SCRATCH_BYTES} ? 1 : -1];\n"
+        f"typedef char same_dsp_scratch[TNF_SOFTMAX_DSP_SCRATCH_BYTES == {DSP_SCRATCH_BYTES} ? 1 : -1];\n"
     )
     command = [
         sys.executable,

@@ -153,6 +153,16 @@ typedef struct {
 } tnf_softmax_params;
 void tnf_softmax(const tnf_softmax_params *p, const int8_t *x, int8_t *y, void *scratch);
 
+/* The same for cores with the DSP extension and for many elements: the scratch holds the exponentials of all 256 distances, which are
+ * computed first. In place. */
+#define TNF_SOFTMAX_DSP_SCRATCH_BYTES (256 * 4)
+typedef struct {
+    int32_t rows, n;
+    int32_t multiplier, shift;
+    int32_t diff_min;
+} tnf_softmax_dsp_params;
+void tnf_softmax_dsp(const tnf_softmax_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
+
 /* Scaled-LayerNorm over rows of length n. The 64-bit epsilon is epsilon_high * 2^32 + epsilon_low (low word unsigned). In place. */
 typedef struct {
     int32_t rows, n;

@@ -187,6 +187,15 @@ static inline int32_t tnf_exp_negative(int32_t a)
     return e;
 }
 
+/* Softmax's E(d) for d = -distance in [-255, 0]. It is 0 below diff_min, which gives the sum and the output that the contract asks
+ * for there without another test. */
+static inline int32_t tnf_softmax_exponential(int32_t distance, int32_t multiplier, int32_t shift, int32_t diff_min)
+{
+    return -distance < diff_min
+               ? 0
+               : tnf_exp_negative(tnf_srdhm_unsaturated((int32_t)((uint32_t)-distance << shift), multiplier));
+}
+
 /* 1 / (1 + a) for a >= 0 in Q0.31, as Q0.31. */
 static inline int32_t tnf_reciprocal(int32_t a)
 {
