@@ -111,6 +111,23 @@ def tile_bytes(taps: int) -> int:
     return -(-taps // 4) * 4 * 2 * TILE_ROWS
 
 
+def tile_layer_params(weight: Int8Array, bias: Int32Array, zero_point: int, output: Requantization) -> Params:
+    """What the kernels that compute in tiles take of a layer.
+
+    Args:
+        weight: int8 (channels, taps).
+        bias: int32 (channels).
+        zero_point: of the input, folded into the bias.
+        output: the last step.
+    """
+    return {
+        "weight": dsp_weight(weight),
+        "bias": folded_bias(weight, bias, zero_point),
+        **channel_stage(output, len(weight)),
+        "quick": quick(output),
+    }
+
+
 QUICK_SHIFTS = range(-23, -1)
 """Shifts with which single rounding is a high product, a sum and a shift: tnf_quick_requantize."""
 

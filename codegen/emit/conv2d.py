@@ -1,7 +1,11 @@
-"""Conv2D as a call of tnf_conv2d."""
+"""Conv2D as a call of tnf_conv2d or tnf_conv2d_dsp; where positions do not mix, as that of a Linear."""
 
-from codegen.emit.base import KernelCall, channel_stage, convolution_params
+import math
+
+from codegen.emit import linear
+from codegen.emit.base import KernelCall, channel_stage, convolution_params, tile_bytes, tile_layer_params
 from refsim.ops.conv2d import Conv2D
+from refsim.ops.linear import Linear
 from refsim.tensor import Shape
 
 
@@ -19,5 +23,27 @@ def kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall:
             **channel_stage(op.output, op.weight.shape[0]),
         },
         sources=("conv2d",),
+        macs=result[0] * result[1] * op.weight.size,
+    )
+
+
+def dsp_kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall | None:
+    """The call for a core with the DSP extension; several groups are left to the portable kernel."""
+    if op.groups > 1:
+        return None
+    result = op.output_shape(*shapes)
+    weight = op.weight.reshape(len(op.weight), -1)
+    if op.window.kernel == op.window.stride == (1, 1) and not any(op.window.padding):
+        return linear.dsp_kernel_call(Linear(weight, op.bias, op.input_zero_point, op.output), shapes)
+    taps = math.prod(op.weight.shape[1:])
+    return KernelCall(
+        kernel="tnf_conv2d_dsp",
+        params={
+            **convolution_params(op.window, shapes[0], result),
+            "input_zero_point": op.input_zero_point,
+            **tile_layer_params(weight, op.bias, op.input_zero_point, op.output),
+        },
+        sources=("conv2d_dsp",),
+        scratch_bytes=tile_bytes(taps) + -(-taps // 8) * 8,
         macs=result[0] * result[1] * op.weight.size,
     )

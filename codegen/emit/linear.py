@@ -1,6 +1,6 @@
 """Linear as a call of tnf_linear, or of tnf_linear_dsp."""
 
-from codegen.emit.base import KernelCall, channel_stage, dsp_weight, folded_bias, quick, rows_of, tile_bytes
+from codegen.emit.base import KernelCall, channel_stage, rows_of, tile_bytes, tile_layer_params
 from refsim.ops.linear import Linear
 from refsim.tensor import Shape
 
@@ -35,10 +35,7 @@ def dsp_kernel_call(op: Linear, shapes: tuple[Shape, ...]) -> KernelCall:
             "rows": rows,
             "input_c": input_c,
             "output_c": output_c,
-            "quick": quick(op.output),
-            "weight": dsp_weight(op.weight),
-            "bias": folded_bias(op.weight, op.bias, op.input_zero_point),
-            **channel_stage(op.output, output_c),
+            **tile_layer_params(op.weight, op.bias, op.input_zero_point, op.output),
         },
         sources=("linear_dsp",),
         scratch_bytes=tile_bytes(input_c),

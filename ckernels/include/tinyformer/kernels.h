@@ -41,6 +41,25 @@ typedef struct {
 } tnf_conv2d_params;
 void tnf_conv2d(const tnf_conv2d_params *p, const int8_t *x, int8_t *y, void *scratch);
 
+/* The same in one group for cores with the DSP extension: weight in the words of tnf_tile_sums (dsp.h), the input's zero point in the
+ * bias. Scratch: a tile and the bytes of a row, 9 for each tap of a window (kernel_h * kernel_w * input_c), filled up to quads. */
+typedef struct {
+    int32_t input_h, input_w, input_c;
+    int32_t output_h, output_w, output_c;
+    int32_t kernel_h, kernel_w;
+    int32_t stride_h, stride_w;
+    int32_t dilation_h, dilation_w;
+    int32_t pad_top, pad_left;
+    int32_t input_zero_point, output_zero_point;
+    int32_t act_min, act_max;
+    int32_t rounding, quick;
+    const int32_t *weight;
+    const int32_t *bias;
+    const int32_t *multiplier;
+    const int32_t *shift;
+} tnf_conv2d_dsp_params;
+void tnf_conv2d_dsp(const tnf_conv2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
+
 /* Depthwise convolution: weight [kernel_h][kernel_w][output_c], output channel o reads input channel o / (output_c / input_c). */
 typedef struct {
     int32_t input_h, input_w, input_c;
