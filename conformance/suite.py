@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity
 
 import conformance.strategies
-from codegen.emit import KernelCall, kernel_call
+from codegen.emit import KernelCall, kernel_calls
 from conformance import vectors
 from conformance.comparison import difference
 from conformance.layout import lay_out
@@ -80,11 +80,11 @@ def compare(case: Case, golden: Int8Array, place: Place) -> Failure | None:
         None where every byte agrees and nothing else was touched.
     """
     try:
-        calls = {call.kernel: call for call in (kernel_call(case.op, case.shapes, dsp=dsp) for dsp in place.dsp)}
+        every = [call for dsp in place.dsp for call in kernel_calls(case.op, case.shapes, dsp=dsp)]
     except Exception as error:  # an emitter that fails on a legal case is a finding
         return Failure(f"the emitter fails: {type(error).__name__}: {error}", golden)
     seed = zlib.crc32(b"".join(x.tobytes() for x in case.inputs))
-    for call in calls.values():
+    for call in {(call.kernel, call.sparse_block): call for call in every}.values():
         for index in (None, *call.in_place):
             failure = _compare_once(case, golden, place, call, index, seed)
             if failure is not None:
@@ -95,7 +95,8 @@ def compare(case: Case, golden: Int8Array, place: Place) -> Failure | None:
 def _compare_once(
     case: Case, golden: Int8Array, place: Place, call: KernelCall, in_place: int | None, seed: int
 ) -> Failure | None:
-    how = f" ({call.kernel})" if in_place is None else f" ({call.kernel} in place on input {in_place})"
+    kernel = f"{call.kernel}, blocks of {call.sparse_block}" if call.sparse_block else call.kernel
+    how = f" ({kernel})" if in_place is None else f" ({kernel} in place on input {in_place})"
     layout = lay_out(call, case.inputs, golden.size, in_place, seed)
     try:
         output = layout.collect(place.run(call, layout))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from codegen.encoding import SparseWeight
 from refsim.errors import UnsupportedError
 from refsim.numerics import Int8Array, Int32Array, Rounding
 from refsim.ops.base import Pooling, Requantization, broadcast_shape
@@ -39,6 +40,8 @@ class KernelCall:
         view: in place the kernel changes no byte, so the output may share memory even with an input that is read later.
         variadic: inputs are passed as one array of pointers (concat).
         macs: multiply-accumulate operations.
+        sparse_block: weights of a block of the sparse encoding; 0 where weights are dense.
+        work: multiplications that a sparse kernel executes, those of its tiles' missing rows as well.
     """
 
     kernel: str
@@ -49,6 +52,8 @@ class KernelCall:
     view: bool = False
     variadic: bool = False
     macs: int = 0
+    sparse_block: int = 0
+    work: int = 0
 
     def __post_init__(self) -> None:
         # An operator's fields may be NumPy integers; in C every number is a plain one.
@@ -126,6 +131,44 @@ def tile_layer_params(weight: Int8Array, bias: Int32Array, zero_point: int, outp
         **channel_stage(output, len(weight)),
         "quick": quick(output),
     }
+
+
+SPARSE_ROWS = 8
+"""Rows that the sparse kernels compute together: TNF_SPARSE_ROWS of ckernels/include/tinyformer/sparse.h."""
+
+
+def sparse_layer_params(
+    encoded: SparseWeight, weight: Int8Array, bias: Int32Array, zero_point: int, output: Requantization
+) -> Params:
+    """What the sparse kernels take of a layer.
+
+    Args:
+        encoded: the weights.
+        weight: the same before encoding, int8 (channels, ...).
+        bias: int32 (channels).
+        zero_point: of the input, folded into the bias.
+        output: the last step.
+    """
+    stage = dict(channel_stage(output, len(weight)))
+    bias = folded_bias(weight.reshape(len(weight), -1), bias, zero_point)
+    counts = 256 * encoded.blocks + (stage.pop("shift") & 255)
+    return {
+        "block": encoded.block,
+        "weight": encoded.words,
+        "channel": np.stack([bias, stage.pop("multiplier"), counts], axis=1).astype(np.int32).ravel(),
+        **stage,
+        "quick": quick(output),
+    }
+
+
+def sparse_work(rows: int, encoded: SparseWeight) -> int:
+    """Multiplications of a sparse kernel that computes so many rows."""
+    return -(-rows // SPARSE_ROWS) * SPARSE_ROWS * encoded.weights
+
+
+def sparse_tile_bytes(taps: int, channels: int, block: int) -> int:
+    """Scratch of a sparse kernel: taps of a row as int16, each in whole blocks of channels; the last in quads."""
+    return ((taps - 1) * (-(-channels // block) * block) + -(-channels // 4) * 4) * 2 * SPARSE_ROWS
 
 
 QUICK_SHIFTS = range(-23, -1)

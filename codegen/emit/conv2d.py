@@ -3,7 +3,17 @@
 import math
 
 from codegen.emit import linear
-from codegen.emit.base import KernelCall, channel_stage, convolution_params, tile_bytes, tile_layer_params
+from codegen.emit.base import (
+    KernelCall,
+    channel_stage,
+    convolution_params,
+    sparse_layer_params,
+    sparse_tile_bytes,
+    sparse_work,
+    tile_bytes,
+    tile_layer_params,
+)
+from codegen.encoding import encode
 from refsim.ops.conv2d import Conv2D
 from refsim.ops.linear import Linear
 from refsim.tensor import Shape
@@ -46,4 +56,30 @@ def dsp_kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall | None:
         sources=("conv2d_dsp",),
         scratch_bytes=tile_bytes(taps) + -(-taps // 8) * 8,
         macs=result[0] * result[1] * op.weight.size,
+    )
+
+
+def sparse_kernel_call(op: Conv2D, shapes: tuple[Shape, ...], block: int) -> KernelCall | None:
+    """The call with weights in the sparse encoding, in blocks of that size; of one group."""
+    if op.groups > 1:
+        return None
+    result = op.output_shape(*shapes)
+    channels, kernel_h, kernel_w, input_c = op.weight.shape
+    taps = kernel_h * kernel_w
+    if op.window.kernel == op.window.stride == (1, 1) and not any(op.window.padding):
+        as_linear = Linear(op.weight.reshape(channels, -1), op.bias, op.input_zero_point, op.output)
+        return linear.sparse_kernel_call(as_linear, shapes, block)
+    encoded = encode(op.weight.reshape(channels, taps, input_c), block)
+    return KernelCall(
+        kernel="tnf_conv2d_sparse",
+        params={
+            **convolution_params(op.window, shapes[0], result),
+            "input_zero_point": op.input_zero_point,
+            **sparse_layer_params(encoded, op.weight, op.bias, op.input_zero_point, op.output),
+        },
+        sources=("conv2d_sparse",),
+        scratch_bytes=sparse_tile_bytes(taps, input_c, block),
+        macs=result[0] * result[1] * op.weight.size,
+        sparse_block=block,
+        work=sparse_work(result[0] * result[1], encoded),
     )

@@ -1,6 +1,18 @@
-"""Linear as a call of tnf_linear, or of tnf_linear_dsp."""
+"""Linear as a call of tnf_linear, tnf_linear_dsp or tnf_linear_sparse."""
 
-from codegen.emit.base import KernelCall, channel_stage, rows_of, tile_bytes, tile_layer_params
+import numpy as np
+
+from codegen.emit.base import (
+    KernelCall,
+    channel_stage,
+    rows_of,
+    sparse_layer_params,
+    sparse_tile_bytes,
+    sparse_work,
+    tile_bytes,
+    tile_layer_params,
+)
+from codegen.encoding import encode
 from refsim.ops.linear import Linear
 from refsim.tensor import Shape
 
@@ -40,4 +52,25 @@ def dsp_kernel_call(op: Linear, shapes: tuple[Shape, ...]) -> KernelCall:
         sources=("linear_dsp",),
         scratch_bytes=tile_bytes(input_c),
         macs=rows * op.weight.size,
+    )
+
+
+def sparse_kernel_call(op: Linear, shapes: tuple[Shape, ...], block: int) -> KernelCall:
+    """The call with weights in the sparse encoding, in blocks of that size."""
+    output_c, input_c = op.weight.shape
+    rows = rows_of(shapes[0])
+    encoded = encode(op.weight[:, np.newaxis], block)
+    return KernelCall(
+        kernel="tnf_linear_sparse",
+        params={
+            "rows": rows,
+            "input_c": input_c,
+            "output_c": output_c,
+            **sparse_layer_params(encoded, op.weight, op.bias, op.input_zero_point, op.output),
+        },
+        sources=("linear_sparse",),
+        scratch_bytes=sparse_tile_bytes(1, input_c, block),
+        macs=rows * op.weight.size,
+        sparse_block=block,
+        work=sparse_work(rows, encoded),
     )

@@ -261,6 +261,24 @@ def requantizations(
 
 
 @st.composite
+def block_masks(draw: st.DrawFn, shape: Shape) -> Int8Array:
+    """Ones, mostly; else zeros in blocks along the last axis, from a few to all but a few, or one block of ones."""
+    kind = draw(st.sampled_from(("ones", "ones", "blocks", "blocks", "one block")))
+    mask = np.ones(shape, np.int8)
+    if kind == "ones":
+        return mask
+    block = draw(st.sampled_from((1, 2, 3, 4, 8)))
+    random = np.random.default_rng(draw(st.integers(0, 2**16)))
+    blocks = (*shape[:-1], -(-shape[-1] // block))
+    if kind == "one block":
+        keep = np.zeros(blocks, np.int8)
+        keep.ravel()[random.integers(keep.size)] = 1
+    else:
+        keep = (random.random(blocks) >= draw(st.sampled_from((0.4, 0.7, 0.9, 0.99)))).astype(np.int8)
+    return np.repeat(keep, block, axis=-1)[..., : shape[-1]]
+
+
+@st.composite
 def weighted(
     draw: st.DrawFn, shape: Shape, channel_axis: int, zero_point: int
 ) -> tuple[Int8Array, Int32Array, Requantization]:
@@ -272,7 +290,7 @@ def weighted(
         channel_axis: their axis of output channels.
         zero_point: of the input.
     """
-    weight = draw(arrays(shape, -128, 127))
+    weight = draw(arrays(shape, -128, 127)) * draw(block_masks(shape))
     distance = max(127 - zero_point, 128 + zero_point)
     rows = np.moveaxis(weight, channel_axis, 0).astype(np.int64).reshape(shape[channel_axis], -1)
     products = [distance * int(total) for total in np.abs(rows).sum(axis=1)]

@@ -60,6 +60,24 @@ typedef struct {
 } tnf_conv2d_dsp_params;
 void tnf_conv2d_dsp(const tnf_conv2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
 
+/* Convolution of one group with weights in the sparse encoding, see tnf_linear_sparse; taps are ordered [kernel_h][kernel_w][input_c], each
+ * tap's channels filled up to whole blocks. */
+typedef struct {
+    int32_t input_h, input_w, input_c;
+    int32_t output_h, output_w, output_c;
+    int32_t kernel_h, kernel_w;
+    int32_t stride_h, stride_w;
+    int32_t dilation_h, dilation_w;
+    int32_t pad_top, pad_left;
+    int32_t block;
+    int32_t input_zero_point, output_zero_point;
+    int32_t act_min, act_max;
+    int32_t rounding, quick;
+    const int32_t *weight;
+    const int32_t *channel;
+} tnf_conv2d_sparse_params;
+void tnf_conv2d_sparse(const tnf_conv2d_sparse_params *p, const int8_t *x, int8_t *y, void *scratch);
+
 /* Depthwise convolution: weight [kernel_h][kernel_w][output_c], output channel o reads input channel o / (output_c / input_c). */
 typedef struct {
     int32_t input_h, input_w, input_c;
@@ -104,6 +122,19 @@ typedef struct {
     const int32_t *shift;
 } tnf_linear_dsp_params;
 void tnf_linear_dsp(const tnf_linear_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* The same with weights in the sparse encoding of docs/encoding.md: blocks of `block` weights, 4 or 2. channel [output_c][3]: bias with
+ * the input's zero point, multiplier, 256 * number of blocks + (shift & 255). Runs on every core. */
+typedef struct {
+    int32_t rows, input_c, output_c;
+    int32_t block;
+    int32_t output_zero_point;
+    int32_t act_min, act_max;
+    int32_t rounding, quick;
+    const int32_t *weight;
+    const int32_t *channel;
+} tnf_linear_sparse_params;
+void tnf_linear_sparse(const tnf_linear_sparse_params *p, const int8_t *x, int8_t *y, void *scratch);
 
 /* Batched product of activations: a [batch][m][k], b [batch][k][n], or [batch][n][k] where transpose_b is 1 -> y [batch][m][n]. */
 typedef struct {

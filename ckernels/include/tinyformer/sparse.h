@@ -1,0 +1,392 @@
+/* What the kernels for sparse weights are made of; docs/encoding.md describes the stream that they walk.
+ *
+ * A tile holds TNF_SPARSE_ROWS rows of activations, widened to int16 once for all output channels. The rows' operands of one block
+ * lie together, so that a block of weights costs a step by its distance and then one load and one SMLAD for each row and each pair of
+ * weights. What is skipped costs nothing.
+ */
+#ifndef TINYFORMER_SPARSE_H
+#define TINYFORMER_SPARSE_H
+
+#include <stdint.h>
+
+#include "tinyformer/dsp.h"
+
+/* Rows of a tile. */
+#define TNF_SPARSE_ROWS 8
+/* Words of an output channel's record: bias, multiplier, and 256 * blocks + (shift & 255). */
+#define TNF_SPARSE_CHANNEL 3
+
+/* A walk over output channels; it moves on as they are done. On the target all fields are words, at offsets 0, 4, 8, ... */
+typedef struct {
+    const uint32_t *tile;
+    const uint32_t *stream;
+    const int32_t *channel; /* records */
+    int32_t channels;       /* to do, at least 1 */
+    int8_t *y;              /* the first row's output of the channel */
+    int32_t stride;         /* bytes between the rows' outputs */
+    int32_t rounding_term;  /* 2 * zero point + 1 */
+    int32_t *sums;          /* [channels][TNF_SPARSE_ROWS] to fill, or NULL: finish quickly and write y */
+} tnf_sparse_walk;
+
+/* A pair of int16 for each two channels of a block: in the order of SXTB16 where blocks have four, side by side where they have two.
+ * Either way four activations become two words, which lie TNF_SPARSE_ROWS apart. */
+static inline void tnf_sparse_widen(uint32_t *to, uint32_t bytes, int32_t block)
+{
+    const uint32_t even = tnf_even_pair(bytes), odd = tnf_odd_pair(bytes);
+    if (block == 4) {
+        to[0] = even;
+        to[TNF_SPARSE_ROWS] = odd;
+    } else {
+        to[0] = (even & 0xFFFFu) | odd << 16;
+        to[TNF_SPARSE_ROWS] = even >> 16 | (odd & 0xFFFF0000u);
+    }
+}
+
+/* Put n bytes into one row of a tile, filled up to whole blocks with 0; where the next bytes of the row go. Rounded up to four bytes,
+ * what is put there must fit the tile. */
+static inline uint32_t *tnf_sparse_fill(uint32_t *to, const int8_t *x, int32_t n, int32_t block)
+{
+    for (; n >= 4; n -= 4) {
+        tnf_sparse_widen(to, tnf_load4(x), block);
+        to += 2 * TNF_SPARSE_ROWS;
+        x += 4;
+    }
+    if (n > 0) {
+        const uint32_t second = n > 1 ? (uint8_t)x[1] : 0u, third = n > 2 ? (uint8_t)x[2] : 0u;
+        tnf_sparse_widen(to, (uint8_t)x[0] | second << 8 | third << 16, block);
+        to += block == 2 && n <= 2 ? TNF_SPARSE_ROWS : 2 * TNF_SPARSE_ROWS;
+    }
+    return to;
+}
+
+/* The same for channels outside the image: words of them. */
+static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t words)
+{
+    const uint32_t pair = ((uint32_t)zero_point & 0xFFFFu) * 0x10001u;
+    for (; words > 0; words--) {
+        *to = pair;
+        to += TNF_SPARSE_ROWS;
+    }
+    return to;
+}
+
+#if TNF_DSP_INSTRUCTIONS
+
+/* Registers: r4-r11 the rows' sums, r0 the block's operands, r1 the stream, r2 a pair of weights, r12 and lr operands, r3 the next
+ * distance. A Cortex-M7 issues a load together with a SMLAD; the others load faster in groups. `next` loads the next block's distance
+ * and `step` moves there. */
+#ifdef TNF_DUAL_ISSUE
+#define TNF_SPARSE_PAIRS(weight, turn, at, next, step) \
+    "ldr r2, [r1, #" weight "]\n\t"                    \
+    "ldr r12, [r0, #" at "]\n\t"                       \
+    "sxtb16 r2, r2" turn "\n\t"                        \
+    "ldr lr, [r0, #" at "+4]\n\t"                      \
+    "smlad r4, r12, r2, r4\n\t"                        \
+    "ldr r12, [r0, #" at "+8]\n\t"                     \
+    "smlad r5, lr, r2, r5\n\t"                         \
+    "ldr lr, [r0, #" at "+12]\n\t"                     \
+    "smlad r6, r12, r2, r6\n\t"                        \
+    "ldr r12, [r0, #" at "+16]\n\t"                    \
+    "smlad r7, lr, r2, r7\n\t"                         \
+    "ldr lr, [r0, #" at "+20]\n\t"                     \
+    "smlad r8, r12, r2, r8\n\t"                        \
+    "ldr r12, [r0, #" at "+24]\n\t"                    \
+    "smlad r9, lr, r2, r9\n\t"                         \
+    "ldr lr, [r0, #" at "+28]\n\t" next                \
+    "smlad r10, r12, r2, r10\n\t" step                 \
+    "smlad r11, lr, r2, r11\n\t"
+#else
+#define TNF_SPARSE_PAIRS(weight, turn, at, next, step) \
+    "ldr r2, [r1, #" weight "]\n\t"                    \
+    "ldr r3, [r0, #" at "]\n\t"                        \
+    "ldr r12, [r0, #" at "+4]\n\t"                     \
+    "ldr lr, [r0, #" at "+8]\n\t"                      \
+    "sxtb16 r2, r2" turn "\n\t"                        \
+    "smlad r4, r3, r2, r4\n\t"                         \
+    "smlad r5, r12, r2, r5\n\t"                        \
+    "smlad r6, lr, r2, r6\n\t"                         \
+    "ldr r3, [r0, #" at "+12]\n\t"                     \
+    "ldr r12, [r0, #" at "+16]\n\t"                    \
+    "ldr lr, [r0, #" at "+20]\n\t"                     \
+    "smlad r7, r3, r2, r7\n\t"                         \
+    "smlad r8, r12, r2, r8\n\t"                        \
+    "smlad r9, lr, r2, r9\n\t"                         \
+    "ldr r12, [r0, #" at "+24]\n\t"                    \
+    "ldr lr, [r0, #" at "+28]\n\t" next                \
+    "smlad r10, r12, r2, r10\n\t" step                 \
+    "smlad r11, lr, r2, r11\n\t"
+#endif
+
+#define TNF_SPARSE_FINISH(sum)    \
+    "smmul " sum ", " sum ", r2\n\t" \
+    "add " sum ", " sum ", r3\n\t"   \
+    "asr " sum ", " sum ", r12\n\t"  \
+    "ssat " sum ", #8, " sum "\n\t"  \
+    "strb " sum ", [r0]\n\t"         \
+    "add r0, r0, lr\n\t"
+
+/* A group holds four blocks: `group` bytes, the last four of them distances. A channel begins with what is left over from whole
+ * groups: its blocks are the last of a group of which the first words are left out. */
+#define TNF_SPARSE_WALK(block0, block1, block2, block3, distances, group, step, out1, out2, out3) \
+    "push {r4-r11, lr}\n\t"                                                                       \
+    "sub sp, #12\n\t" /* groups to do, the walk */                                                \
+    "str r0, [sp, #4]\n\t"                                                                        \
+    "ldr r1, [r0, #4]\n\t"                                                                        \
+    "1:\n\t" /* a channel */                                                                      \
+    "ldr r2, [r0, #8]\n\t"                                                                        \
+    "ldr r0, [r0]\n\t"                                                                            \
+    "ldr r3, [r2, #8]\n\t"                                                                        \
+    "ldr r4, [r2]\n\t"                                                                            \
+    "lsr r3, r3, #8\n\t" /* blocks */                                                             \
+    "add r12, r3, #3\n\t"                                                                         \
+    "mov r5, r4\n\t"                                                                              \
+    "lsrs r12, r12, #2\n\t"                                                                       \
+    "mov r6, r4\n\t"                                                                              \
+    "mov r7, r4\n\t"                                                                              \
+    "mov r8, r4\n\t"                                                                              \
+    "mov r9, r4\n\t"                                                                              \
+    "mov r10, r4\n\t"                                                                             \
+    "mov r11, r4\n\t"                                                                             \
+    "beq 6f\n\t"                                                                                  \
+    "str r12, [sp]\n\t"                                                                           \
+    "lsls r3, r3, #31\n\t" /* carry: two blocks left over; minus: one */                          \
+    "bcs 8f\n\t"                                                                                  \
+    "bmi 9f\n\t"                                                                                  \
+    "2:\n\t"                                                                                      \
+    "ldrb r3, [r1, #" distances "]\n\t"                                                           \
+    "add r0, r0, r3, lsl #" step "\n\t"                                                           \
+    block0                                                                                        \
+    "3:\n\t"                                                                                      \
+    block1                                                                                        \
+    "4:\n\t"                                                                                      \
+    block2                                                                                        \
+    "5:\n\t"                                                                                      \
+    block3                                                                                        \
+    "ldr r3, [sp]\n\t"                                                                            \
+    "add r1, #" group "\n\t"                                                                      \
+    "subs r3, #1\n\t"                                                                             \
+    "str r3, [sp]\n\t"                                                                            \
+    "bne 2b\n\t"                                                                                  \
+    "6:\n\t" /* the last step */                                                                  \
+    "ldr r0, [sp, #4]\n\t"                                                                        \
+    "ldr r2, [r0, #28]\n\t"                                                                       \
+    "ldr r3, [r0, #8]\n\t"                                                                        \
+    "cmp r2, #0\n\t"                                                                              \
+    "bne 7f\n\t"                                                                                  \
+    "ldr r12, [r3, #8]\n\t"                                                                       \
+    "ldr r2, [r3, #4]\n\t"                                                                        \
+    "ldr r3, [r0, #24]\n\t"                                                                       \
+    "ldr lr, [r0, #20]\n\t"                                                                       \
+    "ldr r0, [r0, #16]\n\t"                                                                       \
+    "sxtb r12, r12\n\t"                                                                           \
+    "mvn r12, r12\n\t" /* -1 - shift */                                                           \
+    "lsl r3, r3, r12\n\t"                                                                         \
+    "asr r3, r3, #1\n\t"                                                                          \
+    TNF_SPARSE_FINISH("r4")                                                                       \
+    TNF_SPARSE_FINISH("r5")                                                                       \
+    TNF_SPARSE_FINISH("r6")                                                                       \
+    TNF_SPARSE_FINISH("r7")                                                                       \
+    TNF_SPARSE_FINISH("r8")                                                                       \
+    TNF_SPARSE_FINISH("r9")                                                                       \
+    TNF_SPARSE_FINISH("r10")                                                                      \
+    TNF_SPARSE_FINISH("r11")                                                                      \
+    "ldr r0, [sp, #4]\n\t"                                                                        \
+    "ldr r2, [r0, #16]\n\t"                                                                       \
+    "ldr r3, [r0, #8]\n\t"                                                                        \
+    "add r2, #1\n\t"                                                                              \
+    "str r2, [r0, #16]\n\t"                                                                       \
+    "10:\n\t"                                                                                     \
+    "ldr r12, [r0, #12]\n\t"                                                                      \
+    "add r3, #12\n\t"                                                                             \
+    "str r3, [r0, #8]\n\t"                                                                        \
+    "subs r12, #1\n\t"                                                                            \
+    "str r12, [r0, #12]\n\t"                                                                      \
+    "bne 1b\n\t"                                                                                  \
+    "str r1, [r0, #4]\n\t"                                                                        \
+    "add sp, #12\n\t"                                                                             \
+    "pop {r4-r11, pc}\n\t"                                                                        \
+    "7:\n\t"                                                                                      \
+    "stm r2!, {r4-r11}\n\t"                                                                       \
+    "str r2, [r0, #28]\n\t"                                                                       \
+    "b 10b\n\t"                                                                                   \
+    "8:\n\t"                                                                                      \
+    "bmi 11f\n\t"                                                                                 \
+    "sub r1, #" out2 "\n\t"                                                                       \
+    "ldrb r3, [r1, #" distances "+2]\n\t"                                                         \
+    "add r0, r0, r3, lsl #" step "\n\t"                                                           \
+    "b 4b\n\t"                                                                                    \
+    "11:\n\t"                                                                                     \
+    "sub r1, #" out1 "\n\t"                                                                       \
+    "ldrb r3, [r1, #" distances "+1]\n\t"                                                         \
+    "add r0, r0, r3, lsl #" step "\n\t"                                                           \
+    "b 3b\n\t"                                                                                    \
+    "9:\n\t"                                                                                      \
+    "sub r1, #" out3 "\n\t"                                                                       \
+    "ldrb r3, [r1, #" distances "+3]\n\t"                                                         \
+    "add r0, r0, r3, lsl #" step "\n\t"                                                           \
+    "b 5b\n\t"
+
+#define TNF_SPARSE_FOUR(weight, next, step)                 \
+    TNF_SPARSE_PAIRS(weight, "", "0", "", "")               \
+    TNF_SPARSE_PAIRS(weight, ", ror #8", "32", next, step)
+
+#define TNF_SPARSE_NEXT(distance) "ldrb r3, [r1, #" distance "]\n\t"
+#define TNF_SPARSE_STEP(step) "add r0, r0, r3, lsl #" step "\n\t"
+
+__attribute__((naked, noinline, unused)) static void tnf_sparse_walk4(tnf_sparse_walk *walk)
+{
+    __asm__(TNF_SPARSE_WALK(TNF_SPARSE_FOUR("0", TNF_SPARSE_NEXT("17"), TNF_SPARSE_STEP("6")),
+                            TNF_SPARSE_FOUR("4", TNF_SPARSE_NEXT("18"), TNF_SPARSE_STEP("6")),
+                            TNF_SPARSE_FOUR("8", TNF_SPARSE_NEXT("19"), TNF_SPARSE_STEP("6")),
+                            TNF_SPARSE_FOUR("12", "", ""),
+                            "16", "20", "6", "4", "8", "12"));
+}
+
+__attribute__((naked, noinline, unused)) static void tnf_sparse_walk2(tnf_sparse_walk *walk)
+{
+    __asm__(TNF_SPARSE_WALK(TNF_SPARSE_PAIRS("0", "", "0", TNF_SPARSE_NEXT("9"), TNF_SPARSE_STEP("5")),
+                            TNF_SPARSE_PAIRS("0", ", ror #8", "0", TNF_SPARSE_NEXT("10"), TNF_SPARSE_STEP("5")),
+                            TNF_SPARSE_PAIRS("4", "", "0", TNF_SPARSE_NEXT("11"), TNF_SPARSE_STEP("5")),
+                            TNF_SPARSE_PAIRS("4", ", ror #8", "0", "", ""),
+                            "8", "12", "5", "0", "4", "4"));
+}
+
+static inline void tnf_sparse_walk_channels(tnf_sparse_walk *walk, int32_t block)
+{
+    if (block == 4) {
+        tnf_sparse_walk4(walk);
+    } else {
+        tnf_sparse_walk2(walk);
+    }
+}
+
+#else
+
+/* sums += a pair of weights, bytes 0 and 2 of a word, times each row's operands. */
+static inline void tnf_sparse_pairs(int32_t *sums, const uint32_t *operands, uint32_t bytes)
+{
+    const int32_t first = (int8_t)(uint8_t)(bytes & 0xFFu), second = (int8_t)(uint8_t)(bytes >> 16 & 0xFFu);
+    int32_t row;
+    for (row = 0; row < TNF_SPARSE_ROWS; row++) {
+        const uint32_t x = operands[row];
+        sums[row] += (int16_t)(uint16_t)(x & 0xFFFFu) * first + (int16_t)(uint16_t)(x >> 16) * second;
+    }
+}
+
+static inline void tnf_sparse_walk_channels(tnf_sparse_walk *walk, int32_t block)
+{
+    for (; walk->channels > 0; walk->channels--) {
+        const int32_t *record = walk->channel;
+        const int32_t blocks = (int32_t)((uint32_t)record[2] >> 8);
+        const uint32_t *operands = walk->tile;
+        int32_t sums[TNF_SPARSE_ROWS];
+        int32_t row;
+        for (row = 0; row < TNF_SPARSE_ROWS; row++) {
+            sums[row] = record[0];
+        }
+        int32_t first = -blocks & 3; /* so many slots of the first group are left out, and their words with them */
+        int32_t left, slot;
+        for (left = blocks; left > 0; left -= slot) {
+            const uint32_t *words = walk->stream;
+            const int32_t absent = first * block / 4;
+            const uint32_t distances = words[block - absent];
+            for (slot = first; slot < 4; slot++) {
+                const uint32_t weights = words[slot * block / 4 - absent];
+                operands += (int32_t)(distances >> (8 * slot) & 0xFFu) * (block / 2) * TNF_SPARSE_ROWS;
+                if (block == 4) {
+                    tnf_sparse_pairs(sums, operands, weights);
+                    tnf_sparse_pairs(sums, operands + TNF_SPARSE_ROWS, weights >> 8);
+                } else {
+                    tnf_sparse_pairs(sums, operands, weights >> (8 * (slot & 1)));
+                }
+            }
+            walk->stream += block + 1 - absent;
+            slot -= first;
+            first = 0;
+        }
+        if (walk->sums != 0) {
+            for (row = 0; row < TNF_SPARSE_ROWS; row++) {
+                *walk->sums++ = sums[row];
+            }
+        } else {
+            const int32_t right = -1 - (int32_t)(int8_t)(uint8_t)((uint32_t)record[2] & 0xFFu);
+            const int32_t offset = walk->rounding_term * ((int32_t)1 << (right - 1)); /* half, and the zero point */
+            for (row = 0; row < TNF_SPARSE_ROWS; row++) {
+                const int32_t v = ((int32_t)(((int64_t)sums[row] * record[1]) >> 32) + offset) >> right;
+                walk->y[row * walk->stride] = (int8_t)tnf_clamp(v, -128, 127);
+            }
+            walk->y++;
+        }
+        walk->channel += TNF_SPARSE_CHANNEL;
+    }
+}
+
+#endif
+
+/* What both kernels' parameters say of the output. */
+typedef struct {
+    const int32_t *channel;
+    const int32_t *weight;
+    int32_t output_c, block;
+    int32_t zero_point, act_min, act_max, rounding, quick;
+} tnf_sparse_layer;
+
+#define TNF_SPARSE_LAYER(p)                                                                                                    \
+    {                                                                                                                          \
+        (p)->channel, (p)->weight, (p)->output_c, (p)->block, (p)->output_zero_point, (p)->act_min, (p)->act_max, (p)->rounding, \
+            (p)->quick                                                                                                         \
+    }
+
+/* Output channels between two visits to their sums: few enough for the stack. */
+#define TNF_SPARSE_SUMS 8
+
+static inline void tnf_sparse_finish(const tnf_sparse_layer *layer, const int32_t *record, const int32_t *sums, int32_t rows, int8_t *y)
+{
+    const int32_t shift = (int8_t)(uint8_t)((uint32_t)record[2] & 0xFFu);
+    int32_t row;
+    if (layer->quick != 0) {
+        const tnf_quick_scale scale = tnf_quick_scale_of(record[1], shift, layer->zero_point);
+        for (row = 0; row < rows; row++) {
+            *y = (int8_t)tnf_clamp(tnf_quick_requantize(sums[row], scale), layer->act_min, layer->act_max);
+            y += layer->output_c;
+        }
+    } else {
+        for (row = 0; row < rows; row++) {
+            *y = tnf_requantize_to_int8(sums[row], record[1], shift, layer->rounding, layer->zero_point, layer->act_min, layer->act_max);
+            y += layer->output_c;
+        }
+    }
+}
+
+/* All outputs of the first `rows` rows of a tile: y [rows][output_c]. */
+TNF_OWN_FUNCTION void tnf_sparse_tile(const tnf_sparse_layer *layer, const uint32_t *tile, int32_t rows, int8_t *y)
+{
+    const int32_t whole = layer->quick != 0 && rows == TNF_SPARSE_ROWS && layer->act_min == -128 && layer->act_max == 127;
+    int32_t sums[TNF_SPARSE_SUMS * TNF_SPARSE_ROWS];
+    tnf_sparse_walk walk;
+    int32_t first, channel;
+    walk.tile = tile;
+    walk.stream = (const uint32_t *)layer->weight;
+    walk.channel = layer->channel;
+    walk.y = y;
+    walk.stride = layer->output_c;
+    walk.rounding_term = 2 * layer->zero_point + 1;
+    if (whole) {
+        walk.channels = layer->output_c;
+        walk.sums = 0;
+        tnf_sparse_walk_channels(&walk, layer->block);
+        return;
+    }
+    for (first = 0; first < layer->output_c; first += TNF_SPARSE_SUMS) {
+        const int32_t count = layer->output_c - first < TNF_SPARSE_SUMS ? layer->output_c - first : TNF_SPARSE_SUMS;
+        walk.channels = count;
+        walk.sums = sums;
+        tnf_sparse_walk_channels(&walk, layer->block);
+        for (channel = 0; channel < count; channel++) {
+            tnf_sparse_finish(layer, layer->channel + (first + channel) * TNF_SPARSE_CHANNEL, sums + channel * TNF_SPARSE_ROWS, rows,
+                              y + first + channel);
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,112 @@
+"""Blockwise run-length coding of sparse weights (docs/encoding.md; TinyFormer, section III-D.1).
+
+Each output channel is a row of the weight matrix. Its weights are taken in blocks along the input channels; a block that
+is not all zero is stored as its distance from the block before, one byte, and its weights.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from refsim.numerics import Int8Array, Int32Array
+
+BLOCKS = (4, 2)
+"""Weights of a block: the sizes for which there are kernels."""
+
+GROUP = 4
+"""Blocks whose weights and distances lie together."""
+
+MAX_DISTANCE = 255
+"""A distance is one byte. Where the next block is further away, a block of zeros is put in between."""
+
+
+@dataclass(frozen=True, eq=False)
+class SparseWeight:
+    """Weights as the sparse kernels read them.
+
+    Attributes:
+        block: weights of a block.
+        blocks: int32 (rows,), blocks stored of each row, those of zeros included.
+        words: int32, the rows' streams one after the other; at least one word, since C knows no empty array.
+    """
+
+    block: int
+    blocks: Int32Array
+    words: Int32Array
+
+    @property
+    def encoded_bytes(self) -> int:
+        """Bytes of flash that replace those of the dense weights."""
+        return self.words.nbytes
+
+    @property
+    def weights(self) -> int:
+        """Weights stored, zeros within blocks included: what the kernels multiply by."""
+        return self.block * int(self.blocks.sum())
+
+
+def encode(weight: Int8Array, block: int) -> SparseWeight:
+    """Encode weights, any at all.
+
+    Args:
+        weight: int8 (rows, taps, input channels); channels are filled up to whole blocks with 0.
+        block: weights of a block, one of `BLOCKS`.
+    """
+    rows, taps, channels = weight.shape
+    grid = np.zeros((rows, taps, math.ceil(channels / block) * block), np.int8)
+    grid[..., :channels] = weight
+    grid = grid.reshape(rows, -1, block)
+    streams, blocks = [], []
+    for row in grid:
+        stored = np.fromiter(_stored(np.flatnonzero(row.any(axis=1))), np.int64)
+        distances = np.diff(stored, prepend=0)
+        streams.append(_stream(row[stored], distances.astype(np.uint8)))
+        blocks.append(stored.size)
+    words = np.concatenate(streams)
+    return SparseWeight(block, np.array(blocks, np.int32), words if words.size else np.zeros(1, np.int32))
+
+
+def decode(encoded: SparseWeight, shape: tuple[int, int, int]) -> Int8Array:
+    """The weights again; `shape` as in `encode`."""
+    rows, taps, channels = shape
+    block = encoded.block
+    grid = np.zeros((rows, taps * math.ceil(channels / block), block), np.int8)
+    at = 0
+    for row, count in zip(grid, encoded.blocks.tolist(), strict=True):
+        absent = -count % GROUP
+        skipped = absent * block // GROUP
+        groups = math.ceil(count / GROUP)
+        size = groups * (block + 1) - skipped
+        words = np.zeros((groups, block + 1), "<i4")
+        words.ravel()[skipped:] = encoded.words[at : at + size]
+        at += size
+        weights = np.ascontiguousarray(words[:, :block]).view(np.int8).reshape(groups, block, block, GROUP // block)
+        distances = np.ascontiguousarray(words[:, block]).view(np.uint8)[absent:]
+        row[np.cumsum(distances, dtype=np.int64)] = weights.transpose(0, 1, 3, 2).reshape(-1, block)[absent:]
+    return np.ascontiguousarray(grid.reshape(rows, taps, -1)[..., :channels])
+
+
+def _stored(nonzero: "np.typing.NDArray[np.int64]") -> Iterator[int]:
+    """Indices of the blocks to store: those that are not zero, and between them what keeps distances in a byte."""
+    for before, at in pairwise((0, *nonzero.tolist())):
+        yield from range(before + MAX_DISTANCE, at, MAX_DISTANCE)
+        yield at
+
+
+def _stream(weights: Int8Array, distances: "np.typing.NDArray[np.uint8]") -> Int32Array:
+    """A row's words: groups of four blocks, weights and then distances; absent blocks are at the start.
+
+    Args:
+        weights: int8 (blocks, block).
+        distances: uint8 (blocks,).
+    """
+    count, block = weights.shape
+    absent = -count % GROUP
+    weights = np.pad(weights, ((absent, 0), (0, 0))).reshape(-1, block, GROUP // block, block)
+    interleaved = np.ascontiguousarray(weights.transpose(0, 1, 3, 2)).reshape(-1, block * GROUP)
+    last = np.pad(distances, (absent, 0)).reshape(-1, GROUP).view(np.int8)
+    words: Int32Array = np.hstack([interleaved, last]).view("<i4").astype(np.int32).ravel()
+    return words[absent * block // GROUP :]
