@@ -1,8 +1,20 @@
-"""DepthwiseConv2D as a call of tnf_depthwise_conv2d."""
+"""DepthwiseConv2D as a call of tnf_depthwise_conv2d, or of tnf_depthwise_conv2d_dsp."""
 
-from codegen.emit.base import KernelCall, channel_stage, convolution_params
+import numpy as np
+
+from codegen.emit.base import KernelCall, channel_stage, convolution_params, folded_bias, quick
+from refsim.numerics import Int8Array, Int32Array
 from refsim.ops.depthwise_conv2d import DepthwiseConv2D
 from refsim.tensor import Shape
+
+DSP_KERNEL = 3
+"""Height and width of the kernel that tnf_depthwise_conv2d_dsp computes."""
+
+LANES = 4
+"""Channels that it takes at a time."""
+
+MOST_SCRATCH = 4096
+"""Bytes of its scratch beyond which fewer rows are computed at a time: what rows share is then read twice."""
 
 
 def kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...]) -> KernelCall:
@@ -20,3 +32,64 @@ def kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...]) -> KernelCall:
         sources=("depthwise_conv2d",),
         macs=result[0] * result[1] * op.weight.size,
     )
+
+
+def dsp_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...]) -> KernelCall | None:
+    """The call for a core with the DSP extension; None for larger kernels, dilation, other strides and few channels."""
+    (input_h, input_w, channels), (output_h, output_w, outputs) = shapes[0], op.output_shape(*shapes)
+    window = op.window
+    if (
+        outputs != channels
+        or channels < LANES
+        or max(window.kernel) > DSP_KERNEL
+        or window.dilation != (1, 1)
+        or not (window.stride == (1, 1) or window.stride[1] == 2)
+    ):
+        return None
+    column_of = 2 if window.stride[1] == 1 else 1
+    row_bytes = -(-output_w // column_of) * LANES * 8
+    strip = _strip(output_h, window.stride[0], row_bytes)
+    taps = op.weight.reshape(-1, channels).T
+    return KernelCall(
+        kernel="tnf_depthwise_conv2d_dsp",
+        params={
+            "input_h": input_h,
+            "input_w": input_w,
+            "channels": channels,
+            "output_h": output_h,
+            "output_w": output_w,
+            "stride_h": window.stride[0],
+            "stride_w": window.stride[1],
+            "pad_top": window.padding[0],
+            "pad_left": window.padding[1],
+            "strip": strip,
+            "input_zero_point": op.input_zero_point,
+            "quick": quick(op.output),
+            "weight": _rows(op.weight),
+            "bias": folded_bias(taps, op.bias, op.input_zero_point),
+            **channel_stage(op.output, channels),
+        },
+        sources=("depthwise_conv2d_dsp",),
+        scratch_bytes=row_bytes * _strip_rows(strip, window.stride[0]),
+        macs=output_h * output_w * op.weight.size,
+    )
+
+
+def _strip_rows(strip: int, stride: int) -> int:
+    """Rows of the image that so many rows of windows read."""
+    return (strip - 1) * stride + DSP_KERNEL
+
+
+def _strip(output_h: int, stride: int, row_bytes: int) -> int:
+    """Output rows to compute at a time, even: strips of one size, within `MOST_SCRATCH` where two rows are."""
+    most = max(2, ((MOST_SCRATCH // row_bytes - DSP_KERNEL) // stride + 1) // 2 * 2)
+    strips = -(-output_h // most)
+    return -(-output_h // strips // 2) * 2
+
+
+def _rows(weight: Int8Array) -> Int32Array:
+    """Weights (KH, KW, C) as words (C, 3): rows of the kernel, first weights lowest, filled up with 0."""
+    height, width, channels = weight.shape
+    filled = np.zeros((channels, DSP_KERNEL, 4), np.int8)
+    filled[:, :height, :width] = np.moveaxis(weight, 2, 0)
+    return filled.view("<i4").astype(np.int32).ravel()

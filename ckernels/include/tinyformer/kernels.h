@@ -96,6 +96,26 @@ typedef struct {
 } tnf_depthwise_conv2d_params;
 void tnf_depthwise_conv2d(const tnf_depthwise_conv2d_params *p, const int8_t *x, int8_t *y, void *scratch);
 
+/* The same for cores with the DSP extension, where an output channel has its own input channel, of at least 4: kernels of up to 3 x 3,
+ * filled up with weights of 0, without dilation; stride_w is 1, then stride_h as well, or 2. weight [channels][3] words of four int8, a
+ * row of the kernel and 0. The input's zero point is in the bias, too. Output rows are computed `strip` at a time, an even number, in a
+ * scratch of columns * ((strip - 1) * stride_h + 3) * 32 bytes: a column for each two of output_w with stride_w 1, for each with 2. */
+typedef struct {
+    int32_t input_h, input_w, channels;
+    int32_t output_h, output_w;
+    int32_t stride_h, stride_w;
+    int32_t pad_top, pad_left;
+    int32_t strip;
+    int32_t input_zero_point, output_zero_point;
+    int32_t act_min, act_max;
+    int32_t rounding, quick;
+    const int32_t *weight;
+    const int32_t *bias;
+    const int32_t *multiplier;
+    const int32_t *shift;
+} tnf_depthwise_conv2d_dsp_params;
+void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
+
 /* Fully connected layer on rows: x [rows][input_c] -> y [rows][output_c]; weight [output_c][input_c]. */
 typedef struct {
     int32_t rows, input_c, output_c;
@@ -163,6 +183,18 @@ typedef struct {
 } tnf_add_params;
 void tnf_add(const tnf_add_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
+/* The same for cores with the DSP extension where nothing is broadcast, all rounding is single, the shifts of the inputs are from -21 to
+ * 2 and that of the output is one of tnf_quick_scale (dsp.h): size elements. In place. */
+typedef struct {
+    int32_t size;
+    int32_t a_zero_point, b_zero_point, output_zero_point;
+    int32_t a_multiplier, a_shift;
+    int32_t b_multiplier, b_shift;
+    int32_t output_multiplier, output_shift;
+    int32_t act_min, act_max;
+} tnf_add_dsp_params;
+void tnf_add_dsp(const tnf_add_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
+
 /* Element-wise product with broadcasting, laid out like tnf_add. In place on an input whose shape is the output's. */
 typedef struct {
     int32_t rank;
@@ -176,6 +208,16 @@ typedef struct {
 } tnf_mul_params;
 void tnf_mul(const tnf_mul_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
+/* The same for cores with the DSP extension where nothing is broadcast, rounding is single and the shift is one of tnf_quick_scale: size
+ * elements. In place. */
+typedef struct {
+    int32_t size;
+    int32_t a_zero_point, b_zero_point, output_zero_point;
+    int32_t multiplier, shift;
+    int32_t act_min, act_max;
+} tnf_mul_dsp_params;
+void tnf_mul_dsp(const tnf_mul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
+
 /* New scale and zero point, size elements. In place. */
 typedef struct {
     int32_t size;
@@ -186,12 +228,22 @@ typedef struct {
 } tnf_requantize_params;
 void tnf_requantize(const tnf_requantize_params *p, const int8_t *x, int8_t *y, void *scratch);
 
+/* The same for cores with the DSP extension and for many elements: the scratch holds the output for each input, computed first. In
+ * place. */
+#define TNF_REQUANTIZE_DSP_SCRATCH_BYTES 256
+typedef tnf_requantize_params tnf_requantize_dsp_params;
+void tnf_requantize_dsp(const tnf_requantize_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
+
 /* y = table[x + 128], size elements; table has 256 entries. In place. */
 typedef struct {
     int32_t size;
     const int8_t *table;
 } tnf_lookup_params;
 void tnf_lookup(const tnf_lookup_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* The same for cores with the DSP extension. In place. */
+typedef tnf_lookup_params tnf_lookup_dsp_params;
+void tnf_lookup_dsp(const tnf_lookup_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
 
 /* Softmax over rows of length n; output scale 1/256, zero point -128. In place. The scratch holds the exponential of each of the
  * 256 distances from a row's maximum (filled as they occur) and one bit for each that is filled. */
@@ -206,11 +258,7 @@ void tnf_softmax(const tnf_softmax_params *p, const int8_t *x, int8_t *y, void *
 /* The same for cores with the DSP extension and for many elements: the scratch holds the exponentials of all 256 distances, which are
  * computed first. In place. */
 #define TNF_SOFTMAX_DSP_SCRATCH_BYTES (256 * 4)
-typedef struct {
-    int32_t rows, n;
-    int32_t multiplier, shift;
-    int32_t diff_min;
-} tnf_softmax_dsp_params;
+typedef tnf_softmax_params tnf_softmax_dsp_params;
 void tnf_softmax_dsp(const tnf_softmax_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
 
 /* Scaled-LayerNorm over rows of length n. The 64-bit epsilon is epsilon_high * 2^32 + epsilon_low (low word unsigned). In place. */
@@ -227,6 +275,19 @@ typedef struct {
 } tnf_layernorm_params;
 void tnf_layernorm(const tnf_layernorm_params *p, const int8_t *x, int8_t *y, void *scratch);
 
+/* The same for cores with the DSP extension where rounding is single and the shift is one of tnf_quick_scale (dsp.h). In place. */
+typedef struct {
+    int32_t rows, n;
+    int32_t scale_bits;
+    int32_t epsilon_low, epsilon_high;
+    int32_t output_zero_point;
+    int32_t multiplier, shift;
+    int32_t act_min, act_max;
+    const int16_t *gamma;
+    const int32_t *beta;
+} tnf_layernorm_dsp_params;
+void tnf_layernorm_dsp(const tnf_layernorm_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
+
 /* Pooling windows, channels last. Positions outside the image are left out. */
 typedef struct {
     int32_t input_h, input_w, channels;
@@ -238,6 +299,10 @@ typedef struct {
 } tnf_max_pool2d_params;
 void tnf_max_pool2d(const tnf_max_pool2d_params *p, const int8_t *x, int8_t *y, void *scratch);
 
+/* The same for cores with the DSP extension. */
+typedef tnf_max_pool2d_params tnf_max_pool2d_dsp_params;
+void tnf_max_pool2d_dsp(const tnf_max_pool2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
+
 typedef struct {
     int32_t input_h, input_w, channels;
     int32_t output_h, output_w;
@@ -247,6 +312,10 @@ typedef struct {
     int32_t act_min, act_max;
 } tnf_average_pool2d_params;
 void tnf_average_pool2d(const tnf_average_pool2d_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* The same for cores with the DSP extension, for windows of at most 255 positions. */
+typedef tnf_average_pool2d_params tnf_average_pool2d_dsp_params;
+void tnf_average_pool2d_dsp(const tnf_average_pool2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
 
 /* Mean over the middle axis: x [outer][n][inner] -> y [outer][inner]. */
 typedef struct {
