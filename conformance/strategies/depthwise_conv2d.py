@@ -1,9 +1,12 @@
 """Cases of depthwise_conv2d."""
 
+from functools import cache
+
 from hypothesis import strategies as st
 
 from conformance.strategies.base import (
     Case,
+    WindowAxis,
     activations,
     convolution_axes,
     lengths,
@@ -15,11 +18,24 @@ from conformance.strategies.base import (
 from refsim.ops.depthwise_conv2d import DepthwiseConv2D
 
 
+@cache
+@st.composite
+def _common_axes(draw: st.DrawFn, stride: int) -> WindowAxis:
+    """Windows of up to three without dilation, for which there are kernels of their own."""
+    kernel, before, after = draw(st.sampled_from((3, 3, 2, 1))), draw(st.integers(0, 4)), draw(st.integers(0, 4))
+    return WindowAxis(max(draw(lengths(9, (15, 20))), kernel - before - after), kernel, stride, 1, before, after)
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Images up to 20 x 20, depth multipliers, both strides and dilations, any padding."""
-    axes = (draw(convolution_axes()), draw(convolution_axes()))
-    channels, multiplier = draw(lengths(6, (9, 16, 33))), draw(lengths(1, (2, 3, 8)))
+    """Images up to 20 x 20, depth multipliers, both strides and dilations, any padding; half are of the common kind."""
+    if draw(st.booleans()):
+        axes = (draw(convolution_axes()), draw(convolution_axes()))
+        channels, multiplier = draw(lengths(6, (9, 16, 33))), draw(lengths(1, (2, 3, 8)))
+    else:
+        strides = draw(st.sampled_from(((1, 1), (2, 2), (1, 2), (3, 2))))
+        axes = (draw(_common_axes(strides[0])), draw(_common_axes(strides[1])))
+        channels, multiplier = draw(st.sampled_from((4, 5, 7, 8, 10, 16))), 1
     zero_point = draw(zero_points())
     weight, bias, output = draw(weighted((*paired(axes, lambda a: a.kernel), channels * multiplier), 2, zero_point))
     op = DepthwiseConv2D(
