@@ -1,8 +1,18 @@
-"""Add as a call of tnf_add."""
+"""Add as a call of tnf_add, or of tnf_add_dsp."""
 
-from codegen.emit.base import KernelCall, elementwise_in_place, elementwise_params, tensor_stage
+from codegen.emit.base import (
+    KernelCall,
+    elementwise_dsp_variant,
+    elementwise_in_place,
+    elementwise_params,
+    quick,
+    tensor_stage,
+)
 from refsim.ops.add import Add
 from refsim.tensor import Shape
+
+DSP_INPUT_SHIFTS = range(-21, 3)
+"""Shifts of inputs with which (x - z) * 2^(21 + shift) is an integer and fits int32."""
 
 
 def kernel_call(op: Add, shapes: tuple[Shape, ...]) -> KernelCall:
@@ -25,3 +35,10 @@ def kernel_call(op: Add, shapes: tuple[Shape, ...]) -> KernelCall:
         sources=("add",),
         in_place=elementwise_in_place(*shapes),
     )
+
+
+def dsp_kernel_call(op: Add, shapes: tuple[Shape, ...]) -> KernelCall | None:
+    """The call for a core with the DSP extension, where nothing is broadcast and all roundings are quick."""
+    shifts = (op.a_multiplier.shift, op.b_multiplier.shift)
+    served = quick(op.output) and all(shift in DSP_INPUT_SHIFTS for shift in shifts)
+    return elementwise_dsp_variant(kernel_call(op, shapes), shapes) if served else None

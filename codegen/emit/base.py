@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -64,6 +64,25 @@ class KernelCall:
     def constant_bytes(self) -> int:
         """Bytes in flash of the parameter struct, whose fields are words on the target, and of what it points to."""
         return 4 * len(self.params) + sum(v.nbytes for v in self.params.values() if not isinstance(v, int))
+
+
+def dsp_variant(call: KernelCall, *, scratch_bytes: int = 0, without: Iterable[str] = (), **added: int) -> KernelCall:
+    """The same call of the kernel for cores with the DSP extension, whose name ends in _dsp.
+
+    Args:
+        call: of the portable kernel.
+        scratch_bytes: that the other needs.
+        without: parameters that the other lacks.
+        added: parameters that it has besides.
+    """
+    params = {name: value for name, value in call.params.items() if name not in without}
+    return replace(
+        call,
+        kernel=f"{call.kernel}_dsp",
+        params={**params, **added},
+        sources=tuple(f"{source}_dsp" for source in call.sources),
+        scratch_bytes=scratch_bytes,
+    )
 
 
 def int32_array(values: Iterable[int]) -> Int32Array:
@@ -242,6 +261,14 @@ def elementwise_in_place(*shapes: Shape) -> tuple[int, ...]:
     """Inputs of an element-wise operator as large as its output: each element is read before it is overwritten."""
     size = math.prod(broadcast_shape("operator", *shapes))
     return tuple(index for index, shape in enumerate(shapes) if math.prod(shape) == size)
+
+
+def elementwise_dsp_variant(call: KernelCall, shapes: tuple[Shape, ...]) -> KernelCall | None:
+    """The kernel for equal shapes and single rounding; None where an input is broadcast."""
+    if len(call.in_place) < len(shapes):
+        return None
+    without = ("rank", "dims", "a_strides", "b_strides", "rounding")
+    return dsp_variant(call, without=without, size=math.prod(shapes[0]))
 
 
 def contiguous_strides(shape: Shape) -> tuple[int, ...]:

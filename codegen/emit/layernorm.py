@@ -1,6 +1,6 @@
-"""LayerNorm as a call of tnf_layernorm."""
+"""LayerNorm as a call of tnf_layernorm, or of tnf_layernorm_dsp."""
 
-from codegen.emit.base import KernelCall, rows_of, tensor_stage
+from codegen.emit.base import KernelCall, dsp_variant, quick, rows_of, tensor_stage
 from refsim.ops.layernorm import LayerNorm
 from refsim.tensor import Shape
 
@@ -23,3 +23,8 @@ def kernel_call(op: LayerNorm, shapes: tuple[Shape, ...]) -> KernelCall:
         sources=("layernorm",),
         in_place=(0,),
     )
+
+
+def dsp_kernel_call(op: LayerNorm, shapes: tuple[Shape, ...]) -> KernelCall | None:
+    """The call for a core with the DSP extension, where the quick last step serves."""
+    return dsp_variant(kernel_call(op, shapes), without=("rounding",)) if quick(op.output) else None

@@ -1,8 +1,8 @@
-"""Lookup as a call of tnf_lookup."""
+"""Lookup as a call of tnf_lookup, or of tnf_lookup_dsp."""
 
 import math
 
-from codegen.emit.base import KernelCall
+from codegen.emit.base import KernelCall, dsp_variant
 from refsim.ops.lookup import Lookup
 from refsim.tensor import Shape
 
@@ -15,3 +15,8 @@ def kernel_call(op: Lookup, shapes: tuple[Shape, ...]) -> KernelCall:
         sources=("lookup",),
         in_place=(0,),
     )
+
+
+def dsp_kernel_call(op: Lookup, shapes: tuple[Shape, ...]) -> KernelCall:
+    """The call for a core with the DSP extension."""
+    return dsp_variant(kernel_call(op, shapes))

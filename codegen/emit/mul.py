@@ -1,6 +1,13 @@
-"""Mul as a call of tnf_mul."""
+"""Mul as a call of tnf_mul, or of tnf_mul_dsp."""
 
-from codegen.emit.base import KernelCall, elementwise_in_place, elementwise_params, tensor_stage
+from codegen.emit.base import (
+    KernelCall,
+    elementwise_dsp_variant,
+    elementwise_in_place,
+    elementwise_params,
+    quick,
+    tensor_stage,
+)
 from refsim.ops.mul import Mul
 from refsim.tensor import Shape
 
@@ -18,3 +25,8 @@ def kernel_call(op: Mul, shapes: tuple[Shape, ...]) -> KernelCall:
         sources=("mul",),
         in_place=elementwise_in_place(*shapes),
     )
+
+
+def dsp_kernel_call(op: Mul, shapes: tuple[Shape, ...]) -> KernelCall | None:
+    """The call for a core with the DSP extension, where nothing is broadcast and the quick last step serves."""
+    return elementwise_dsp_variant(kernel_call(op, shapes), shapes) if quick(op.output) else None

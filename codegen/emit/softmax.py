@@ -13,8 +13,8 @@ DSP_SCRATCH_BYTES = 256 * 4
 """TNF_SOFTMAX_DSP_SCRATCH_BYTES: the exponentials alone, all of them computed first."""
 
 TABLE_PAYS_FROM = 400
-"""Elements from which, on Cortex-M4 and M7, computing all 256 exponentials first costs fewer cycles than computing those
-that occur: one takes as long as some four elements, but each element is then done in a third of the time."""
+"""Elements from which, on Cortex-M4 and M7, computing all 256 exponentials first costs fewer cycles than computing
+those that occur: one takes as long as some four elements, but each element is then done in a third of the time."""
 
 
 def kernel_call(op: Softmax, shapes: tuple[Shape, ...]) -> KernelCall:

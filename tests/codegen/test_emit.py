@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from codegen import emit
 from codegen.emit.base import broadcast_strides, contiguous_strides, merge_axes
+from codegen.emit.requantize import DSP_SCRATCH_BYTES as REQUANTIZE_SCRATCH_BYTES
 from codegen.emit.softmax import DSP_SCRATCH_BYTES, SCRATCH_BYTES
 from refsim.errors import UnsupportedError
 from refsim.numerics import Multiplier
@@ -69,8 +70,10 @@ CASES: list[tuple[Operator, tuple[Shape, ...]]] = [
 
 def struct_fields(kernel: str) -> dict[str, str]:
     """Type of each field of a parameter struct by name, in order."""
+    aliases = {new: old for old, new in re.findall(r"typedef (\w+_params) (\w+_params);", HEADER)}
     bodies = re.findall(r"typedef struct \{([^}]*)\} (\w+);", HEADER)
-    (body,) = (body for body, name in bodies if name == f"{kernel}_params")
+    params = f"{kernel}_params"
+    (body,) = (body for body, name in bodies if name == aliases.get(params, params))
     fields = {}
     for statement in filter(None, map(str.strip, body.split(";"))):
         kind, names = re.fullmatch(r"((?:const )?\w+) (.*)", statement, re.DOTALL).groups()
@@ -116,13 +119,14 @@ def test_in_place_is_what_the_header_says(op: Operator, shapes: tuple[Shape, ...
 
 def test_limits_are_the_headers(tmp_path: Path) -> None:
     macros = re.findall(r"TNF_\w+_SCRATCH_BYTES", HEADER)
-    assert macros == ["TNF_SOFTMAX_SCRATCH_BYTES", "TNF_SOFTMAX_DSP_SCRATCH_BYTES"]
+    assert macros == [f"TNF_{name}_SCRATCH_BYTES" for name in ("REQUANTIZE_DSP", "SOFTMAX", "SOFTMAX_DSP")]
     source = tmp_path / "limits.c"
     source.write_text(
         '#include "tinyformer/kernels.h"\n'
         f"typedef char same_rank[TNF_MAX_RANK == {emit.MAX_RANK} ? 1 : -1];\n"
         f"typedef char same_scratch[TNF_SOFTMAX_SCRATCH_BYTES == {SCRATCH_BYTES} ? 1 : -1];\n"
         f"typedef char same_dsp_scratch[TNF_SOFTMAX_DSP_SCRATCH_BYTES == {DSP_SCRATCH_BYTES} ? 1 : -1];\n"
+        f"typedef char same_table[TNF_REQUANTIZE_DSP_SCRATCH_BYTES == {REQUANTIZE_SCRATCH_BYTES} ? 1 : -1];\n"
     )
     command = [
         sys.executable,

@@ -105,7 +105,15 @@ static inline int32_t tnf_smmla(int32_t a, int32_t b, int32_t acc)
     return sum;
 }
 
-/* The product's high word, rounded to nearest (ties towards plus infinity), added to acc. */
+/* The product's high word, rounded to nearest (ties towards plus infinity). */
+static inline int32_t tnf_smmulr(int32_t a, int32_t b)
+{
+    int32_t high;
+    __asm__("smmulr %0, %1, %2" : "=r"(high) : "r"(a), "r"(b));
+    return high;
+}
+
+/* The same, added to acc. */
 static inline int32_t tnf_smmlar(int32_t a, int32_t b, int32_t acc)
 {
     int32_t sum;
@@ -204,6 +212,11 @@ static inline int32_t tnf_smmla(int32_t a, int32_t b, int32_t acc)
     return (int32_t)(((int64_t)a * b) >> 32) + acc;
 }
 
+static inline int32_t tnf_smmulr(int32_t a, int32_t b)
+{
+    return (int32_t)(((int64_t)a * b + ((int64_t)1 << 31)) >> 32);
+}
+
 static inline int32_t tnf_smmlar(int32_t a, int32_t b, int32_t acc)
 {
     return (int32_t)(((int64_t)a * b + ((int64_t)1 << 31)) >> 32) + acc;
@@ -238,6 +251,30 @@ static inline int32_t tnf_byte(uint32_t bytes, int32_t index)
 static inline uint32_t tnf_repeat4(int32_t byte)
 {
     return ((uint32_t)byte & 0xFFu) * 0x01010101u;
+}
+
+/* Each of four bytes clamped to those of lo and hi. */
+static inline uint32_t tnf_clamp4(uint32_t bytes, uint32_t lo, uint32_t hi)
+{
+    return tnf_min4(tnf_max4(bytes, lo), hi);
+}
+
+/* y[i] = table[x[i] + 128]. */
+TNF_OWN_FUNCTION void tnf_lookup_bytes(const int8_t *table, const int8_t *x, int8_t *y, int32_t n)
+{
+    table += 128;
+    for (; n >= 8; n -= 8) {
+        const uint32_t a = tnf_load4(x), b = tnf_load4(x + 4);
+        const int32_t a0 = table[tnf_byte(a, 0)], a1 = table[tnf_byte(a, 1)], a2 = table[tnf_byte(a, 2)], a3 = table[tnf_byte(a, 3)];
+        const int32_t b0 = table[tnf_byte(b, 0)], b1 = table[tnf_byte(b, 1)], b2 = table[tnf_byte(b, 2)], b3 = table[tnf_byte(b, 3)];
+        tnf_store4(y, tnf_pack4(a0, a1, a2, a3));
+        tnf_store4(y + 4, tnf_pack4(b0, b1, b2, b3));
+        x += 8;
+        y += 8;
+    }
+    for (; n > 0; n--) {
+        *y++ = table[*x++];
+    }
 }
 
 /* The last step where it takes one multiplication, an addition and a shift: single rounding, -23 <= shift <= -2. */
