@@ -103,10 +103,14 @@ class Workload:
 
 
 class Scheme(Enum):
-    """How values are quantised: with shifts ("q7"), or as TensorFlow Lite does, with multipliers ("int8")."""
+    """How values are quantised: with shifts ("q7"), or as TensorFlow Lite does, with multipliers ("int8").
+
+    PLAIN is q7 in plain C, for cores without the DSP extension; fully connected layers only.
+    """
 
     Q7 = "q7"
     INT8 = "int8"
+    PLAIN = "plain"
 
 
 def convolution(
@@ -156,12 +160,14 @@ def linear(
 ) -> Step:
     """A dense fully connected layer; `wide` is room for the input as int16, which q7 needs."""
     weight = _bytes(rng, inputs * outputs)
-    if scheme is Scheme.Q7:
-        words = Parameters((inputs, outputs, 4, 10, weight, _bytes(rng, outputs)))
-        return Step(name, "tnf_dense_linear", (words, x, y, wide))
-    bias = _words(rng, outputs, -(1 << 14), 1 << 14)
-    words = Parameters((inputs, outputs, 5, -3, -128, 120, 1_500_000_001, 9, weight, bias))
-    return Step(name, "tnf_dense_int8_linear", (words, x, y))
+    if scheme is Scheme.INT8:
+        bias = _words(rng, outputs, -(1 << 14), 1 << 14)
+        words = Parameters((inputs, outputs, 5, -3, -128, 120, 1_500_000_001, 9, weight, bias))
+        return Step(name, "tnf_dense_int8_linear", (words, x, y))
+    words = Parameters((inputs, outputs, 4, 10, weight, _bytes(rng, outputs)))
+    if scheme is Scheme.PLAIN:
+        return Step(name, "tnf_plain_linear", (words, x, y))
+    return Step(name, "tnf_dense_linear", (words, x, y, wide))
 
 
 def pool(name: str, x: Buffer, y: Buffer, shape: tuple[int, int, int], kernel: int, stride: int) -> Step:
@@ -244,7 +250,8 @@ def autoencoder(scheme: Scheme) -> Workload:
         x, y = (a, b) if index % 2 else (b, a)
         steps.append(linear(scheme, f"linear{index}", x, y, wide, inputs, outputs, rng))
         steps += _relu(scheme, f"relu{index}", y, outputs) if index < len(widths) - 1 else []
-    return Workload(f"autoencoder {scheme.value}", _DENSE, tuple(steps), ((a, _bytes(rng, 640).data),))
+    sources = (NATIVE / "plain.c",) if scheme is Scheme.PLAIN else _DENSE
+    return Workload(f"autoencoder {scheme.value}", sources, tuple(steps), ((a, _bytes(rng, 640).data),))
 
 
 def int8_layernorm(rows: int, n: int) -> Workload:
@@ -289,6 +296,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "resnet8 int8": lambda: resnet8(Scheme.INT8),
     "autoencoder q7": lambda: autoencoder(Scheme.Q7),
     "autoencoder int8": lambda: autoencoder(Scheme.INT8),
+    "autoencoder plain": lambda: autoencoder(Scheme.PLAIN),
     "int8 layernorm 256x44": lambda: int8_layernorm(256, 44),
     "int8 layernorm 64x192": lambda: int8_layernorm(64, 192),
     "float layernorm 256x44": lambda: float_layernorm(256, 44, "tnf_float_layernorm"),
@@ -304,6 +312,7 @@ _DENSE = (NATIVE / "dense.c",)
 
 
 def _relu(scheme: Scheme, name: str, x: Buffer, size: int) -> list[Step]:
+    """What follows a layer, where the layer itself does not end with ReLU; plain C has no instruction for it."""
     return [relu(name, x, size)] if scheme is Scheme.Q7 else []
 
 

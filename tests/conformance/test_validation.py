@@ -20,6 +20,8 @@ from conformance.validation.runner import Chip, Outcome, Validation, choose_tool
 from conformance.validation.workloads import WORKLOADS, Buffer, Constant, Parameters, Scheme, Step, Workload
 from refsim.errors import DataError, ToolchainError
 
+SOURCES = (workloads.NATIVE / "dense.c", workloads.NATIVE / "plain.c")
+
 
 def int8(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(-128, 128, shape, dtype=np.int8)
@@ -87,10 +89,10 @@ def int8_linear_case(inputs: int, outputs: int) -> tuple[Step, list, Buffer, np.
     return step, [(a, x.tobytes())], y, expected
 
 
-def linear_case(inputs: int, outputs: int) -> tuple[Step, list, Buffer, np.ndarray]:
+def linear_case(scheme: Scheme, inputs: int, outputs: int) -> tuple[Step, list, Buffer, np.ndarray]:
     x = int8(2, inputs)
     a, y, wide = Buffer(0, inputs), Buffer(inputs, outputs), Buffer(inputs + outputs + 2, 2 * inputs)
-    step = workloads.linear(Scheme.Q7, "linear", a, y, wide, inputs, outputs, np.random.default_rng(3))
+    step = workloads.linear(scheme, "linear", a, y, wide, inputs, outputs, np.random.default_rng(3))
     weight, bias = (np.frombuffer(word.data, np.int8) for word in step.arguments[0].words[-2:])
     total = weight.reshape(outputs, inputs).astype(np.int64) @ x.astype(np.int64)
     return step, [(a, x.tobytes())], y, shifted(total, bias, 4, 10)
@@ -133,7 +135,8 @@ KERNELS = {
     "conv 8 channels": lambda: conv_case(8, 6, 5, 1, 8),
     "conv 4 channels, stride 2": lambda: conv_case(4, 4, 3, 2, 12),
     "conv 1x1, stride 2": lambda: conv_case(16, 8, 1, 2, 8),
-    "linear": lambda: linear_case(36, 10),
+    "linear": lambda: linear_case(Scheme.Q7, 36, 10),
+    "plain linear": lambda: linear_case(Scheme.PLAIN, 35, 9),
     "int8 conv 3 channels": lambda: int8_conv_case(3, 4, 3, 1, 8),
     "int8 conv 8 channels": lambda: int8_conv_case(8, 6, 3, 1, 8),
     "int8 conv 1x1, stride 2": lambda: int8_conv_case(16, 8, 1, 2, 8),
@@ -148,7 +151,7 @@ KERNELS = {
 
 @pytest.fixture(scope="module")
 def host() -> HostLibrary:
-    library = build_shared_library([workloads.NATIVE / "dense.c"], name="dense", sanitize=True)
+    library = build_shared_library(list(SOURCES), name="dense", sanitize=True)
     return HostLibrary(library, [workloads.NATIVE / "dense.h"])
 
 
@@ -184,7 +187,7 @@ def test_host_kernels_equal_numpy(host: HostLibrary, kernel: str) -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_emulated_kernels_equal_numpy(kernel: str, compiler: str) -> None:
     step, inputs, output, expected = KERNELS[kernel]()
-    workload = Workload("test", (workloads.NATIVE / "dense.c",), (step,), tuple(inputs))
+    workload = Workload("test", SOURCES, (step,), tuple(inputs))
     chip = Chip(workload, load_target("stm32l4r5"), choose_toolchain(compiler))
     chip.run(step)
     np.testing.assert_array_equal(np.frombuffer(chip.contents(output), np.int8), expected.ravel())

@@ -59,6 +59,9 @@ typedef struct {
 } tnf_dense_linear_params;
 void tnf_dense_linear(const tnf_dense_linear_params *p, const int8_t *x, int8_t *y, int16_t *wide);
 
+/* The same in plain C, one product at a time, for cores without the DSP extension. */
+void tnf_plain_linear(const tnf_dense_linear_params *p, const int8_t *x, int8_t *y);
+
 /* In TensorFlow Lite's quantisation, one multiplier and shift for all outputs; x is word-aligned. */
 typedef struct {
     int32_t inputs, outputs;
