@@ -149,7 +149,7 @@ def convolution(
         function, values = "tnf_dense_conv", (4, 11, weight, _bytes(rng, filters))
     else:
         bias = _words(rng, filters, -(1 << 14), 1 << 14)
-        multiplier, shift = _words(rng, filters, 1 << 30, (1 << 31) - 1), _words(rng, filters, 8, 12)
+        multiplier, shift = _words(rng, filters, 1 << 30, (1 << 31) - 1), _words(rng, filters, -11, -7)
         function, values = "tnf_dense_int8_conv", (5, -3, -128, 120, weight, bias, multiplier, shift)
     function += "" if channels % 4 == 0 else "_any"
     return Step(name, function, (Parameters(sizes + values), x, y, columns))
@@ -162,7 +162,7 @@ def linear(
     weight = _bytes(rng, inputs * outputs)
     if scheme is Scheme.INT8:
         bias = _words(rng, outputs, -(1 << 14), 1 << 14)
-        words = Parameters((inputs, outputs, 5, -3, -128, 120, 1_500_000_001, 9, weight, bias))
+        words = Parameters((inputs, outputs, 5, -3, -128, 120, 1_500_000_001, -9, weight, bias))
         return Step(name, "tnf_dense_int8_linear", (words, x, y))
     words = Parameters((inputs, outputs, 4, 10, weight, _bytes(rng, outputs)))
     if scheme is Scheme.PLAIN:
@@ -227,7 +227,7 @@ def resnet8(scheme: Scheme) -> Workload:
         if stride == 2:
             steps.append(convolution(scheme, f"shortcut{stage}", a, b, columns, shape, filters, 1, 2, rng))
             shortcut = b
-        words = (size, 1 << 30, 1, 1 << 30, 1, 1 << 30, 18)
+        words = (size, 3, 1 << 30, -1, 5, 1 << 30, -1, -7, 1 << 30, -18, -128, 127)
         steps += [
             Step(f"add{stage}", "tnf_dense_add", (Parameters(words), shortcut, c, a)),
             *_relu(scheme, f"relu{stage}b", a, size),

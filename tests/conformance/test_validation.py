@@ -18,7 +18,8 @@ from conformance.validation.cases import Case, Unit, Use, load_cases
 from conformance.validation.report import as_json, markdown, plot, render
 from conformance.validation.runner import Chip, Outcome, Validation, choose_toolchain, outside, validate
 from conformance.validation.workloads import WORKLOADS, Buffer, Constant, Parameters, Scheme, Step, Workload
-from refsim.errors import DataError, ToolchainError
+from conformance.validation_cli import validate_timing
+from refsim.errors import ConformanceError, DataError, ToolchainError
 
 SOURCES = (workloads.NATIVE / "dense.c", workloads.NATIVE / "plain.c")
 
@@ -33,8 +34,9 @@ def shifted(total: np.ndarray, bias: np.ndarray, bias_shift: int, shift: int) ->
 
 
 def requantised(x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
-    high = (x.astype(np.int64) * multiplier + (1 << 30)) >> 31
-    magnitude = (np.abs(high) + ((1 << shift) >> 1)) >> shift
+    left, right = np.maximum(shift, 0), np.maximum(-np.asarray(shift), 0)
+    high = ((x.astype(np.int64) << left) * multiplier + (1 << 30)) >> 31
+    magnitude = (np.abs(high) + ((1 << right) >> 1)) >> right
     return np.where(high < 0, -magnitude, magnitude)
 
 
@@ -121,11 +123,12 @@ def mean_case() -> tuple[Step, list, Buffer, np.ndarray]:
 def add_case() -> tuple[Step, list, Buffer, np.ndarray]:
     x, z = int8(6, 512), int8(7, 512)
     a, b, y = Buffer(0, 512), Buffer(512, 512), Buffer(1024, 512)
-    scales = ((1_518_500_250, 1), (1_900_000_001, 2), (1_073_741_824, 18))
-    left, right = (requantised(v.astype(np.int64) << 20, *s) for v, s in zip((x, z), scales, strict=False))
-    words = (512, *(number for scale in scales for number in scale))
+    scales = ((7, 1_518_500_250, -1), (-4, 1_900_000_001, 1), (-3, 1_073_741_824, -18))
+    inputs = ((v.astype(np.int64) + offset) << 20 for v, (offset, _, _) in zip((x, z), scales, strict=False))
+    left, right = (requantised(v, *scale[1:]) for v, scale in zip(inputs, scales, strict=False))
+    words = (512, *(number for scale in scales for number in scale), -120, 127)
     step = Step("add", "tnf_dense_add", (Parameters(words), a, b, y))
-    expected = np.clip(requantised(left + right, *scales[2]), -128, 127).astype(np.int8)
+    expected = np.clip(requantised(left + right, *scales[2][1:]) - 3, -120, 127).astype(np.int8)
     return step, [(a, x.tobytes()), (b, z.tobytes())], y, expected
 
 
@@ -387,6 +390,36 @@ def test_the_page_shows_the_cases_and_the_bands() -> None:
         for timing in Timing:
             band = error_band(core, timing)
             assert f"| {core} | {timing.value} | {band} |" in page
+
+
+def test_command_writes_what_it_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {name: tmp_path / f"new.{name}" for name in ("json", "markdown", "plot")}
+    validate_timing(case=["cortex-m7", "delay"], **files)
+    assert "Delay loop" in capsys.readouterr().out
+    assert {case["name"] for case in json.loads(files["json"].read_text())["cases"]} == {"Delay loop"}
+    assert "Delay loop" in files["markdown"].read_text()
+    assert files["plot"].read_text().startswith("<svg")
+
+
+def test_command_refuses_what_it_cannot_do(stored: Path) -> None:
+    with pytest.raises(DataError, match="no case is called lenet; there are CIFAR-10"):
+        validate_timing(case=["LeNet"])
+    with pytest.raises(DataError, match="--update needs every case"):
+        validate_timing(case=["delay"], update=True)
+    with pytest.raises(ToolchainError, match="armcc"):
+        validate_timing(case=["delay"], compiler="armcc")
+    assert not stored.exists()
+
+
+def test_command_fails_outside_the_bands_of_the_same_compiler(stored: Path) -> None:
+    tool = choose_toolchain(None)
+    narrow = {("cortex-m4", "MEMORY"): Band(1, 2, ("cortex-m4",))}
+    stored.write_text(bands_as_json(narrow, tool.name, tool.version))
+    with pytest.raises(ConformanceError, match=r"outside the error band: Autoencoder, q7, Zephyr, memory: \+"):
+        validate_timing(case=["autoencoder, q7, zephyr"])
+    stored.write_text(bands_as_json(narrow, "another compiler", ""))
+    band_module._stored.cache_clear()
+    validate_timing(case=["autoencoder, q7, zephyr"])
 
 
 def test_case_units() -> None:

@@ -1,6 +1,9 @@
 #include "dense.h"
 #include "dsp.h"
 
+/* Whatever the optimisation, what is constant in a kernel is constant in what it is made of. */
+#define INLINE static inline __attribute__((always_inline))
+
 /* How widened values lie in a column: as they came, or as SXTB16 gives them, (0, 2) (1, 3), which spares packing them. */
 enum order { AS_IS, INTERLEAVED };
 
@@ -17,7 +20,7 @@ typedef struct {
     int32_t upper_left, lower_left, upper_right, lower_right;
 } sums;
 
-static inline void widen(const int8_t *x, int16_t *wide, int32_t size, uint32_t offset, enum order order)
+INLINE void widen(const int8_t *x, int16_t *wide, int32_t size, uint32_t offset, enum order order)
 {
     int32_t i = 0;
     for (; i + 4 <= size; i += 4) {
@@ -34,7 +37,7 @@ static inline void widen(const int8_t *x, int16_t *wide, int32_t size, uint32_t 
 }
 
 /* The window of output (row, column), zero outside the image. */
-static inline void gather(const convolution *c, const int8_t *x, int32_t row, int32_t column, int16_t *to)
+INLINE void gather(const convolution *c, const int8_t *x, int32_t row, int32_t column, int16_t *to)
 {
     const int32_t top = row * c->stride - c->pad, left = column * c->stride - c->pad;
     for (int32_t i = top; i < top + c->kernel; i++) {
@@ -51,7 +54,7 @@ static inline void gather(const convolution *c, const int8_t *x, int32_t row, in
     }
 }
 
-static inline sums multiply(sums s, const int8_t *upper, const int8_t *lower, const int16_t *a, const int16_t *b, int32_t size,
+INLINE sums multiply(sums s, const int8_t *upper, const int8_t *lower, const int16_t *a, const int16_t *b, int32_t size,
                             enum order order)
 {
     for (int32_t fours = size >> 2; fours > 0; fours--) {
@@ -89,13 +92,15 @@ static inline sums multiply(sums s, const int8_t *upper, const int8_t *lower, co
     return s;
 }
 
-/* round(x * multiplier / 2^31), halves up, then round(that / 2^shift), halves away from zero. */
+/* x * 2^left * multiplier / 2^31, rounded, halves up; then that / 2^right, rounded, halves away from zero: one of left and
+ * right is 0, and shift is left - right. */
 static inline int32_t requantise(int32_t x, int32_t multiplier, int32_t shift)
 {
-    const int32_t high = (int32_t)(((int64_t)x * multiplier + (1 << 30)) >> 31);
-    const int32_t mask = (int32_t)((1u << shift) - 1u), rest = high & mask;
+    const int32_t left = shift > 0 ? shift : 0, right = shift > 0 ? 0 : -shift;
+    const int32_t high = (int32_t)(((int64_t)(x * (1 << left)) * multiplier + (1 << 30)) >> 31);
+    const int32_t mask = (int32_t)((1u << right) - 1u), rest = high & mask;
     const int32_t threshold = (mask >> 1) + (high < 0);
-    return (high >> shift) + (rest > threshold);
+    return (high >> right) + (rest > threshold);
 }
 
 static inline int8_t clamp(int32_t x, int32_t low, int32_t high)
@@ -103,7 +108,7 @@ static inline int8_t clamp(int32_t x, int32_t low, int32_t high)
     return (int8_t)(x < low ? low : x > high ? high : x);
 }
 
-static inline void columns_q7(const tnf_dense_conv_params *p, const int16_t *left, const int16_t *right, int32_t size, int8_t *y,
+INLINE void columns_q7(const tnf_dense_conv_params *p, const int16_t *left, const int16_t *right, int32_t size, int8_t *y,
                               enum order order)
 {
     const int32_t round = (int32_t)((1u << p->output_shift) >> 1), output_c = p->output_c;
@@ -126,7 +131,7 @@ static inline int8_t output_int8(const tnf_dense_int8_conv_params *p, int32_t su
     return clamp(requantise(sum, p->multiplier[o], p->shift[o]) + p->output_offset, p->act_min, p->act_max);
 }
 
-static inline void columns_int8(const tnf_dense_int8_conv_params *p, const int16_t *left, const int16_t *right, int32_t size,
+INLINE void columns_int8(const tnf_dense_int8_conv_params *p, const int16_t *left, const int16_t *right, int32_t size,
                                 int8_t *y, enum order order)
 {
     const int8_t *weight = p->weight;
@@ -166,7 +171,7 @@ static SEPARATE void int8_interleaved(const void *p, const int16_t *left, const 
     columns_int8(p, left, right, size, y, INTERLEAVED);
 }
 
-static inline void convolve(const convolution *c, product *multiply_columns, const void *p, const int8_t *x, int8_t *y,
+INLINE void convolve(const convolution *c, product *multiply_columns, const void *p, const int8_t *x, int8_t *y,
                             int16_t *columns)
 {
     int16_t *second = columns + ((c->size + 1) & ~1);
@@ -333,8 +338,8 @@ void tnf_dense_relu(int8_t *x, int32_t size)
 void tnf_dense_add(const tnf_dense_add_params *p, const int8_t *a, const int8_t *b, int8_t *y)
 {
     for (int32_t i = 0; i < p->size; i++) {
-        const int32_t left = requantise(a[i] * (1 << 20), p->a_multiplier, p->a_shift);
-        const int32_t right = requantise(b[i] * (1 << 20), p->b_multiplier, p->b_shift);
-        y[i] = tnf_saturate8(requantise(left + right, p->y_multiplier, p->y_shift));
+        const int32_t left = requantise((a[i] + p->a_offset) * (1 << 20), p->a_multiplier, p->a_shift);
+        const int32_t right = requantise((b[i] + p->b_offset) * (1 << 20), p->b_multiplier, p->b_shift);
+        y[i] = clamp(requantise(left + right, p->y_multiplier, p->y_shift) + p->y_offset, p->act_min, p->act_max);
     }
 }

@@ -26,7 +26,8 @@ void tnf_dense_conv_any(const tnf_dense_conv_params *p, const int8_t *x, int8_t 
 void tnf_dense_conv(const tnf_dense_conv_params *p, const int8_t *x, int8_t *y, int16_t *columns);
 
 /* The same in TensorFlow Lite's quantisation: y = clamp(requantise(bias + sum of weight * (x + input_offset)) + output_offset),
- * with a multiplier and a shift for each output channel; shift is to the right, and not 0. */
+ * with a multiplier and a shift for each output channel. A requantisation multiplies by multiplier * 2^(shift - 31): a shift to
+ * the left, a rounded doubling high multiplication, a rounded shift to the right. */
 typedef struct {
     int32_t input_h, input_w, input_c;
     int32_t output_h, output_w, output_c;
@@ -75,11 +76,14 @@ void tnf_dense_int8_linear(const tnf_dense_int8_linear_params *p, const int8_t *
 /* In place; size is a multiple of 4. */
 void tnf_dense_relu(int8_t *x, int32_t size);
 
-/* y = clamp(requantise(requantise(a << 20) + requantise(b << 20))), the scheme of quantised addition in TensorFlow Lite: each
- * requantisation is a rounded doubling high multiplication and a rounded shift to the right. */
+/* TensorFlow Lite's quantised addition: y = clamp(requantise(requantise((a + offset) << 20) + requantise((b + offset) << 20)) +
+ * offset). */
 typedef struct {
     int32_t size;
-    int32_t a_multiplier, a_shift, b_multiplier, b_shift, y_multiplier, y_shift;
+    int32_t a_offset, a_multiplier, a_shift;
+    int32_t b_offset, b_multiplier, b_shift;
+    int32_t y_offset, y_multiplier, y_shift;
+    int32_t act_min, act_max;
 } tnf_dense_add_params;
 void tnf_dense_add(const tnf_dense_add_params *p, const int8_t *a, const int8_t *b, int8_t *y);
 
