@@ -121,7 +121,7 @@ def convolution(
     columns: Buffer,
     shape: tuple[int, int, int],
     filters: int,
-    kernel: int,
+    kernel: int | tuple[int, int],
     stride: int,
     rng: np.random.Generator,
 ) -> Step:
@@ -135,15 +135,13 @@ def convolution(
         columns: room for two windows of int16.
         shape: (height, width, channels) of the input.
         filters: output channels.
-        kernel: its height and width.
+        kernel: its height and width, one number where they are alike.
         stride: in both directions.
         rng: of weights and biases.
     """
-    height, width, channels = shape
-    out_h, out_w = -(-height // stride), -(-width // stride)
-    pad = max((out_h - 1) * stride + kernel - height, 0) // 2
-    sizes = (height, width, channels, out_h, out_w, filters, kernel, stride, pad)
-    weight = _bytes(rng, filters * kernel * kernel * channels)
+    sizes = _sizes(shape, filters, kernel, stride)
+    kernel_h, kernel_w, channels = sizes[6], sizes[7], shape[2]
+    weight = _bytes(rng, filters * kernel_h * kernel_w * channels)
     values: tuple[int | Constant, ...]
     if scheme is Scheme.Q7:
         function, values = "tnf_dense_conv", (4, 11, weight, _bytes(rng, filters))
@@ -153,6 +151,16 @@ def convolution(
         function, values = "tnf_dense_int8_conv", (5, -3, -128, 120, weight, bias, multiplier, shift)
     function += "" if channels % 4 == 0 else "_any"
     return Step(name, function, (Parameters(sizes + values), x, y, columns))
+
+
+def depthwise(
+    name: str, x: Buffer, y: Buffer, window: Buffer, shape: tuple[int, int, int], kernel: int, rng: np.random.Generator
+) -> Step:
+    """A depthwise convolution in q7 with "same" padding and a stride of 1; `window` is room for one window."""
+    channels = shape[2]
+    values = (4, 9, _bytes(rng, kernel * kernel * channels), _bytes(rng, channels))
+    words = Parameters(_sizes(shape, channels, kernel, 1) + values)
+    return Step(name, "tnf_dense_depthwise", (words, x, y, window))
 
 
 def linear(
@@ -240,6 +248,29 @@ def resnet8(scheme: Scheme) -> Workload:
     return Workload(f"resnet8 {scheme.value}", _DENSE, tuple(steps), ((image, _bytes(rng, 3072).data),))
 
 
+def ds_cnn() -> Workload:
+    """DS-CNN of MLPerf Tiny's keyword spotting in q7, without its softmax of twelve values."""
+    rng = np.random.default_rng(_SEED)
+    a, b, columns, image = Buffer(0, 8000), Buffer(8000, 8000), Buffer(16000, 576), Buffer(16576, 492)
+    shape = (25, 5, 64)
+    steps = [
+        convolution(Scheme.Q7, "conv", image, a, columns, (49, 10, 1), 64, (10, 4), 2, rng),
+        relu("relu", a, 8000),
+    ]
+    for stage in range(1, 5):
+        steps += [
+            depthwise(f"depthwise{stage}", a, b, columns, shape, 3, rng),
+            relu(f"relu{stage}a", b, 8000),
+            convolution(Scheme.Q7, f"pointwise{stage}", b, a, columns, shape, 64, 1, 1, rng),
+            relu(f"relu{stage}b", a, 8000),
+        ]
+    steps += [
+        Step("mean", "tnf_dense_mean", (a, b, 125, 64)),
+        linear(Scheme.Q7, "linear", b, a, columns, 64, 12, rng),
+    ]
+    return Workload("ds-cnn", _DENSE, tuple(steps), ((image, _bytes(rng, 490).data),))
+
+
 def autoencoder(scheme: Scheme) -> Workload:
     """The autoencoder of MLPerf Tiny's anomaly detection: ten fully connected layers, each weight used once."""
     rng = np.random.default_rng(_SEED)
@@ -294,6 +325,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "cifar10": cifar10,
     "resnet8 q7": lambda: resnet8(Scheme.Q7),
     "resnet8 int8": lambda: resnet8(Scheme.INT8),
+    "ds-cnn": ds_cnn,
     "autoencoder q7": lambda: autoencoder(Scheme.Q7),
     "autoencoder int8": lambda: autoencoder(Scheme.INT8),
     "autoencoder plain": lambda: autoencoder(Scheme.PLAIN),
@@ -309,6 +341,16 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
 """Workloads by the names that cases use."""
 
 _DENSE = (NATIVE / "dense.c",)
+
+
+def _sizes(shape: tuple[int, int, int], filters: int, kernel: int | tuple[int, int], stride: int) -> tuple[int, ...]:
+    """The fields of a convolution's parameters up to its padding."""
+    height, width, channels = shape
+    kernel_h, kernel_w = (kernel, kernel) if isinstance(kernel, int) else kernel
+    out_h, out_w = -(-height // stride), -(-width // stride)
+    pad_h = max((out_h - 1) * stride + kernel_h - height, 0) // 2
+    pad_w = max((out_w - 1) * stride + kernel_w - width, 0) // 2
+    return height, width, channels, out_h, out_w, filters, kernel_h, kernel_w, stride, pad_h, pad_w
 
 
 def _relu(scheme: Scheme, name: str, x: Buffer, size: int) -> list[Step]:

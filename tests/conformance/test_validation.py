@@ -62,7 +62,7 @@ def conv_case(
     step = workloads.convolution(Scheme.Q7, "conv", a, y, columns, x.shape, filters, kernel, stride, rng)
     words = step.arguments[0].words
     weight = np.frombuffer(words[-2].data, np.int8).reshape(filters, kernel, kernel, channels)
-    total = convolved(x, weight, stride, words[8], (out, out))
+    total = convolved(x, weight, stride, words[9], (out, out))
     return step, [(a, x.tobytes())], y, shifted(total, np.frombuffer(words[-1].data, np.int8), 4, 11)
 
 
@@ -72,10 +72,10 @@ def int8_conv_case(channels: int, filters: int, kernel: int, stride: int, side: 
     columns = Buffer(y.offset + y.size + -y.size % 4, 4 * kernel * kernel * channels + 8)
     rng = np.random.default_rng(10)
     step = workloads.convolution(Scheme.INT8, "conv", a, y, columns, x.shape, filters, kernel, stride, rng)
-    sizes, (input_offset, output_offset, low, high) = step.arguments[0].words[:9], step.arguments[0].words[9:13]
-    weight = np.frombuffer(step.arguments[0].words[13].data, np.int8).reshape(filters, kernel, kernel, channels)
-    bias, multiplier, shift = (np.frombuffer(word.data, np.int32) for word in step.arguments[0].words[14:])
-    total = convolved(x.astype(np.int64) + input_offset, weight, stride, sizes[8], (out, out)) + bias
+    sizes, (input_offset, output_offset, low, high) = step.arguments[0].words[:11], step.arguments[0].words[11:15]
+    weight = np.frombuffer(step.arguments[0].words[15].data, np.int8).reshape(filters, kernel, kernel, channels)
+    bias, multiplier, shift = (np.frombuffer(word.data, np.int32) for word in step.arguments[0].words[16:])
+    total = convolved(x.astype(np.int64) + input_offset, weight, stride, sizes[9], (out, out)) + bias
     expected = np.clip(requantised(total, multiplier, shift) + output_offset, low, high).astype(np.int8)
     return step, [(a, x.tobytes())], y, expected
 
@@ -89,6 +89,30 @@ def int8_linear_case(inputs: int, outputs: int) -> tuple[Step, list, Buffer, np.
     total = matrix @ (x.astype(np.int64) + input_offset) + np.frombuffer(bias.data, np.int32)
     expected = np.clip(requantised(total, multiplier, shift) + output_offset, low, high).astype(np.int8)
     return step, [(a, x.tobytes())], y, expected
+
+
+def wide_conv_case() -> tuple[Step, list, Buffer, np.ndarray]:
+    """A window that is no square, and an odd number of outputs."""
+    x = int8(13, 9, 5, 1)
+    a, y, columns = Buffer(0, 48), Buffer(48, 5 * 3 * 4), Buffer(108, 4 * 40)
+    step = workloads.convolution(Scheme.Q7, "conv", a, y, columns, x.shape, 4, (10, 4), 2, np.random.default_rng(14))
+    weight, bias = (np.frombuffer(word.data, np.int8) for word in step.arguments[0].words[-2:])
+    padded = np.pad(x[:, :, 0].astype(np.int64), ((4, 5), (1, 2)))  # same padding: the smaller half in front
+    windows = [[padded[2 * i : 2 * i + 10, 2 * j : 2 * j + 4].ravel() for j in range(3)] for i in range(5)]
+    total = np.array(windows) @ weight.reshape(4, 40).astype(np.int64).T
+    return step, [(a, x.tobytes())], y, shifted(total, bias, 4, 11)
+
+
+def depthwise_case(kernel: int) -> tuple[Step, list, Buffer, np.ndarray]:
+    x = int8(15, 6, 5, 8)
+    a, y, window = Buffer(0, 240), Buffer(240, 240), Buffer(480, kernel * kernel * 8)
+    step = workloads.depthwise("depthwise", a, y, window, x.shape, kernel, np.random.default_rng(16))
+    weight, bias = (np.frombuffer(word.data, np.int8) for word in step.arguments[0].words[-2:])
+    front = (kernel - 1) // 2
+    padded = np.pad(x.astype(np.int64), ((front, kernel - 1 - front), (front, kernel - 1 - front), (0, 0)))
+    factors = weight.reshape(kernel, kernel, 8).astype(np.int64)
+    rows = [[(padded[i : i + kernel, j : j + kernel] * factors).sum((0, 1)) for j in range(5)] for i in range(6)]
+    return step, [(a, x.tobytes())], y, shifted(np.array(rows), bias, 4, 9)
 
 
 def linear_case(scheme: Scheme, inputs: int, outputs: int) -> tuple[Step, list, Buffer, np.ndarray]:
@@ -138,6 +162,10 @@ KERNELS = {
     "conv 8 channels": lambda: conv_case(8, 6, 5, 1, 8),
     "conv 4 channels, stride 2": lambda: conv_case(4, 4, 3, 2, 12),
     "conv 1x1, stride 2": lambda: conv_case(16, 8, 1, 2, 8),
+    "conv 10x4, odd number of outputs": wide_conv_case,
+    "conv 8 channels, odd number of outputs": lambda: conv_case(8, 6, 3, 1, 5),
+    "depthwise 3x3": lambda: depthwise_case(3),
+    "depthwise 2x2": lambda: depthwise_case(2),
     "linear": lambda: linear_case(Scheme.Q7, 36, 10),
     "plain linear": lambda: linear_case(Scheme.PLAIN, 35, 9),
     "int8 conv 3 channels": lambda: int8_conv_case(3, 4, 3, 1, 8),

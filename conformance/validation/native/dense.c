@@ -9,7 +9,8 @@ enum order { AS_IS, INTERLEAVED };
 
 /* What a convolution does whatever its quantisation. */
 typedef struct {
-    int32_t input_h, input_w, input_c, output_h, output_w, output_c, kernel, stride, pad;
+    int32_t input_h, input_w, input_c, output_h, output_w, output_c;
+    int32_t kernel_h, kernel_w, stride, pad_h, pad_w;
     int32_t size; /* of a column */
     uint32_t offset; /* added to x: two halfwords */
     enum order order;
@@ -39,9 +40,9 @@ INLINE void widen(const int8_t *x, int16_t *wide, int32_t size, uint32_t offset,
 /* The window of output (row, column), zero outside the image. */
 INLINE void gather(const convolution *c, const int8_t *x, int32_t row, int32_t column, int16_t *to)
 {
-    const int32_t top = row * c->stride - c->pad, left = column * c->stride - c->pad;
-    for (int32_t i = top; i < top + c->kernel; i++) {
-        for (int32_t j = left; j < left + c->kernel; j++) {
+    const int32_t top = row * c->stride - c->pad_h, left = column * c->stride - c->pad_w;
+    for (int32_t i = top; i < top + c->kernel_h; i++) {
+        for (int32_t j = left; j < left + c->kernel_w; j++) {
             if (i < 0 || i >= c->input_h || j < 0 || j >= c->input_w) {
                 for (int32_t k = 0; k < c->input_c; k++) {
                     to[k] = 0;
@@ -131,6 +132,30 @@ static inline int8_t output_int8(const tnf_dense_int8_conv_params *p, int32_t su
     return clamp(requantise(sum, p->multiplier[o], p->shift[o]) + p->output_offset, p->act_min, p->act_max);
 }
 
+/* The last column of an odd number. */
+INLINE void column_q7(const tnf_dense_conv_params *p, const int16_t *column, int32_t size, int8_t *y, enum order order)
+{
+    const int32_t round = (int32_t)((1u << p->output_shift) >> 1);
+    const int8_t *weight = p->weight;
+    for (int32_t o = 0; o < p->output_c; o++) {
+        const int16_t *a = column;
+        int32_t sum = p->bias[o] * (1 << p->bias_shift) + round;
+        for (int32_t fours = size >> 2; fours > 0; fours--) {
+            const uint32_t w = *(const tnf_unaligned_word *)(const void *)weight;
+            const uint32_t even = tnf_even_bytes(w), odd = tnf_odd_bytes(w);
+            const uint32_t first = ((const tnf_word *)(const void *)a)[0], second = ((const tnf_word *)(const void *)a)[1];
+            sum = tnf_smlad(order == INTERLEAVED ? even : tnf_pack_low(even, odd), first, sum);
+            sum = tnf_smlad(order == INTERLEAVED ? odd : tnf_pack_high(even, odd), second, sum);
+            weight += 4;
+            a += 4;
+        }
+        for (int32_t rest = size & 3; rest > 0; rest--) {
+            sum += *weight++ * *a++;
+        }
+        y[o] = tnf_saturate8(sum >> p->output_shift);
+    }
+}
+
 INLINE void columns_int8(const tnf_dense_int8_conv_params *p, const int16_t *left, const int16_t *right, int32_t size,
                                 int8_t *y, enum order order)
 {
@@ -171,7 +196,8 @@ static SEPARATE void int8_interleaved(const void *p, const int16_t *left, const 
     columns_int8(p, left, right, size, y, INTERLEAVED);
 }
 
-INLINE void convolve(const convolution *c, product *multiply_columns, const void *p, const int8_t *x, int8_t *y,
+/* Where the output of a column belongs that is left over, in `columns`; NULL where none is. */
+INLINE int8_t *convolve(const convolution *c, product *multiply_columns, const void *p, const int8_t *x, int8_t *y,
                             int16_t *columns)
 {
     int16_t *second = columns + ((c->size + 1) & ~1);
@@ -186,11 +212,13 @@ INLINE void convolve(const convolution *c, product *multiply_columns, const void
             waiting = !waiting;
         }
     }
+    return waiting ? y : 0;
 }
 
 #define CONVOLUTION(p, offset, order)                                                                                            \
-    {(p)->input_h,  (p)->input_w, (p)->input_c, (p)->output_h, (p)->output_w, (p)->output_c, \
-     (p)->kernel,   (p)->stride,  (p)->pad,     (p)->kernel * (p)->kernel * (p)->input_c, (offset), (order)}
+    {(p)->input_h, (p)->input_w, (p)->input_c, (p)->output_h, (p)->output_w, (p)->output_c,                                      \
+     (p)->kernel_h, (p)->kernel_w, (p)->stride, (p)->pad_h, (p)->pad_w,                                                          \
+     (p)->kernel_h * (p)->kernel_w * (p)->input_c, (offset), (order)}
 
 static inline uint32_t twice(int32_t offset)
 {
@@ -200,25 +228,105 @@ static inline uint32_t twice(int32_t offset)
 void tnf_dense_conv_any(const tnf_dense_conv_params *p, const int8_t *x, int8_t *y, int16_t *columns)
 {
     const convolution c = CONVOLUTION(p, 0u, AS_IS);
-    convolve(&c, q7_as_is, p, x, y, columns);
+    int8_t *last = convolve(&c, q7_as_is, p, x, y, columns);
+    if (last) {
+        column_q7(p, columns, c.size, last, AS_IS);
+    }
 }
 
 void tnf_dense_conv(const tnf_dense_conv_params *p, const int8_t *x, int8_t *y, int16_t *columns)
 {
     const convolution c = CONVOLUTION(p, 0u, INTERLEAVED);
-    convolve(&c, q7_interleaved, p, x, y, columns);
+    int8_t *last = convolve(&c, q7_interleaved, p, x, y, columns);
+    if (last) {
+        column_q7(p, columns, c.size, last, INTERLEAVED);
+    }
 }
 
 void tnf_dense_int8_conv_any(const tnf_dense_int8_conv_params *p, const int8_t *x, int8_t *y, int16_t *columns)
 {
     const convolution c = CONVOLUTION(p, twice(p->input_offset), AS_IS);
-    convolve(&c, int8_as_is, p, x, y, columns);
+    (void)convolve(&c, int8_as_is, p, x, y, columns);
 }
 
 void tnf_dense_int8_conv(const tnf_dense_int8_conv_params *p, const int8_t *x, int8_t *y, int16_t *columns)
 {
     const convolution c = CONVOLUTION(p, twice(p->input_offset), INTERLEAVED);
-    convolve(&c, int8_interleaved, p, x, y, columns);
+    (void)convolve(&c, int8_interleaved, p, x, y, columns);
+}
+
+static inline void copy(int8_t *to, const int8_t *from, int32_t size)
+{
+    for (int32_t i = 0; i < size; i += 4) {
+        *(tnf_word *)(void *)(to + i) = *(const tnf_word *)(const void *)(from + i);
+    }
+}
+
+/* Two words of four channels as four pairs, one of each channel. */
+typedef struct {
+    uint32_t c0, c1, c2, c3;
+} pairs;
+
+INLINE pairs pair_up(uint32_t first, uint32_t second)
+{
+    const uint32_t low = tnf_pack_low(first, second), high = tnf_pack_high(first, second);
+    return (pairs){tnf_even_bytes(low), tnf_odd_bytes(low), tnf_even_bytes(high), tnf_odd_bytes(high)};
+}
+
+/* Four channels at a time, two positions of the window at a time. */
+static SEPARATE void depthwise_pixel(const tnf_dense_conv_params *p, const int8_t *window, int8_t *y)
+{
+    const int32_t channels = p->output_c, size = p->kernel_h * p->kernel_w, shift = p->output_shift;
+    const int32_t round = (int32_t)((1u << shift) >> 1);
+    for (int32_t c = 0; c < channels; c += 4) {
+        const int8_t *w = p->weight + c, *x = window + c, *bias = p->bias + c;
+        int32_t s0 = bias[0] * (1 << p->bias_shift) + round, s1 = bias[1] * (1 << p->bias_shift) + round;
+        int32_t s2 = bias[2] * (1 << p->bias_shift) + round, s3 = bias[3] * (1 << p->bias_shift) + round;
+        for (int32_t twos = size >> 1; twos > 0; twos--) {
+            const pairs a = pair_up(*(const tnf_word *)(const void *)w, *(const tnf_word *)(const void *)(w + channels));
+            const pairs b = pair_up(*(const tnf_word *)(const void *)x, *(const tnf_word *)(const void *)(x + channels));
+            s0 = tnf_smlad(a.c0, b.c0, s0);
+            s1 = tnf_smlad(a.c1, b.c1, s1);
+            s2 = tnf_smlad(a.c2, b.c2, s2);
+            s3 = tnf_smlad(a.c3, b.c3, s3);
+            w += 2 * channels;
+            x += 2 * channels;
+        }
+        if ((size & 1) != 0) {
+            s0 += w[0] * x[0];
+            s1 += w[1] * x[1];
+            s2 += w[2] * x[2];
+            s3 += w[3] * x[3];
+        }
+        y[c] = tnf_saturate8(s0 >> shift);
+        y[c + 1] = tnf_saturate8(s1 >> shift);
+        y[c + 2] = tnf_saturate8(s2 >> shift);
+        y[c + 3] = tnf_saturate8(s3 >> shift);
+    }
+}
+
+void tnf_dense_depthwise(const tnf_dense_conv_params *p, const int8_t *x, int8_t *y, int8_t *window)
+{
+    const int32_t channels = p->input_c;
+    for (int32_t row = 0; row < p->output_h; row++) {
+        for (int32_t column = 0; column < p->output_w; column++) {
+            const int32_t top = row * p->stride - p->pad_h, left = column * p->stride - p->pad_w;
+            int8_t *to = window;
+            for (int32_t i = top; i < top + p->kernel_h; i++) {
+                for (int32_t j = left; j < left + p->kernel_w; j++, to += channels) {
+                    if (i < 0 || i >= p->input_h || j < 0 || j >= p->input_w) {
+                        for (int32_t k = 0; k < channels; k += 4) {
+                            *(tnf_word *)(void *)(to + k) = 0u;
+                        }
+                    } else {
+                        copy(to, x + (i * p->input_w + j) * channels, channels);
+                    }
+                }
+            }
+            depthwise_pixel(p, window, y);
+            y += channels;
+        }
+    }
 }
 
 static inline void max_into(int8_t *x, const int8_t *other, int32_t size)
@@ -226,13 +334,6 @@ static inline void max_into(int8_t *x, const int8_t *other, int32_t size)
     for (int32_t i = 0; i < size; i += 4) {
         tnf_word *to = (tnf_word *)(void *)(x + i);
         *to = tnf_max_bytes(*to, *(const tnf_word *)(const void *)(other + i));
-    }
-}
-
-static inline void copy(int8_t *to, const int8_t *from, int32_t size)
-{
-    for (int32_t i = 0; i < size; i += 4) {
-        *(tnf_word *)(void *)(to + i) = *(const tnf_word *)(const void *)(from + i);
     }
 }
 

@@ -10,11 +10,11 @@
 
 #include <stdint.h>
 
-/* weight [output_c][kernel][kernel][input_c]; bias [output_c]. output_c and output_h * output_w are even. */
+/* weight [output_c][kernel_h][kernel_w][input_c]; bias [output_c]. output_c is even, and in int8 output_h * output_w as well. */
 typedef struct {
     int32_t input_h, input_w, input_c;
     int32_t output_h, output_w, output_c;
-    int32_t kernel, stride, pad;
+    int32_t kernel_h, kernel_w, stride, pad_h, pad_w;
     int32_t bias_shift, output_shift;
     const int8_t *weight;
     const int8_t *bias;
@@ -25,13 +25,16 @@ void tnf_dense_conv_any(const tnf_dense_conv_params *p, const int8_t *x, int8_t 
 /* input_c is a multiple of 4. */
 void tnf_dense_conv(const tnf_dense_conv_params *p, const int8_t *x, int8_t *y, int16_t *columns);
 
+/* Depthwise: weight [kernel_h][kernel_w][output_c], output_c is input_c and a multiple of 4; window: as many int8 as weights. */
+void tnf_dense_depthwise(const tnf_dense_conv_params *p, const int8_t *x, int8_t *y, int8_t *window);
+
 /* The same in TensorFlow Lite's quantisation: y = clamp(requantise(bias + sum of weight * (x + input_offset)) + output_offset),
  * with a multiplier and a shift for each output channel. A requantisation multiplies by multiplier * 2^(shift - 31): a shift to
  * the left, a rounded doubling high multiplication, a rounded shift to the right. */
 typedef struct {
     int32_t input_h, input_w, input_c;
     int32_t output_h, output_w, output_c;
-    int32_t kernel, stride, pad;
+    int32_t kernel_h, kernel_w, stride, pad_h, pad_w;
     int32_t input_offset, output_offset, act_min, act_max;
     const int8_t *weight;
     const int32_t *bias;
