@@ -3,7 +3,6 @@
 Weights are random: no kernel here takes longer for one value than for another, but for divisions in LayerNorm.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,7 +16,8 @@ import ckernels
 
 NATIVE = Path(__file__).parent / "native"
 _SEED = 20180119
-_SEQUENCES = (
+_TRANSFERS = (
+    "tnf_apart",
     "tnf_two_loads",
     "tnf_load_store",
     "tnf_load_store_offset",
@@ -25,11 +25,8 @@ _SEQUENCES = (
     "tnf_load_dual",
     "tnf_load_three",
     "tnf_store_eight",
-    "tnf_add_pair",
-    "tnf_extend_pair",
-    "tnf_add_chain",
-    "tnf_multiply_chain",
 )
+_PAIRS = ("tnf_nothing", "tnf_add_pair", "tnf_extend_pair", "tnf_add_chain", "tnf_multiply_chain")
 
 
 @dataclass(frozen=True)
@@ -314,11 +311,11 @@ def delay_loop(count: int) -> Workload:
     return Workload("delay loop", (NATIVE / "sequences.c",), (step,))
 
 
-def sequence(function: str) -> Workload:
-    """64 rounds of a sequence of native/sequences.c, and of what is to be subtracted."""
+def sequences(name: str, functions: tuple[str, ...]) -> Workload:
+    """Functions of native/sequences.c, each a step of 64 rounds; the first is what to subtract from the others."""
     words = Buffer(0, 64)
-    steps = tuple(Step(name, name, (words, 0)) for name in (function, "tnf_apart", "tnf_nothing"))
-    return Workload(function, (NATIVE / "sequences.c",), steps)
+    steps = tuple(Step(function, function, (words, 0)) for function in functions)
+    return Workload(name, (NATIVE / "sequences.c",), steps)
 
 
 WORKLOADS: dict[str, Callable[[], Workload]] = {
@@ -336,7 +333,8 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "double layernorm 256x44": lambda: float_layernorm(256, 44, "tnf_double_layernorm"),
     "double layernorm 64x192": lambda: float_layernorm(64, 192, "tnf_double_layernorm"),
     "delay loop": lambda: delay_loop(1000),
-    **{name: functools.partial(sequence, name) for name in _SEQUENCES},
+    "transfers": lambda: sequences("transfers", _TRANSFERS),
+    "pairs": lambda: sequences("pairs", _PAIRS),
 }
 """Workloads by the names that cases use."""
 

@@ -214,12 +214,17 @@ def test_host_kernels_equal_numpy(host: HostLibrary, kernel: str) -> None:
     np.testing.assert_array_equal(found, expected.ravel())
 
 
-@pytest.mark.parametrize("compiler", [tool.name for tool in arm_toolchains()])
+@pytest.fixture(scope="module", params=[tool.name for tool in arm_toolchains()])
+def chip(request: pytest.FixtureRequest) -> Chip:
+    steps = tuple(make()[0] for make in KERNELS.values())
+    return Chip(Workload("test", SOURCES, steps), load_target("stm32l4r5"), choose_toolchain(request.param))
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_emulated_kernels_equal_numpy(kernel: str, compiler: str) -> None:
+def test_emulated_kernels_equal_numpy(chip: Chip, kernel: str) -> None:
     step, inputs, output, expected = KERNELS[kernel]()
-    workload = Workload("test", SOURCES, (step,), tuple(inputs))
-    chip = Chip(workload, load_target("stm32l4r5"), choose_toolchain(compiler))
+    for buffer, data in inputs:
+        chip.fill(buffer, data)
     chip.run(step)
     np.testing.assert_array_equal(np.frombuffer(chip.contents(output), np.int8), expected.ravel())
 
