@@ -518,7 +518,7 @@ class Predictor:
         cycles, instructions = (self.core.cost(metric, call.kernel, counts) for metric in ("cycles", "instructions"))
         waits = None
         if self.waits is not None and self.target is not None:
-            waits = self.waits.cost("waits", call.kernel, counts | cache_counts(call, activations, self.target))
+            waits = self.waits.cost("waits", call.kernel, counts | cache_counts(call, counts, activations, self.target))
         return Prediction(cycles, instructions, waits)
 
     def predict_graph(self, graph: Graph) -> GraphPrediction:

@@ -130,7 +130,10 @@ def _lay_out(sample: Sample) -> Layout:
 def fit_costs(
     counts: Sequence[Mapping[str, float]], values: Sequence[float], scale: Sequence[float]
 ) -> dict[str, float]:
-    """What each count costs: least squares of (cost - value) / scale, no cost below zero.
+    """What each count costs, none below zero: least squares of e = (cost - value) / scale, of large e the magnitudes.
+
+    Samples unlike the others, such as one whose weights all fall into one set of a cache, do not bend the rest: from
+    `LARGE` on errors count by their magnitude (Huber's loss, by reweighting).
 
     Args:
         counts: of each sample, the same names in all.
@@ -140,10 +143,18 @@ def fit_costs(
     names = list(counts[0])
     weights = np.array(scale, np.float64)
     matrix = np.array([[count[name] for name in names] for count in counts], np.float64) / weights[:, None]
+    target = np.array(values, np.float64) / weights
     sizes = np.sqrt((matrix**2).sum(axis=0))
     sizes[sizes == 0] = 1.0
-    solution = non_negative_least_squares(matrix / sizes, np.array(values, np.float64) / weights) / sizes
-    return {name: float(f"{value:.6g}") for name, value in zip(names, solution, strict=True)}
+    matrix /= sizes
+    trust = np.ones(len(values))
+    for _ in range(_ROUNDS):
+        solution = non_negative_least_squares(matrix * trust[:, None], target * trust)
+        trust = np.sqrt(LARGE / np.maximum(np.abs(matrix @ solution - target), LARGE))
+    return {name: float(f"{value:.6g}") for name, value in zip(names, solution / sizes, strict=True)}
+
+
+LARGE, _ROUNDS = 0.05, 10
 
 
 def non_negative_least_squares(matrix: Float64Array, values: Float64Array) -> Float64Array:
@@ -292,7 +303,8 @@ def _cost(costs: Mapping[str, float], counts: Mapping[str, float]) -> float:
 
 
 def _counts_with_waits(sample: Sample, target: Target) -> dict[str, float]:
-    return {**sample.counts, **cache_counts(sample.call, sample.activation_bytes, target)}
+    counts = sample.counts
+    return {**counts, **cache_counts(sample.call, counts, sample.activation_bytes, target)}
 
 
 def _all_cycles(measured: Measured) -> float:

@@ -74,9 +74,16 @@ def test_a_fit_finds_what_costs_are_made_of():
 
 def test_an_error_counts_by_its_scale():
     counts, values = [{"calls": 1.0}, {"calls": 1.0}], [10.0, 20.0]
-    assert fit_costs(counts, values, [1.0, 1.0]) == {"calls": 15.0}
+    assert fit_costs(counts, values, [1e3, 1e3]) == {"calls": 15.0}
     assert fit_costs(counts, values, [1.0, 1e6]) == {"calls": 10.0}
     assert fit_costs([{"calls": 1.0, "none": 0.0}], [3.0], [3.0]) == {"calls": 3.0, "none": 0.0}
+
+
+def test_one_sample_unlike_the_others_does_not_bend_the_fit():
+    counts = [{"calls": 1.0, "elements": float(n)} for n in range(1, 30)]
+    values = [5.0 + 3.0 * count["elements"] for count in counts]
+    values[20] *= 4
+    assert fit_costs(counts, values, values) == pytest.approx({"calls": 5.0, "elements": 3.0}, rel=0.02)
 
 
 def test_what_no_sample_does_has_no_cost(samples, fresh):
