@@ -3,8 +3,9 @@
 An operator's cost is a sum over its kernel's loops: how often each is entered and repeated, times what that takes. The
 counts follow from the loop nest of the C source and are exact; a function for each kernel gives them here, found by
 the name in the `KernelCall`, so that `codegen.emit` stays the one place where kernels are chosen. What each count costs
-is fitted on emulated runs by `tinyformer fit-predictor` and kept in `codegen/predictors/`, one file for each core.
-Coefficients are never negative: they are what a loop takes, and so they hold beyond the shapes they were fitted on.
+is fitted on emulated runs by `tinyformer fit-predictor` and kept in `codegen/predictors/`, one file for each core, and
+one for each target whose memories make the core wait. Costs are never negative: they are what a loop takes, and so
+they hold beyond the shapes they were fitted on.
 """
 
 import functools
@@ -12,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -21,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ckernels
+from codegen.cache_counts import cache_counts
 from codegen.emit import KernelCall, kernel_call
 from codegen.emit.base import Params
-from codegen.target import Target
+from codegen.target import CORES, Target
 from refsim.errors import DataError, TargetError, located
 from refsim.graph import Graph
 from refsim.numerics import Int8Array, Rounding
@@ -32,9 +34,6 @@ from refsim.tensor import Shape
 
 BUILT_IN = Path(__file__).parent / "predictors"
 """Folder of the fitted data that comes with the package."""
-
-METRICS = ("instructions", "cycles")
-"""What is predicted; cycles at zero wait states."""
 
 REFIT = "run `tinyformer fit-predictor`"
 
@@ -408,10 +407,12 @@ class Prediction:
     Attributes:
         cycles: at zero wait states.
         instructions: executed.
+        waits: cycles more for which the core waits for the target's memories; None where no fit knows them.
     """
 
     cycles: float
     instructions: float
+    waits: float | None = None
 
 
 @dataclass(frozen=True)
@@ -427,8 +428,13 @@ class GraphPrediction:
     @property
     def total(self) -> Prediction:
         """The sum over the nodes."""
-        predictions = self.nodes.values()
-        return Prediction(sum(p.cycles for p in predictions), sum(p.instructions for p in predictions))
+        nodes = self.nodes.values()
+        waits = [node.waits for node in nodes if node.waits is not None]
+        return Prediction(
+            sum(node.cycles for node in nodes),
+            sum(node.instructions for node in nodes),
+            sum(waits) if len(waits) == len(nodes) else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -447,40 +453,73 @@ class HeldOutError:
 
 
 @dataclass(frozen=True)
-class Predictor:
-    """A fit for one core.
+class Fit:
+    """What each count costs: of a core at zero wait states, or what a target's memories add.
 
     Attributes:
-        core: one of `codegen.target.CORES`.
+        name: of the core or target.
         compiler: that built the kernels, with its version and options.
         kernels: hash of the kernels' sources, see `kernels_hash`.
+        memories: hash of how fast the target's memories are, see `memories_hash`; empty for a core.
         seed: of the samples.
-        coefficients: metric -> kernel -> what each of `loop_counts` costs.
-        errors: metric -> kernel -> error on shapes held out.
+        costs: metric -> kernel -> cost of each count: of `loop_counts`, and of `cache_counts` too for a target.
+        errors: metric -> kernel -> error on shapes held out; that of "waits" is of all cycles.
     """
 
-    core: str
+    name: str
     compiler: str
     kernels: str
+    memories: str
     seed: int
-    coefficients: Mapping[str, Mapping[str, Mapping[str, float]]]
+    costs: Mapping[str, Mapping[str, Mapping[str, float]]]
     errors: Mapping[str, Mapping[str, HeldOutError]]
 
-    def predict_call(self, call: KernelCall, sparsity: Sparsity | None = None) -> Prediction:
-        """What one call of a kernel costs.
+    def cost(self, metric: str, kernel: str, counts: Mapping[str, float]) -> float:
+        """What counts of a kernel cost.
 
         Raises:
-            DataError: the fit does not know the kernel.
+            DataError: the fit does not know the kernel, or knows other counts of it.
         """
-        counts = loop_counts(call, sparsity)
-        return Prediction(**{metric: self._sum(metric, call.kernel, counts) for metric in METRICS})
+        costs = self.costs[metric].get(kernel)
+        if costs is None or costs.keys() != counts.keys():
+            raise DataError(f"the predictor of {self.name} was fitted without {kernel} as it is now: {REFIT}")
+        return sum(costs[name] * count for name, count in counts.items())
+
+    def as_json(self) -> str:
+        """The contents of its file."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts what operators and models cost.
+
+    Attributes:
+        core: fit of the core.
+        waits: fit of the target's memories, or None.
+        target: whose memories; None where `waits` is.
+    """
+
+    core: Fit
+    waits: Fit | None = None
+    target: Target | None = None
 
     def predict(self, op: Operator, shapes: tuple[Shape, ...], sparsity: Sparsity | None = None) -> Prediction:
         """See `predict`."""
         weight = getattr(op, "weight", None)
         if sparsity is None and weight is not None:
             sparsity = Sparsity.of(weight)
-        return self.predict_call(kernel_call(op, shapes), sparsity)
+        activations = sum(map(math.prod, (*shapes, op.output_shape(*shapes))))
+        return self.predict_call(kernel_call(op, shapes), activations, sparsity)
+
+    def predict_call(self, call: KernelCall, activations: int, sparsity: Sparsity | None = None) -> Prediction:
+        """What one call of a kernel costs, whose inputs and output have so many bytes; see `predict`."""
+        counts = loop_counts(call, sparsity)
+        cycles, instructions = (self.core.cost(metric, call.kernel, counts) for metric in ("cycles", "instructions"))
+        waits = None
+        if self.waits is not None and self.target is not None:
+            waits = self.waits.cost("waits", call.kernel, counts | cache_counts(call, counts, activations, self.target))
+        return Prediction(cycles, instructions, waits)
 
     def predict_graph(self, graph: Graph) -> GraphPrediction:
         """See `predict_graph`."""
@@ -490,21 +529,14 @@ class Predictor:
                 shapes = tuple(graph.tensors[tensor].shape for tensor in node.inputs)
                 # The planner lays a view over its input, so that it runs no code.
                 view = kernel_call(node.op, shapes).view
-                nodes[node.name] = Prediction(0.0, 0.0) if view else self.predict(node.op, shapes)
+                nodes[node.name] = _NOTHING if view else self.predict(node.op, shapes)
         return GraphPrediction(nodes)
 
-    def _sum(self, metric: str, kernel: str, counts: Terms) -> float:
-        costs = self.coefficients[metric].get(kernel)
-        if costs is None or costs.keys() != counts.keys():
-            raise DataError(f"the predictor of {self.core} was fitted without {kernel} as it is now: {REFIT}")
-        return sum(costs[name] * count for name, count in counts.items())
 
-    def as_json(self) -> str:
-        """The contents of its file."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+_NOTHING = Prediction(0.0, 0.0, 0.0)
 
 
-def read_predictor(path: Path) -> Predictor:
+def read_fit(path: Path) -> Fit:
     """Read a fit and check that it is one of the kernels as they are.
 
     Raises:
@@ -517,28 +549,39 @@ def read_predictor(path: Path) -> Predictor:
                 metric: {kernel: HeldOutError(**error) for kernel, error in kernels.items()}
                 for metric, kernels in table["errors"].items()
             }
-            predictor = Predictor(**table)
+            fit = Fit(**table)
         except OSError as error:
             raise DataError(f"this fit of the predictor cannot be read ({error.strerror}): {REFIT}") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"this is no fit of the predictor ({error}): {REFIT}") from error
-        if predictor.kernels != kernels_hash():
-            raise DataError(f"the predictor of {predictor.core} was fitted for other kernels: {REFIT}")
-    return predictor
+        if fit.kernels != kernels_hash():
+            raise DataError(f"the predictor of {fit.name} was fitted for other kernels: {REFIT}")
+    return fit
 
 
 @functools.cache
-def load_predictor(core: str) -> Predictor:
-    """The fit for a core that comes with the package.
+def load_predictor(target: Target | str) -> Predictor:
+    """The predictor for a target, or for a core at zero wait states, from the fits that come with the package.
+
+    Args:
+        target: a target, or a core's name.
 
     Raises:
-        TargetError: there is none.
-        DataError: it was fitted for other kernels, or is malformed.
+        TargetError: there is no fit of the core.
+        DataError: a fit is of other kernels or of other memories, or is malformed.
     """
-    known = sorted(path.stem for path in BUILT_IN.glob("*.json"))
+    core = target if isinstance(target, str) else target.core
+    known = [name for name in CORES if (BUILT_IN / f"{name}.json").exists()]
     if core not in known:
         raise TargetError(f"there is no predictor for {core!r}; there is one for {', '.join(known) or 'no core'}")
-    return read_predictor(BUILT_IN / f"{core}.json")
+    fit = read_fit(BUILT_IN / f"{core}.json")
+    path = BUILT_IN / f"{getattr(target, 'name', None)}.json"
+    if isinstance(target, str) or not path.exists():
+        return Predictor(fit)
+    waits = read_fit(path)
+    if waits.memories != memories_hash(target):
+        raise DataError(f"{path}: the predictor of {target.name} was fitted for memories of another speed: {REFIT}")
+    return Predictor(fit, waits, target)
 
 
 def predict(
@@ -549,16 +592,16 @@ def predict(
     Args:
         op: the operator.
         shapes: of its inputs, one sample.
-        target: a target, or a core's name.
+        target: a target, or a core's name for zero wait states alone.
         sparsity: of the weight; the share of elements of `op.weight` that are not zero by default. Dense kernels, and
             there are no others as yet, compute zeros too and ignore it.
 
     Raises:
         TargetError: there is no predictor for the core.
-        DataError: it was fitted for other kernels.
+        DataError: it was fitted for other kernels, or for memories of another speed.
         UnsupportedError: no kernel runs the operator.
     """
-    return load_predictor(_core(target)).predict(op, shapes, sparsity)
+    return load_predictor(target).predict(op, shapes, sparsity)
 
 
 def predict_graph(graph: Graph, target: Target | str) -> GraphPrediction:
@@ -566,18 +609,14 @@ def predict_graph(graph: Graph, target: Target | str) -> GraphPrediction:
 
     Args:
         graph: the model.
-        target: a target, or a core's name.
+        target: a target, or a core's name for zero wait states alone.
 
     Raises:
         TargetError: there is no predictor for the core.
-        DataError: it was fitted for other kernels.
+        DataError: it was fitted for other kernels, or for memories of another speed.
         UnsupportedError: naming the node that no kernel runs.
     """
-    return load_predictor(_core(target)).predict_graph(graph)
-
-
-def _core(target: Target | str) -> str:
-    return target if isinstance(target, str) else target.core
+    return load_predictor(target).predict_graph(graph)
 
 
 @functools.cache
@@ -588,3 +627,10 @@ def kernels_hash() -> str:
         data = path.read_bytes()
         digest.update(f"{path.name} {len(data)}\n".encode() + data)
     return digest.hexdigest()
+
+
+def memories_hash(target: Target) -> str:
+    """SHA-256 over how fast a target's memories are, hexadecimal."""
+    caches = [replace(cache, source="") for cache in target.caches]
+    parts = [replace(part, source="") for part in target.memory_timing]
+    return hashlib.sha256(repr((caches, parts)).encode()).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -11,11 +11,17 @@ from rich.table import Table
 
 from conformance.console import progress_bar, write_whole
 
+if TYPE_CHECKING:
+    from codegen.predictor import Predictor
+
 _IN_SEARCH, _AT_RANDOM, _HELD_OUT = 30, 60, 12
 
 
 def fit_predictor(
-    core: Annotated[list[str] | None, typer.Option(help="Only this core; may be repeated.")] = None,
+    core: Annotated[list[str] | None, typer.Option(help="Only this core at zero wait states; may be repeated.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="This chip's memories, and its core; may be repeated.")
+    ] = None,
     compiler: Annotated[
         Literal["zig", "arm-none-eabi-gcc"] | None, typer.Option(help="zig by default, which comes with the package.")
     ] = None,
@@ -26,42 +32,65 @@ def fit_predictor(
 ) -> None:
     """Fit the predictor of cycles on emulated kernels, and report its error. Run it whenever kernels change.
 
-    What has been measured is kept: a run that was interrupted goes on where it was.
+    By default every core is fitted, and every target that has a fit. What has been measured is kept: a run that was
+    interrupted goes on where it was.
     """
-    from codegen.predictor import BUILT_IN, METRICS
-    from conformance.fit_predictor import CHIPS, check_model, fit_core
+    from codegen.predictor import BUILT_IN, Predictor
+    from codegen.target import CORES, load_target
+    from conformance.fit_predictor import CHIPS, check_model, fit_core, fit_waits
     from conformance.places import find_toolchain
     from conformance.predictor_samples import draw_samples
     from conformance.runner import example_models
 
     toolchain = find_toolchain(compiler, "cortex-m") if compiler else None
     folder = output or BUILT_IN
+    fitted = [path.stem for path in sorted(BUILT_IN.glob("*.json")) if path.stem not in CORES]
+    targets = [load_target(name) for name in target or ([] if core else fitted)]
+    cores = dict.fromkeys([*(core or ([] if target else CHIPS)), *(t.core for t in targets)])
     console = Console()
-    predictors = []
+    predictors: list[Predictor] = []
     with progress_bar() as progress:
         task = progress.add_task("drawing samples", total=None)
         samples = draw_samples(seed, _IN_SEARCH, _AT_RANDOM, _HELD_OUT)
-        for name in dict.fromkeys(core or CHIPS):
+
+        def advance() -> None:
+            progress.advance(task)
+
+        fits = {}
+        for name in cores:
             progress.update(task, description=name, total=samples.count, completed=0)
-            predictor = fit_core(name, samples, seed, toolchain=toolchain, progress=lambda: progress.advance(task))
-            write_whole(folder / f"{name}.json", predictor.as_json())
-            predictors.append(predictor)
+            fits[name] = fit_core(name, samples, seed, toolchain=toolchain, progress=advance)
+            write_whole(folder / f"{name}.json", fits[name].as_json())
+            predictors.append(Predictor(fits[name]))
+        for chip in targets:
+            progress.update(task, description=chip.name, total=samples.count, completed=0)
+            waits = fit_waits(chip, fits[chip.core], samples, seed, toolchain=toolchain, progress=advance)
+            write_whole(folder / f"{chip.name}.json", waits.as_json())
+            predictors.append(Predictor(fits[chip.core], waits, chip))
         progress.update(task, description="models", total=None)
         models = [
             check_model(predictor, model, data, toolchain)
             for predictor in predictors
             for model, data in example_models().items()
         ]
-    for metric in METRICS:
-        title = f"Error of predicted {metric} on shapes held out, %: median / 90th percentile / worst"
-        table = Table("kernel (shapes)", title=title)
-        for predictor in predictors:
-            table.add_column(predictor.core, justify="right")
-        for kernel in predictors[0].errors[metric]:
-            errors = [predictor.errors[metric][kernel] for predictor in predictors]
-            cells = (" / ".join(f"{100 * v:.1f}" for v in (e.median, e.percentile90, e.worst)) for e in errors)
-            table.add_row(f"{kernel.removeprefix('tnf_')} ({errors[0].samples})", *cells)
-        console.print(table)
+    console.print(_error_table(predictors))
     for found in models:
-        shown = ", ".join(f"{metric} {found.measured[metric]:,.0f} {found.error(metric):+.2%}" for metric in METRICS)
-        console.print(f"{found.model} on {found.core}: {shown}", highlight=False)
+        shown = f"{found.measured:,.0f} cycles, predicted {found.error:+.2%}"
+        console.print(f"{found.model} on {found.chip}: {shown}", highlight=False)
+
+
+def _error_table(predictors: list[Predictor]) -> Table:
+    """Errors of predicted cycles; for a target those of all cycles, its waits included."""
+    columns = [
+        (p.waits.name, p.waits.errors["waits"]) if p.waits else (p.core.name, p.core.errors["cycles"])
+        for p in predictors
+    ]
+    title = "Error of predicted cycles on shapes held out, %: median / 90th percentile / worst"
+    table = Table("kernel (shapes)", title=title)
+    for name, _ in columns:
+        table.add_column(name, justify="right")
+    for kernel, first in columns[0][1].items():
+        errors = [found[kernel] for _, found in columns]
+        cells = (" / ".join(f"{100 * v:.1f}" for v in (e.median, e.percentile90, e.worst)) for e in errors)
+        table.add_row(f"{kernel.removeprefix('tnf_')} ({first.samples})", *cells)
+    return table

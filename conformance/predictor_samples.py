@@ -81,6 +81,11 @@ class Sample:
         return loop_counts(self.call)
 
     @property
+    def activation_bytes(self) -> int:
+        """Of its inputs and output."""
+        return sum(x.size for x in self.inputs) + self.output_bytes
+
+    @property
     def shape(self) -> tuple[object, ...]:
         """Sizes of its inputs, output and constants: samples that agree in this are one."""
         return (*(x.shape for x in self.inputs), self.output_bytes, self.call.constant_bytes)

@@ -29,18 +29,18 @@ def render(validation: Validation) -> RenderableType:
     table = Table(title="Published measurements, and estimates with their errors")
     for column in ("measurement", "published", "zero wait", "memory"):
         table.add_column(column, justify="left" if column == "measurement" else "right")
-    for use in Use:
+    for use, outcomes in _by_use(validation).items():
         table.add_section()
         table.add_row(f"[bold]{_HEADINGS[use]}[/]")
-        for outcome in validation.outcomes:
+        for outcome in outcomes:
             case = outcome.case
-            if case.use is use:
-                name = f"{escape(case.name)}, {_chip(outcome)}"
-                table.add_row(name, f"{_figure(case.published)} {case.unit}", *map(" ".join, _estimates(outcome)))
+            name = f"{escape(case.name)}, {_chip(outcome)}"
+            table.add_row(name, f"{_figure(case.published)} {case.unit}", *map(" ".join, _estimates(outcome)))
     bands = Table("core", "timing", "error band", "from", title="Error bands")
     for row in _band_rows(validation):
         bands.add_row(*row)
-    return Group(table, bands, f"{validation.toolchain.name} {OPTIMISATION}: {escape(validation.toolchain.version)}")
+    parts = [table, bands] if validation.bands else [table]
+    return Group(*parts, f"{validation.toolchain.name} {OPTIMISATION}: {escape(validation.toolchain.version)}")
 
 
 def as_json(validation: Validation) -> str:
@@ -84,20 +84,19 @@ def as_json(validation: Validation) -> str:
 def markdown(validation: Validation) -> str:
     """The tables of docs/cycle-model.md: the figures by use, then the error bands."""
     lines = []
-    for use in Use:
+    for use, outcomes in _by_use(validation).items():
         lines += [
             f"**{_HEADINGS[use]}**",
             "",
             "| measurement | chip | published | zero wait | error | memory | error | source |",
             "|---|---|---:|---:|---:|---:|---:|---|",
         ]
-        for outcome in validation.outcomes:
+        for outcome in outcomes:
             case = outcome.case
-            if case.use is use:
-                source = f"{case.source}; {case.note}" if case.note else case.source
-                published = f"{_figure(case.published)} {case.unit}"
-                cells = (case.name, _chip(outcome), published, *chain(*_estimates(outcome)), source)
-                lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+            source = f"{case.source}; {case.note}" if case.note else case.source
+            published = f"{_figure(case.published)} {case.unit}"
+            cells = (case.name, _chip(outcome), published, *chain(*_estimates(outcome)), source)
+            lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
         lines.append("")
     lines += ["| core | timing | error band | from |", "|---|---|---:|---|"]
     lines += [f"| {' | '.join(row)} |" for row in _band_rows(validation)]
@@ -149,6 +148,12 @@ def plot(validation: Validation) -> str:
             f'<text x="{margin + 28}" y="{y + 4}">{use}</text>',
         ]
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _by_use(validation: Validation) -> dict[Use, list[Outcome]]:
+    """The figures of each use that there are."""
+    found = {use: [o for o in validation.outcomes if o.case.use is use] for use in Use}
+    return {use: outcomes for use, outcomes in found.items() if outcomes}
 
 
 def _chip(outcome: Outcome) -> str:

@@ -3,7 +3,6 @@
 Weights are random: no kernel here takes longer for one value than for another, but for divisions in LayerNorm.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,7 +16,8 @@ import ckernels
 
 NATIVE = Path(__file__).parent / "native"
 _SEED = 20180119
-_SEQUENCES = (
+_TRANSFERS = (
+    "tnf_apart",
     "tnf_two_loads",
     "tnf_load_store",
     "tnf_load_store_offset",
@@ -25,11 +25,8 @@ _SEQUENCES = (
     "tnf_load_dual",
     "tnf_load_three",
     "tnf_store_eight",
-    "tnf_add_pair",
-    "tnf_extend_pair",
-    "tnf_add_chain",
-    "tnf_multiply_chain",
 )
+_PAIRS = ("tnf_nothing", "tnf_add_pair", "tnf_extend_pair", "tnf_add_chain", "tnf_multiply_chain")
 
 
 @dataclass(frozen=True)
@@ -103,10 +100,14 @@ class Workload:
 
 
 class Scheme(Enum):
-    """How values are quantised: with shifts ("q7"), or as TensorFlow Lite does, with multipliers ("int8")."""
+    """How values are quantised: with shifts ("q7"), or as TensorFlow Lite does, with multipliers ("int8").
+
+    PLAIN is q7 in plain C, for cores without the DSP extension; fully connected layers only.
+    """
 
     Q7 = "q7"
     INT8 = "int8"
+    PLAIN = "plain"
 
 
 def convolution(
@@ -117,7 +118,7 @@ def convolution(
     columns: Buffer,
     shape: tuple[int, int, int],
     filters: int,
-    kernel: int,
+    kernel: int | tuple[int, int],
     stride: int,
     rng: np.random.Generator,
 ) -> Step:
@@ -131,24 +132,32 @@ def convolution(
         columns: room for two windows of int16.
         shape: (height, width, channels) of the input.
         filters: output channels.
-        kernel: its height and width.
+        kernel: its height and width, one number where they are alike.
         stride: in both directions.
         rng: of weights and biases.
     """
-    height, width, channels = shape
-    out_h, out_w = -(-height // stride), -(-width // stride)
-    pad = max((out_h - 1) * stride + kernel - height, 0) // 2
-    sizes = (height, width, channels, out_h, out_w, filters, kernel, stride, pad)
-    weight = _bytes(rng, filters * kernel * kernel * channels)
+    sizes = _sizes(shape, filters, kernel, stride)
+    kernel_h, kernel_w, channels = sizes[6], sizes[7], shape[2]
+    weight = _bytes(rng, filters * kernel_h * kernel_w * channels)
     values: tuple[int | Constant, ...]
     if scheme is Scheme.Q7:
         function, values = "tnf_dense_conv", (4, 11, weight, _bytes(rng, filters))
     else:
         bias = _words(rng, filters, -(1 << 14), 1 << 14)
-        multiplier, shift = _words(rng, filters, 1 << 30, (1 << 31) - 1), _words(rng, filters, 8, 12)
+        multiplier, shift = _words(rng, filters, 1 << 30, (1 << 31) - 1), _words(rng, filters, -11, -7)
         function, values = "tnf_dense_int8_conv", (5, -3, -128, 120, weight, bias, multiplier, shift)
     function += "" if channels % 4 == 0 else "_any"
     return Step(name, function, (Parameters(sizes + values), x, y, columns))
+
+
+def depthwise(
+    name: str, x: Buffer, y: Buffer, window: Buffer, shape: tuple[int, int, int], kernel: int, rng: np.random.Generator
+) -> Step:
+    """A depthwise convolution in q7 with "same" padding and a stride of 1; `window` is room for one window."""
+    channels = shape[2]
+    values = (4, 9, _bytes(rng, kernel * kernel * channels), _bytes(rng, channels))
+    words = Parameters(_sizes(shape, channels, kernel, 1) + values)
+    return Step(name, "tnf_dense_depthwise", (words, x, y, window))
 
 
 def linear(
@@ -156,12 +165,14 @@ def linear(
 ) -> Step:
     """A dense fully connected layer; `wide` is room for the input as int16, which q7 needs."""
     weight = _bytes(rng, inputs * outputs)
-    if scheme is Scheme.Q7:
-        words = Parameters((inputs, outputs, 4, 10, weight, _bytes(rng, outputs)))
-        return Step(name, "tnf_dense_linear", (words, x, y, wide))
-    bias = _words(rng, outputs, -(1 << 14), 1 << 14)
-    words = Parameters((inputs, outputs, 5, -3, -128, 120, 1_500_000_001, 9, weight, bias))
-    return Step(name, "tnf_dense_int8_linear", (words, x, y))
+    if scheme is Scheme.INT8:
+        bias = _words(rng, outputs, -(1 << 14), 1 << 14)
+        words = Parameters((inputs, outputs, 5, -3, -128, 120, 1_500_000_001, -9, weight, bias))
+        return Step(name, "tnf_dense_int8_linear", (words, x, y))
+    words = Parameters((inputs, outputs, 4, 10, weight, _bytes(rng, outputs)))
+    if scheme is Scheme.PLAIN:
+        return Step(name, "tnf_plain_linear", (words, x, y))
+    return Step(name, "tnf_dense_linear", (words, x, y, wide))
 
 
 def pool(name: str, x: Buffer, y: Buffer, shape: tuple[int, int, int], kernel: int, stride: int) -> Step:
@@ -221,7 +232,7 @@ def resnet8(scheme: Scheme) -> Workload:
         if stride == 2:
             steps.append(convolution(scheme, f"shortcut{stage}", a, b, columns, shape, filters, 1, 2, rng))
             shortcut = b
-        words = (size, 1 << 30, 1, 1 << 30, 1, 1 << 30, 18)
+        words = (size, 3, 1 << 30, -1, 5, 1 << 30, -1, -7, 1 << 30, -18, -128, 127)
         steps += [
             Step(f"add{stage}", "tnf_dense_add", (Parameters(words), shortcut, c, a)),
             *_relu(scheme, f"relu{stage}b", a, size),
@@ -234,6 +245,29 @@ def resnet8(scheme: Scheme) -> Workload:
     return Workload(f"resnet8 {scheme.value}", _DENSE, tuple(steps), ((image, _bytes(rng, 3072).data),))
 
 
+def ds_cnn() -> Workload:
+    """DS-CNN of MLPerf Tiny's keyword spotting in q7, without its softmax of twelve values."""
+    rng = np.random.default_rng(_SEED)
+    a, b, columns, image = Buffer(0, 8000), Buffer(8000, 8000), Buffer(16000, 576), Buffer(16576, 492)
+    shape = (25, 5, 64)
+    steps = [
+        convolution(Scheme.Q7, "conv", image, a, columns, (49, 10, 1), 64, (10, 4), 2, rng),
+        relu("relu", a, 8000),
+    ]
+    for stage in range(1, 5):
+        steps += [
+            depthwise(f"depthwise{stage}", a, b, columns, shape, 3, rng),
+            relu(f"relu{stage}a", b, 8000),
+            convolution(Scheme.Q7, f"pointwise{stage}", b, a, columns, shape, 64, 1, 1, rng),
+            relu(f"relu{stage}b", a, 8000),
+        ]
+    steps += [
+        Step("mean", "tnf_dense_mean", (a, b, 125, 64)),
+        linear(Scheme.Q7, "linear", b, a, columns, 64, 12, rng),
+    ]
+    return Workload("ds-cnn", _DENSE, tuple(steps), ((image, _bytes(rng, 490).data),))
+
+
 def autoencoder(scheme: Scheme) -> Workload:
     """The autoencoder of MLPerf Tiny's anomaly detection: ten fully connected layers, each weight used once."""
     rng = np.random.default_rng(_SEED)
@@ -244,7 +278,8 @@ def autoencoder(scheme: Scheme) -> Workload:
         x, y = (a, b) if index % 2 else (b, a)
         steps.append(linear(scheme, f"linear{index}", x, y, wide, inputs, outputs, rng))
         steps += _relu(scheme, f"relu{index}", y, outputs) if index < len(widths) - 1 else []
-    return Workload(f"autoencoder {scheme.value}", _DENSE, tuple(steps), ((a, _bytes(rng, 640).data),))
+    sources = (NATIVE / "plain.c",) if scheme is Scheme.PLAIN else _DENSE
+    return Workload(f"autoencoder {scheme.value}", sources, tuple(steps), ((a, _bytes(rng, 640).data),))
 
 
 def int8_layernorm(rows: int, n: int) -> Workload:
@@ -276,19 +311,21 @@ def delay_loop(count: int) -> Workload:
     return Workload("delay loop", (NATIVE / "sequences.c",), (step,))
 
 
-def sequence(function: str) -> Workload:
-    """64 rounds of a sequence of native/sequences.c, and of what is to be subtracted."""
+def sequences(name: str, functions: tuple[str, ...]) -> Workload:
+    """Functions of native/sequences.c, each a step of 64 rounds; the first is what to subtract from the others."""
     words = Buffer(0, 64)
-    steps = tuple(Step(name, name, (words, 0)) for name in (function, "tnf_apart", "tnf_nothing"))
-    return Workload(function, (NATIVE / "sequences.c",), steps)
+    steps = tuple(Step(function, function, (words, 0)) for function in functions)
+    return Workload(name, (NATIVE / "sequences.c",), steps)
 
 
 WORKLOADS: dict[str, Callable[[], Workload]] = {
     "cifar10": cifar10,
     "resnet8 q7": lambda: resnet8(Scheme.Q7),
     "resnet8 int8": lambda: resnet8(Scheme.INT8),
+    "ds-cnn": ds_cnn,
     "autoencoder q7": lambda: autoencoder(Scheme.Q7),
     "autoencoder int8": lambda: autoencoder(Scheme.INT8),
+    "autoencoder plain": lambda: autoencoder(Scheme.PLAIN),
     "int8 layernorm 256x44": lambda: int8_layernorm(256, 44),
     "int8 layernorm 64x192": lambda: int8_layernorm(64, 192),
     "float layernorm 256x44": lambda: float_layernorm(256, 44, "tnf_float_layernorm"),
@@ -296,14 +333,26 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "double layernorm 256x44": lambda: float_layernorm(256, 44, "tnf_double_layernorm"),
     "double layernorm 64x192": lambda: float_layernorm(64, 192, "tnf_double_layernorm"),
     "delay loop": lambda: delay_loop(1000),
-    **{name: functools.partial(sequence, name) for name in _SEQUENCES},
+    "transfers": lambda: sequences("transfers", _TRANSFERS),
+    "pairs": lambda: sequences("pairs", _PAIRS),
 }
 """Workloads by the names that cases use."""
 
 _DENSE = (NATIVE / "dense.c",)
 
 
+def _sizes(shape: tuple[int, int, int], filters: int, kernel: int | tuple[int, int], stride: int) -> tuple[int, ...]:
+    """The fields of a convolution's parameters up to its padding."""
+    height, width, channels = shape
+    kernel_h, kernel_w = (kernel, kernel) if isinstance(kernel, int) else kernel
+    out_h, out_w = -(-height // stride), -(-width // stride)
+    pad_h = max((out_h - 1) * stride + kernel_h - height, 0) // 2
+    pad_w = max((out_w - 1) * stride + kernel_w - width, 0) // 2
+    return height, width, channels, out_h, out_w, filters, kernel_h, kernel_w, stride, pad_h, pad_w
+
+
 def _relu(scheme: Scheme, name: str, x: Buffer, size: int) -> list[Step]:
+    """What follows a layer, where the layer itself does not end with ReLU; plain C has no instruction for it."""
     return [relu(name, x, size)] if scheme is Scheme.Q7 else []
 
 

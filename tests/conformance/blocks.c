@@ -77,4 +77,11 @@ FUNCTION uint32_t straddling(uint32_t a)
     TEXT(".balign 1024\n\tcmp r0, #5\n\t.rept 509\n\tmov r1, r1\n\t.endr\n\titttt lt\n\taddlt r0, #1\n\taddlt r0, #2\n\t"
          "addlt r0, #3\n\taddlt r0, #4\n\tadds r0, #8\n\tbx lr");
 }
+
+/* The same with a branch at its end, which is conditional only because of the IT on the page before. */
+FUNCTION uint32_t straddling_branch(uint32_t a)
+{
+    TEXT(".balign 1024\n\tcmp r0, #5\n\t.rept 510\n\tmov r1, r1\n\t.endr\n\titt lt\n\taddlt r0, #1\n\tbxlt lr\n\t"
+         "adds r0, #8\n\tbx lr");
+}
 #endif

@@ -33,7 +33,8 @@ from refsim.errors import EmulationError
 
 HERE = Path(__file__).parent
 BLOCKS = ["self_loop", "long_run", "long_loop", "pattern", "indirect", "marked", "walk", "fill"]
-BLOCKS_V7 = ["unsigned_division", "signed_division", "conditional_division", "conditions", "straddling"]
+BLOCKS_V7 = ["unsigned_division", "signed_division", "conditional_division"]
+BLOCKS_V7 += ["conditions", "straddling", "straddling_branch"]
 TARGETS = ("stm32f746", "stm32f407", "stm32u575", "rp2040")
 CPUS = {
     "cortex-m0plus": arm_const.UC_CPU_ARM_CORTEX_M0,
@@ -126,7 +127,7 @@ def calls(generator: random.Random, target: Target) -> Iterator[tuple[str, tuple
             yield from (("unsigned_division", (a, b)), ("signed_division", (a, b)))
             yield from (("conditional_division", (a, b, c)) for c in (0, 1))
         yield from (("conditions", (a,)) for a in (0, 4, 5, 6, 0x80000000))
-        yield from (("straddling", (a,)) for a in (0, 5))
+        yield from ((function, (a,)) for function in ("straddling", "straddling_branch") for a in (0, 5))
 
 
 def counted(result: CallResult) -> tuple[int, int]:
@@ -440,6 +441,24 @@ def test_a_log_that_runs_full_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     for operators in (7, 2):
         assert tight.call("marked", operators) == roomy.call("marked", operators)
         assert tight.block_profile() == roomy.block_profile()
+
+
+def test_an_edge_is_asked_for_once() -> None:
+    machine = CortexM(load_target("stm32f746"), blocks("stm32f746"), timing=Timing.ZERO_WAIT)
+    timer, native = machine._timer, machine._native.lib
+    assert timer is not None
+    start = machine.symbols["long_run"] & ~1
+    # The same code cut in several ways, and entered from several places, as a translator may choose to.
+    visits = [(start, 4), (start, 2), (start + 2, 2), (start, 4), (start, 6), (start, 2), (start, 2)]
+    edges = set(pairwise([None, *visits, *visits]))
+    timer.begin()
+    before = len(timer._edges)
+    for at, size in visits * 2:
+        assert native.tnf_time_block(timer.pointer, at - machine.target.code.origin, at, size)
+    timer.end(0)
+    assert len(timer._edges) - before == len(edges)
+    executed = {(b.start, b.size): b.executions for b in timer.executions([])}
+    assert executed == {visit: 2 * visits.count(visit) for visit in visits}
 
 
 def test_an_instruction_without_timing_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,7 @@ def test_a_write_back_cache_writes_a_line_once_when_it_goes() -> None:
     model = Model(chip({}, ram, caches=(cache(32, 1, write_back=True),)))
     assert model.data(RAM, write=True) == 0, "the store buffer waits for the line"
     assert not any(model.data(RAM + 4 * n, write=True) for n in range(8))
+    assert model.data(RAM + 8) == 0, "a load leaves the line dirty"
     assert model.data(RAM + 32, after=LONG) == 4
     assert model.data(RAM + 64) == (8 + 8 - 5) + 4, "after the line itself and the dirty one before it"
     assert model.data(RAM + 96, after=LONG) == 4

@@ -18,7 +18,10 @@ from conformance.validation.cases import Case, Unit, Use, load_cases
 from conformance.validation.report import as_json, markdown, plot, render
 from conformance.validation.runner import Chip, Outcome, Validation, choose_toolchain, outside, validate
 from conformance.validation.workloads import WORKLOADS, Buffer, Constant, Parameters, Scheme, Step, Workload
-from refsim.errors import DataError, ToolchainError
+from conformance.validation_cli import validate_timing
+from refsim.errors import ConformanceError, DataError, ToolchainError
+
+SOURCES = (workloads.NATIVE / "dense.c", workloads.NATIVE / "plain.c")
 
 
 def int8(seed: int, *shape: int) -> np.ndarray:
@@ -31,8 +34,9 @@ def shifted(total: np.ndarray, bias: np.ndarray, bias_shift: int, shift: int) ->
 
 
 def requantised(x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
-    high = (x.astype(np.int64) * multiplier + (1 << 30)) >> 31
-    magnitude = (np.abs(high) + ((1 << shift) >> 1)) >> shift
+    left, right = np.maximum(shift, 0), np.maximum(-np.asarray(shift), 0)
+    high = ((x.astype(np.int64) << left) * multiplier + (1 << 30)) >> 31
+    magnitude = (np.abs(high) + ((1 << right) >> 1)) >> right
     return np.where(high < 0, -magnitude, magnitude)
 
 
@@ -58,7 +62,7 @@ def conv_case(
     step = workloads.convolution(Scheme.Q7, "conv", a, y, columns, x.shape, filters, kernel, stride, rng)
     words = step.arguments[0].words
     weight = np.frombuffer(words[-2].data, np.int8).reshape(filters, kernel, kernel, channels)
-    total = convolved(x, weight, stride, words[8], (out, out))
+    total = convolved(x, weight, stride, words[9], (out, out))
     return step, [(a, x.tobytes())], y, shifted(total, np.frombuffer(words[-1].data, np.int8), 4, 11)
 
 
@@ -68,10 +72,10 @@ def int8_conv_case(channels: int, filters: int, kernel: int, stride: int, side: 
     columns = Buffer(y.offset + y.size + -y.size % 4, 4 * kernel * kernel * channels + 8)
     rng = np.random.default_rng(10)
     step = workloads.convolution(Scheme.INT8, "conv", a, y, columns, x.shape, filters, kernel, stride, rng)
-    sizes, (input_offset, output_offset, low, high) = step.arguments[0].words[:9], step.arguments[0].words[9:13]
-    weight = np.frombuffer(step.arguments[0].words[13].data, np.int8).reshape(filters, kernel, kernel, channels)
-    bias, multiplier, shift = (np.frombuffer(word.data, np.int32) for word in step.arguments[0].words[14:])
-    total = convolved(x.astype(np.int64) + input_offset, weight, stride, sizes[8], (out, out)) + bias
+    sizes, (input_offset, output_offset, low, high) = step.arguments[0].words[:11], step.arguments[0].words[11:15]
+    weight = np.frombuffer(step.arguments[0].words[15].data, np.int8).reshape(filters, kernel, kernel, channels)
+    bias, multiplier, shift = (np.frombuffer(word.data, np.int32) for word in step.arguments[0].words[16:])
+    total = convolved(x.astype(np.int64) + input_offset, weight, stride, sizes[9], (out, out)) + bias
     expected = np.clip(requantised(total, multiplier, shift) + output_offset, low, high).astype(np.int8)
     return step, [(a, x.tobytes())], y, expected
 
@@ -87,10 +91,34 @@ def int8_linear_case(inputs: int, outputs: int) -> tuple[Step, list, Buffer, np.
     return step, [(a, x.tobytes())], y, expected
 
 
-def linear_case(inputs: int, outputs: int) -> tuple[Step, list, Buffer, np.ndarray]:
+def wide_conv_case() -> tuple[Step, list, Buffer, np.ndarray]:
+    """A window that is no square, and an odd number of outputs."""
+    x = int8(13, 9, 5, 1)
+    a, y, columns = Buffer(0, 48), Buffer(48, 5 * 3 * 4), Buffer(108, 4 * 40)
+    step = workloads.convolution(Scheme.Q7, "conv", a, y, columns, x.shape, 4, (10, 4), 2, np.random.default_rng(14))
+    weight, bias = (np.frombuffer(word.data, np.int8) for word in step.arguments[0].words[-2:])
+    padded = np.pad(x[:, :, 0].astype(np.int64), ((4, 5), (1, 2)))  # same padding: the smaller half in front
+    windows = [[padded[2 * i : 2 * i + 10, 2 * j : 2 * j + 4].ravel() for j in range(3)] for i in range(5)]
+    total = np.array(windows) @ weight.reshape(4, 40).astype(np.int64).T
+    return step, [(a, x.tobytes())], y, shifted(total, bias, 4, 11)
+
+
+def depthwise_case(kernel: int) -> tuple[Step, list, Buffer, np.ndarray]:
+    x = int8(15, 6, 5, 8)
+    a, y, window = Buffer(0, 240), Buffer(240, 240), Buffer(480, kernel * kernel * 8)
+    step = workloads.depthwise("depthwise", a, y, window, x.shape, kernel, np.random.default_rng(16))
+    weight, bias = (np.frombuffer(word.data, np.int8) for word in step.arguments[0].words[-2:])
+    front = (kernel - 1) // 2
+    padded = np.pad(x.astype(np.int64), ((front, kernel - 1 - front), (front, kernel - 1 - front), (0, 0)))
+    factors = weight.reshape(kernel, kernel, 8).astype(np.int64)
+    rows = [[(padded[i : i + kernel, j : j + kernel] * factors).sum((0, 1)) for j in range(5)] for i in range(6)]
+    return step, [(a, x.tobytes())], y, shifted(np.array(rows), bias, 4, 9)
+
+
+def linear_case(scheme: Scheme, inputs: int, outputs: int) -> tuple[Step, list, Buffer, np.ndarray]:
     x = int8(2, inputs)
     a, y, wide = Buffer(0, inputs), Buffer(inputs, outputs), Buffer(inputs + outputs + 2, 2 * inputs)
-    step = workloads.linear(Scheme.Q7, "linear", a, y, wide, inputs, outputs, np.random.default_rng(3))
+    step = workloads.linear(scheme, "linear", a, y, wide, inputs, outputs, np.random.default_rng(3))
     weight, bias = (np.frombuffer(word.data, np.int8) for word in step.arguments[0].words[-2:])
     total = weight.reshape(outputs, inputs).astype(np.int64) @ x.astype(np.int64)
     return step, [(a, x.tobytes())], y, shifted(total, bias, 4, 10)
@@ -119,11 +147,12 @@ def mean_case() -> tuple[Step, list, Buffer, np.ndarray]:
 def add_case() -> tuple[Step, list, Buffer, np.ndarray]:
     x, z = int8(6, 512), int8(7, 512)
     a, b, y = Buffer(0, 512), Buffer(512, 512), Buffer(1024, 512)
-    scales = ((1_518_500_250, 1), (1_900_000_001, 2), (1_073_741_824, 18))
-    left, right = (requantised(v.astype(np.int64) << 20, *s) for v, s in zip((x, z), scales, strict=False))
-    words = (512, *(number for scale in scales for number in scale))
+    scales = ((7, 1_518_500_250, -1), (-4, 1_900_000_001, 1), (-3, 1_073_741_824, -18))
+    inputs = ((v.astype(np.int64) + offset) << 20 for v, (offset, _, _) in zip((x, z), scales, strict=False))
+    left, right = (requantised(v, *scale[1:]) for v, scale in zip(inputs, scales, strict=False))
+    words = (512, *(number for scale in scales for number in scale), -120, 127)
     step = Step("add", "tnf_dense_add", (Parameters(words), a, b, y))
-    expected = np.clip(requantised(left + right, *scales[2]), -128, 127).astype(np.int8)
+    expected = np.clip(requantised(left + right, *scales[2][1:]) - 3, -120, 127).astype(np.int8)
     return step, [(a, x.tobytes()), (b, z.tobytes())], y, expected
 
 
@@ -133,7 +162,12 @@ KERNELS = {
     "conv 8 channels": lambda: conv_case(8, 6, 5, 1, 8),
     "conv 4 channels, stride 2": lambda: conv_case(4, 4, 3, 2, 12),
     "conv 1x1, stride 2": lambda: conv_case(16, 8, 1, 2, 8),
-    "linear": lambda: linear_case(36, 10),
+    "conv 10x4, odd number of outputs": wide_conv_case,
+    "conv 8 channels, odd number of outputs": lambda: conv_case(8, 6, 3, 1, 5),
+    "depthwise 3x3": lambda: depthwise_case(3),
+    "depthwise 2x2": lambda: depthwise_case(2),
+    "linear": lambda: linear_case(Scheme.Q7, 36, 10),
+    "plain linear": lambda: linear_case(Scheme.PLAIN, 35, 9),
     "int8 conv 3 channels": lambda: int8_conv_case(3, 4, 3, 1, 8),
     "int8 conv 8 channels": lambda: int8_conv_case(8, 6, 3, 1, 8),
     "int8 conv 1x1, stride 2": lambda: int8_conv_case(16, 8, 1, 2, 8),
@@ -148,7 +182,7 @@ KERNELS = {
 
 @pytest.fixture(scope="module")
 def host() -> HostLibrary:
-    library = build_shared_library([workloads.NATIVE / "dense.c"], name="dense", sanitize=True)
+    library = build_shared_library(list(SOURCES), name="dense", sanitize=True)
     return HostLibrary(library, [workloads.NATIVE / "dense.h"])
 
 
@@ -180,12 +214,17 @@ def test_host_kernels_equal_numpy(host: HostLibrary, kernel: str) -> None:
     np.testing.assert_array_equal(found, expected.ravel())
 
 
-@pytest.mark.parametrize("compiler", [tool.name for tool in arm_toolchains()])
+@pytest.fixture(scope="module", params=[tool.name for tool in arm_toolchains()])
+def chip(request: pytest.FixtureRequest) -> Chip:
+    steps = tuple(make()[0] for make in KERNELS.values())
+    return Chip(Workload("test", SOURCES, steps), load_target("stm32l4r5"), choose_toolchain(request.param))
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_emulated_kernels_equal_numpy(kernel: str, compiler: str) -> None:
+def test_emulated_kernels_equal_numpy(chip: Chip, kernel: str) -> None:
     step, inputs, output, expected = KERNELS[kernel]()
-    workload = Workload("test", (workloads.NATIVE / "dense.c",), (step,), tuple(inputs))
-    chip = Chip(workload, load_target("stm32l4r5"), choose_toolchain(compiler))
+    for buffer, data in inputs:
+        chip.fill(buffer, data)
     chip.run(step)
     np.testing.assert_array_equal(np.frombuffer(chip.contents(output), np.int8), expected.ravel())
 
@@ -384,6 +423,36 @@ def test_the_page_shows_the_cases_and_the_bands() -> None:
         for timing in Timing:
             band = error_band(core, timing)
             assert f"| {core} | {timing.value} | {band} |" in page
+
+
+def test_command_writes_what_it_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {name: tmp_path / f"new.{name}" for name in ("json", "markdown", "plot")}
+    validate_timing(case=["cortex-m7", "delay"], **files)
+    assert "Delay loop" in capsys.readouterr().out
+    assert {case["name"] for case in json.loads(files["json"].read_text())["cases"]} == {"Delay loop"}
+    assert "Delay loop" in files["markdown"].read_text()
+    assert files["plot"].read_text().startswith("<svg")
+
+
+def test_command_refuses_what_it_cannot_do(stored: Path) -> None:
+    with pytest.raises(DataError, match="no case is called lenet; there are CIFAR-10"):
+        validate_timing(case=["LeNet"])
+    with pytest.raises(DataError, match="--update needs every case"):
+        validate_timing(case=["delay"], update=True)
+    with pytest.raises(ToolchainError, match="armcc"):
+        validate_timing(case=["delay"], compiler="armcc")
+    assert not stored.exists()
+
+
+def test_command_fails_outside_the_bands_of_the_same_compiler(stored: Path) -> None:
+    tool = choose_toolchain(None)
+    narrow = {("cortex-m4", "MEMORY"): Band(1, 2, ("cortex-m4",))}
+    stored.write_text(bands_as_json(narrow, tool.name, tool.version))
+    with pytest.raises(ConformanceError, match=r"outside the error band: Autoencoder, q7, Zephyr, memory: \+"):
+        validate_timing(case=["autoencoder, q7, zephyr"])
+    stored.write_text(bands_as_json(narrow, "another compiler", ""))
+    band_module._stored.cache_clear()
+    validate_timing(case=["autoencoder, q7, zephyr"])
 
 
 def test_case_units() -> None:

@@ -1,12 +1,16 @@
 #include "dense.h"
 #include "dsp.h"
 
+/* Whatever the optimisation, what is constant in a kernel is constant in what it is made of. */
+#define INLINE static inline __attribute__((always_inline))
+
 /* How widened values lie in a column: as they came, or as SXTB16 gives them, (0, 2) (1, 3), which spares packing them. */
 enum order { AS_IS, INTERLEAVED };
 
 /* What a convolution does whatever its quantisation. */
 typedef struct {
-    int32_t input_h, input_w, input_c, output_h, output_w, output_c, kernel, stride, pad;
+    int32_t input_h, input_w, input_c, output_h, output_w, output_c;
+    int32_t kernel_h, kernel_w, stride, pad_h, pad_w;
     int32_t size; /* of a column */
     uint32_t offset; /* added to x: two halfwords */
     enum order order;
@@ -17,7 +21,7 @@ typedef struct {
     int32_t upper_left, lower_left, upper_right, lower_right;
 } sums;
 
-static inline void widen(const int8_t *x, int16_t *wide, int32_t size, uint32_t offset, enum order order)
+INLINE void widen(const int8_t *x, int16_t *wide, int32_t size, uint32_t offset, enum order order)
 {
     int32_t i = 0;
     for (; i + 4 <= size; i += 4) {
@@ -34,11 +38,11 @@ static inline void widen(const int8_t *x, int16_t *wide, int32_t size, uint32_t 
 }
 
 /* The window of output (row, column), zero outside the image. */
-static inline void gather(const convolution *c, const int8_t *x, int32_t row, int32_t column, int16_t *to)
+INLINE void gather(const convolution *c, const int8_t *x, int32_t row, int32_t column, int16_t *to)
 {
-    const int32_t top = row * c->stride - c->pad, left = column * c->stride - c->pad;
-    for (int32_t i = top; i < top + c->kernel; i++) {
-        for (int32_t j = left; j < left + c->kernel; j++) {
+    const int32_t top = row * c->stride - c->pad_h, left = column * c->stride - c->pad_w;
+    for (int32_t i = top; i < top + c->kernel_h; i++) {
+        for (int32_t j = left; j < left + c->kernel_w; j++) {
             if (i < 0 || i >= c->input_h || j < 0 || j >= c->input_w) {
                 for (int32_t k = 0; k < c->input_c; k++) {
                     to[k] = 0;
@@ -51,7 +55,7 @@ static inline void gather(const convolution *c, const int8_t *x, int32_t row, in
     }
 }
 
-static inline sums multiply(sums s, const int8_t *upper, const int8_t *lower, const int16_t *a, const int16_t *b, int32_t size,
+INLINE sums multiply(sums s, const int8_t *upper, const int8_t *lower, const int16_t *a, const int16_t *b, int32_t size,
                             enum order order)
 {
     for (int32_t fours = size >> 2; fours > 0; fours--) {
@@ -89,13 +93,15 @@ static inline sums multiply(sums s, const int8_t *upper, const int8_t *lower, co
     return s;
 }
 
-/* round(x * multiplier / 2^31), halves up, then round(that / 2^shift), halves away from zero. */
+/* x * 2^left * multiplier / 2^31, rounded, halves up; then that / 2^right, rounded, halves away from zero: one of left and
+ * right is 0, and shift is left - right. */
 static inline int32_t requantise(int32_t x, int32_t multiplier, int32_t shift)
 {
-    const int32_t high = (int32_t)(((int64_t)x * multiplier + (1 << 30)) >> 31);
-    const int32_t mask = (int32_t)((1u << shift) - 1u), rest = high & mask;
+    const int32_t left = shift > 0 ? shift : 0, right = shift > 0 ? 0 : -shift;
+    const int32_t high = (int32_t)(((int64_t)(x * (1 << left)) * multiplier + (1 << 30)) >> 31);
+    const int32_t mask = (int32_t)((1u << right) - 1u), rest = high & mask;
     const int32_t threshold = (mask >> 1) + (high < 0);
-    return (high >> shift) + (rest > threshold);
+    return (high >> right) + (rest > threshold);
 }
 
 static inline int8_t clamp(int32_t x, int32_t low, int32_t high)
@@ -103,7 +109,7 @@ static inline int8_t clamp(int32_t x, int32_t low, int32_t high)
     return (int8_t)(x < low ? low : x > high ? high : x);
 }
 
-static inline void columns_q7(const tnf_dense_conv_params *p, const int16_t *left, const int16_t *right, int32_t size, int8_t *y,
+INLINE void columns_q7(const tnf_dense_conv_params *p, const int16_t *left, const int16_t *right, int32_t size, int8_t *y,
                               enum order order)
 {
     const int32_t round = (int32_t)((1u << p->output_shift) >> 1), output_c = p->output_c;
@@ -126,7 +132,31 @@ static inline int8_t output_int8(const tnf_dense_int8_conv_params *p, int32_t su
     return clamp(requantise(sum, p->multiplier[o], p->shift[o]) + p->output_offset, p->act_min, p->act_max);
 }
 
-static inline void columns_int8(const tnf_dense_int8_conv_params *p, const int16_t *left, const int16_t *right, int32_t size,
+/* The last column of an odd number. */
+INLINE void column_q7(const tnf_dense_conv_params *p, const int16_t *column, int32_t size, int8_t *y, enum order order)
+{
+    const int32_t round = (int32_t)((1u << p->output_shift) >> 1);
+    const int8_t *weight = p->weight;
+    for (int32_t o = 0; o < p->output_c; o++) {
+        const int16_t *a = column;
+        int32_t sum = p->bias[o] * (1 << p->bias_shift) + round;
+        for (int32_t fours = size >> 2; fours > 0; fours--) {
+            const uint32_t w = *(const tnf_unaligned_word *)(const void *)weight;
+            const uint32_t even = tnf_even_bytes(w), odd = tnf_odd_bytes(w);
+            const uint32_t first = ((const tnf_word *)(const void *)a)[0], second = ((const tnf_word *)(const void *)a)[1];
+            sum = tnf_smlad(order == INTERLEAVED ? even : tnf_pack_low(even, odd), first, sum);
+            sum = tnf_smlad(order == INTERLEAVED ? odd : tnf_pack_high(even, odd), second, sum);
+            weight += 4;
+            a += 4;
+        }
+        for (int32_t rest = size & 3; rest > 0; rest--) {
+            sum += *weight++ * *a++;
+        }
+        y[o] = tnf_saturate8(sum >> p->output_shift);
+    }
+}
+
+INLINE void columns_int8(const tnf_dense_int8_conv_params *p, const int16_t *left, const int16_t *right, int32_t size,
                                 int8_t *y, enum order order)
 {
     const int8_t *weight = p->weight;
@@ -166,7 +196,8 @@ static SEPARATE void int8_interleaved(const void *p, const int16_t *left, const 
     columns_int8(p, left, right, size, y, INTERLEAVED);
 }
 
-static inline void convolve(const convolution *c, product *multiply_columns, const void *p, const int8_t *x, int8_t *y,
+/* Where the output of a column belongs that is left over, in `columns`; NULL where none is. */
+INLINE int8_t *convolve(const convolution *c, product *multiply_columns, const void *p, const int8_t *x, int8_t *y,
                             int16_t *columns)
 {
     int16_t *second = columns + ((c->size + 1) & ~1);
@@ -181,11 +212,13 @@ static inline void convolve(const convolution *c, product *multiply_columns, con
             waiting = !waiting;
         }
     }
+    return waiting ? y : 0;
 }
 
 #define CONVOLUTION(p, offset, order)                                                                                            \
-    {(p)->input_h,  (p)->input_w, (p)->input_c, (p)->output_h, (p)->output_w, (p)->output_c, \
-     (p)->kernel,   (p)->stride,  (p)->pad,     (p)->kernel * (p)->kernel * (p)->input_c, (offset), (order)}
+    {(p)->input_h, (p)->input_w, (p)->input_c, (p)->output_h, (p)->output_w, (p)->output_c,                                      \
+     (p)->kernel_h, (p)->kernel_w, (p)->stride, (p)->pad_h, (p)->pad_w,                                                          \
+     (p)->kernel_h * (p)->kernel_w * (p)->input_c, (offset), (order)}
 
 static inline uint32_t twice(int32_t offset)
 {
@@ -195,25 +228,105 @@ static inline uint32_t twice(int32_t offset)
 void tnf_dense_conv_any(const tnf_dense_conv_params *p, const int8_t *x, int8_t *y, int16_t *columns)
 {
     const convolution c = CONVOLUTION(p, 0u, AS_IS);
-    convolve(&c, q7_as_is, p, x, y, columns);
+    int8_t *last = convolve(&c, q7_as_is, p, x, y, columns);
+    if (last) {
+        column_q7(p, columns, c.size, last, AS_IS);
+    }
 }
 
 void tnf_dense_conv(const tnf_dense_conv_params *p, const int8_t *x, int8_t *y, int16_t *columns)
 {
     const convolution c = CONVOLUTION(p, 0u, INTERLEAVED);
-    convolve(&c, q7_interleaved, p, x, y, columns);
+    int8_t *last = convolve(&c, q7_interleaved, p, x, y, columns);
+    if (last) {
+        column_q7(p, columns, c.size, last, INTERLEAVED);
+    }
 }
 
 void tnf_dense_int8_conv_any(const tnf_dense_int8_conv_params *p, const int8_t *x, int8_t *y, int16_t *columns)
 {
     const convolution c = CONVOLUTION(p, twice(p->input_offset), AS_IS);
-    convolve(&c, int8_as_is, p, x, y, columns);
+    (void)convolve(&c, int8_as_is, p, x, y, columns);
 }
 
 void tnf_dense_int8_conv(const tnf_dense_int8_conv_params *p, const int8_t *x, int8_t *y, int16_t *columns)
 {
     const convolution c = CONVOLUTION(p, twice(p->input_offset), INTERLEAVED);
-    convolve(&c, int8_interleaved, p, x, y, columns);
+    (void)convolve(&c, int8_interleaved, p, x, y, columns);
+}
+
+static inline void copy(int8_t *to, const int8_t *from, int32_t size)
+{
+    for (int32_t i = 0; i < size; i += 4) {
+        *(tnf_word *)(void *)(to + i) = *(const tnf_word *)(const void *)(from + i);
+    }
+}
+
+/* Two words of four channels as four pairs, one of each channel. */
+typedef struct {
+    uint32_t c0, c1, c2, c3;
+} pairs;
+
+INLINE pairs pair_up(uint32_t first, uint32_t second)
+{
+    const uint32_t low = tnf_pack_low(first, second), high = tnf_pack_high(first, second);
+    return (pairs){tnf_even_bytes(low), tnf_odd_bytes(low), tnf_even_bytes(high), tnf_odd_bytes(high)};
+}
+
+/* Four channels at a time, two positions of the window at a time. */
+static SEPARATE void depthwise_pixel(const tnf_dense_conv_params *p, const int8_t *window, int8_t *y)
+{
+    const int32_t channels = p->output_c, size = p->kernel_h * p->kernel_w, shift = p->output_shift;
+    const int32_t round = (int32_t)((1u << shift) >> 1);
+    for (int32_t c = 0; c < channels; c += 4) {
+        const int8_t *w = p->weight + c, *x = window + c, *bias = p->bias + c;
+        int32_t s0 = bias[0] * (1 << p->bias_shift) + round, s1 = bias[1] * (1 << p->bias_shift) + round;
+        int32_t s2 = bias[2] * (1 << p->bias_shift) + round, s3 = bias[3] * (1 << p->bias_shift) + round;
+        for (int32_t twos = size >> 1; twos > 0; twos--) {
+            const pairs a = pair_up(*(const tnf_word *)(const void *)w, *(const tnf_word *)(const void *)(w + channels));
+            const pairs b = pair_up(*(const tnf_word *)(const void *)x, *(const tnf_word *)(const void *)(x + channels));
+            s0 = tnf_smlad(a.c0, b.c0, s0);
+            s1 = tnf_smlad(a.c1, b.c1, s1);
+            s2 = tnf_smlad(a.c2, b.c2, s2);
+            s3 = tnf_smlad(a.c3, b.c3, s3);
+            w += 2 * channels;
+            x += 2 * channels;
+        }
+        if ((size & 1) != 0) {
+            s0 += w[0] * x[0];
+            s1 += w[1] * x[1];
+            s2 += w[2] * x[2];
+            s3 += w[3] * x[3];
+        }
+        y[c] = tnf_saturate8(s0 >> shift);
+        y[c + 1] = tnf_saturate8(s1 >> shift);
+        y[c + 2] = tnf_saturate8(s2 >> shift);
+        y[c + 3] = tnf_saturate8(s3 >> shift);
+    }
+}
+
+void tnf_dense_depthwise(const tnf_dense_conv_params *p, const int8_t *x, int8_t *y, int8_t *window)
+{
+    const int32_t channels = p->input_c;
+    for (int32_t row = 0; row < p->output_h; row++) {
+        for (int32_t column = 0; column < p->output_w; column++) {
+            const int32_t top = row * p->stride - p->pad_h, left = column * p->stride - p->pad_w;
+            int8_t *to = window;
+            for (int32_t i = top; i < top + p->kernel_h; i++) {
+                for (int32_t j = left; j < left + p->kernel_w; j++, to += channels) {
+                    if (i < 0 || i >= p->input_h || j < 0 || j >= p->input_w) {
+                        for (int32_t k = 0; k < channels; k += 4) {
+                            *(tnf_word *)(void *)(to + k) = 0u;
+                        }
+                    } else {
+                        copy(to, x + (i * p->input_w + j) * channels, channels);
+                    }
+                }
+            }
+            depthwise_pixel(p, window, y);
+            y += channels;
+        }
+    }
 }
 
 static inline void max_into(int8_t *x, const int8_t *other, int32_t size)
@@ -221,13 +334,6 @@ static inline void max_into(int8_t *x, const int8_t *other, int32_t size)
     for (int32_t i = 0; i < size; i += 4) {
         tnf_word *to = (tnf_word *)(void *)(x + i);
         *to = tnf_max_bytes(*to, *(const tnf_word *)(const void *)(other + i));
-    }
-}
-
-static inline void copy(int8_t *to, const int8_t *from, int32_t size)
-{
-    for (int32_t i = 0; i < size; i += 4) {
-        *(tnf_word *)(void *)(to + i) = *(const tnf_word *)(const void *)(from + i);
     }
 }
 
@@ -333,8 +439,8 @@ void tnf_dense_relu(int8_t *x, int32_t size)
 void tnf_dense_add(const tnf_dense_add_params *p, const int8_t *a, const int8_t *b, int8_t *y)
 {
     for (int32_t i = 0; i < p->size; i++) {
-        const int32_t left = requantise(a[i] * (1 << 20), p->a_multiplier, p->a_shift);
-        const int32_t right = requantise(b[i] * (1 << 20), p->b_multiplier, p->b_shift);
-        y[i] = tnf_saturate8(requantise(left + right, p->y_multiplier, p->y_shift));
+        const int32_t left = requantise((a[i] + p->a_offset) * (1 << 20), p->a_multiplier, p->a_shift);
+        const int32_t right = requantise((b[i] + p->b_offset) * (1 << 20), p->b_multiplier, p->b_shift);
+        y[i] = clamp(requantise(left + right, p->y_multiplier, p->y_shift) + p->y_offset, p->act_min, p->act_max);
     }
 }

@@ -10,11 +10,11 @@
 
 #include <stdint.h>
 
-/* weight [output_c][kernel][kernel][input_c]; bias [output_c]. output_c and output_h * output_w are even. */
+/* weight [output_c][kernel_h][kernel_w][input_c]; bias [output_c]. output_c is even, and in int8 output_h * output_w as well. */
 typedef struct {
     int32_t input_h, input_w, input_c;
     int32_t output_h, output_w, output_c;
-    int32_t kernel, stride, pad;
+    int32_t kernel_h, kernel_w, stride, pad_h, pad_w;
     int32_t bias_shift, output_shift;
     const int8_t *weight;
     const int8_t *bias;
@@ -25,12 +25,16 @@ void tnf_dense_conv_any(const tnf_dense_conv_params *p, const int8_t *x, int8_t 
 /* input_c is a multiple of 4. */
 void tnf_dense_conv(const tnf_dense_conv_params *p, const int8_t *x, int8_t *y, int16_t *columns);
 
+/* Depthwise: weight [kernel_h][kernel_w][output_c], output_c is input_c and a multiple of 4; window: as many int8 as weights. */
+void tnf_dense_depthwise(const tnf_dense_conv_params *p, const int8_t *x, int8_t *y, int8_t *window);
+
 /* The same in TensorFlow Lite's quantisation: y = clamp(requantise(bias + sum of weight * (x + input_offset)) + output_offset),
- * with a multiplier and a shift for each output channel; shift is to the right, and not 0. */
+ * with a multiplier and a shift for each output channel. A requantisation multiplies by multiplier * 2^(shift - 31): a shift to
+ * the left, a rounded doubling high multiplication, a rounded shift to the right. */
 typedef struct {
     int32_t input_h, input_w, input_c;
     int32_t output_h, output_w, output_c;
-    int32_t kernel, stride, pad;
+    int32_t kernel_h, kernel_w, stride, pad_h, pad_w;
     int32_t input_offset, output_offset, act_min, act_max;
     const int8_t *weight;
     const int32_t *bias;
@@ -59,6 +63,9 @@ typedef struct {
 } tnf_dense_linear_params;
 void tnf_dense_linear(const tnf_dense_linear_params *p, const int8_t *x, int8_t *y, int16_t *wide);
 
+/* The same in plain C, one product at a time, for cores without the DSP extension. */
+void tnf_plain_linear(const tnf_dense_linear_params *p, const int8_t *x, int8_t *y);
+
 /* In TensorFlow Lite's quantisation, one multiplier and shift for all outputs; x is word-aligned. */
 typedef struct {
     int32_t inputs, outputs;
@@ -72,11 +79,14 @@ void tnf_dense_int8_linear(const tnf_dense_int8_linear_params *p, const int8_t *
 /* In place; size is a multiple of 4. */
 void tnf_dense_relu(int8_t *x, int32_t size);
 
-/* y = clamp(requantise(requantise(a << 20) + requantise(b << 20))), the scheme of quantised addition in TensorFlow Lite: each
- * requantisation is a rounded doubling high multiplication and a rounded shift to the right. */
+/* TensorFlow Lite's quantised addition: y = clamp(requantise(requantise((a + offset) << 20) + requantise((b + offset) << 20)) +
+ * offset). */
 typedef struct {
     int32_t size;
-    int32_t a_multiplier, a_shift, b_multiplier, b_shift, y_multiplier, y_shift;
+    int32_t a_offset, a_multiplier, a_shift;
+    int32_t b_offset, b_multiplier, b_shift;
+    int32_t y_offset, y_multiplier, y_shift;
+    int32_t act_min, act_max;
 } tnf_dense_add_params;
 void tnf_dense_add(const tnf_dense_add_params *p, const int8_t *a, const int8_t *b, int8_t *y);
 

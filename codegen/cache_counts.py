@@ -1,0 +1,220 @@
+"""Which cache lines a kernel reads, and which of them again since they did not stay: what it waits for.
+
+A kernel goes over its weights once for each output position, and over some of its activations as often. What one pass
+reads is still there in the next if it fits; of what does not fit, the share that is missed follows from how many lines
+fall into one set and how the cache replaces them. Nothing more is known of the order of accesses here: the counts are
+estimates, a fit gives each kernel's share of them, and its error says how far that goes.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codegen.emit import KernelCall
+from codegen.memory_timing import Cache
+from codegen.target import Target
+
+
+@dataclass(frozen=True)
+class _Reuse:
+    """A cache, or memory without one, as a kernel's passes see it.
+
+    Attributes:
+        cache: None where there is none.
+        wait: core cycles until the word that missed is there; the rest of its line comes after it.
+        random: the cache replaces any line of a set, else the one not used for longest.
+    """
+
+    cache: Cache | None
+    wait: int
+    random: bool
+
+    def cycles(self, size: float) -> float:
+        """Cycles of waiting for so many contiguous bytes."""
+        return size / self.cache.line * self.wait if self.cache else 0.0
+
+    def swept(self, size: float, between: float = 0.0) -> float:
+        """Lines of `size` bytes that a pass over them misses, with `between` other bytes read in each pass."""
+        if self.cache is None:
+            return 0.0
+        lines = size / self.cache.line
+        return lines * self._missed((lines + between / self.cache.line) / self.cache.sets)
+
+    def scattered(self, offsets: NDArray[np.int64], passes: float, step: int, stride: int) -> float:
+        """Lines that passes over bytes at `offsets` miss again.
+
+        Args:
+            offsets: what one pass reads.
+            passes: how many.
+            step: bytes by which one pass is further than the one before.
+            stride: the least distance between offsets, which passes fill step by step.
+        """
+        if self.cache is None or passes <= 0:
+            return 0.0
+        lines = np.unique(offsets.ravel() // self.cache.line)
+        of_sets = [float(n) for n in np.bincount(lines % self.cache.sets) if n]
+        new = min(1.0, step / min(self.cache.line, stride))  # share of the passes that come to new lines
+        missed = (1 - new) * sum(n * self._missed(n) for n in of_sets) + new * sum(map(self._settling, of_sets))
+        return passes * missed
+
+    def _missed(self, lines: float) -> float:
+        """Share of the lines of one set that is missed, when the same are read over and over."""
+        assert self.cache is not None
+        ways = self.cache.ways
+        if not self.random:
+            return float(lines > ways)
+        if lines <= 1:
+            return 0.0
+        # A line stays if none of the misses until it is read again replaces it.
+        share = 1.0
+        for _ in range(_ITERATIONS):
+            share = 1.0 - (1.0 - 1.0 / ways) ** (share * (lines - 1))
+        return share if share > _NEGLIGIBLE else 0.0
+
+    def _settling(self, lines: float) -> float:
+        """Misses until new lines that fit a set are all there, beyond the first of each: they replace each other."""
+        assert self.cache is not None
+        ways = self.cache.ways
+        if not self.random or lines > ways:
+            return 0.0
+        return sum(ways / (ways - there) for there in range(int(lines))) - lines
+
+
+_ITERATIONS, _NEGLIGIBLE = 60, 0.01
+
+Loops = Mapping[str, float]
+"""How often a kernel's loops are entered and repeated, as `codegen.predictor.loop_counts` tells."""
+
+Again = tuple[float, float]
+"""Lines of constants and of activations that are missed in later passes."""
+
+
+def cache_counts(call: KernelCall, loops: Loops, activations: int, target: Target) -> dict[str, float]:
+    """Cycles of waiting for the lines that one call of a kernel needs, first and again.
+
+    Args:
+        call: the kernel and its parameters.
+        loops: what its loops do.
+        activations: bytes of its inputs and output.
+        target: that says how fast its memories are; activations lie at the end of its RAM, as the arena does.
+
+    Raises:
+        TargetError: the target does not say it.
+    """
+    constants, data = (_reuse(target, address) for address in (target.code.origin, target.data.end - 1))
+    again = _AGAIN.get(call.kernel, _nothing)(call, loops, constants, data)
+    return {
+        "lines": constants.cycles(call.constant_bytes) + data.cycles(activations),
+        "lines again": again[0] * constants.wait + again[1] * data.wait,
+    }
+
+
+def _reuse(target: Target, address: int) -> _Reuse:
+    part = next(part for part in target.memory_timing if part.origin <= address < part.end)
+    cache = target.data_cache(part)
+    # As in the simulation: a Cortex-M7's own caches replace at random.
+    random = cache is not None and target.core == "cortex-m7" and cache.sets > 1
+    return _Reuse(cache, part.read_cycles(4) if cache else 0, random)
+
+
+def _nothing(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    return 0.0, 0.0
+
+
+def _linear(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    p, size = call.params, call.constant_bytes
+    rows, n, outputs = int(p["rows"]), int(p["input_c"]), int(p["output_c"])
+    # Weights once a row; the row once for four outputs, with their weights.
+    return (
+        (rows - 1) * constants.swept(size, n + outputs),
+        rows * max(0.0, outputs / 4 - 1) * data.swept(n, 4 * n),
+    )
+
+
+def _conv2d(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    p, size = call.params, call.constant_bytes
+    positions, outputs = int(p["output_h"]) * int(p["output_w"]), int(p["output_c"])
+    window = int(p["kernel_h"]) * int(p["kernel_w"]) * int(p["input_c"]) // int(p["groups"])
+    inside = _inside(call, loops)
+    return (
+        max(0.0, positions * inside - 1) * constants.swept(size, window + outputs),
+        positions * inside * max(0.0, outputs / 4 - 1) * data.swept(window, 4 * window),
+    )
+
+
+def _depthwise_conv2d(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    p, size = call.params, call.constant_bytes
+    positions = int(p["output_h"]) * int(p["output_w"]) * _inside(call, loops)
+    rows, columns = np.arange(int(p["kernel_h"]))[:, None], np.arange(int(p["kernel_w"]))
+    width, inputs, outputs = int(p["input_w"]), int(p["input_c"]), int(p["output_c"])
+    kernel = rows.size * columns.size
+    # Four channels of the window at a time, whose lines the next four use too.
+    weights, image = (rows * columns.size + columns) * outputs, (rows * width + columns) * inputs
+    return (
+        constants.scattered(weights, positions * outputs / 4, 4, outputs)
+        + max(0.0, positions - 1) * constants.swept(size, kernel * inputs + outputs),
+        data.scattered(image, positions * outputs / 4, 4, inputs)
+        + max(0.0, positions - 1) * data.swept(kernel * inputs, size + outputs),
+    )
+
+
+def _inside(call: KernelCall, loops: Loops) -> float:
+    """Share of a convolution's weights that meet the image, and are read, at an output position."""
+    products = 0.0
+    for channels, name in ((4, "four channels: run"), (1, "one channel: run"), (1, "one channel: row")):
+        rests = sum(rest * loops.get(f"{name}: rest of {rest}", 0.0) for rest in (1, 2, 3))
+        products += channels * (4 * loops.get(f"{name}: 4 elements", 0.0) + rests)
+    return (products + 4 * loops.get("four channels: taps", 0.0)) / call.macs
+
+
+def _matmul(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    p = call.params
+    batch, m, k, n = (int(p[name]) for name in ("batch", "m", "k", "n"))
+    # b once a row; not transposed, four columns of it at a time.
+    columns = 0.0 if p["transpose_b"] else data.scattered(np.arange(k) * n, batch * m * n / 4, 4, n)
+    return 0.0, max(columns, batch * (m - 1) * data.swept(k * n, k + n))
+
+
+def _mean(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    p = call.params
+    outer, n, inner = (int(p[name]) for name in ("outer", "n", "inner"))
+    return 0.0, data.scattered(np.arange(n) * inner, outer * inner, 1, inner)
+
+
+def _pooling(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    p = call.params
+    channels, width = int(p["channels"]), int(p["input_w"])
+    rows = np.arange(min(int(p["kernel_h"]), int(p["input_h"])))[:, None]
+    columns = np.arange(min(int(p["kernel_w"]), width))
+    pairs = int(p["output_h"]) * int(p["output_w"]) * channels / 2
+    return 0.0, data.scattered((rows * width + columns) * channels, pairs, 2, channels)
+
+
+def _permuted(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    dims, strides = ([int(v) for v in np.asarray(call.params[name])] for name in ("dims", "strides"))
+    # Neighbours in memory are read one pass over the axes inside theirs apart.
+    near = min(range(len(dims)), key=lambda axis: strides[axis])
+    inside = list(zip(dims, strides, strict=True))[near + 1 :]
+    if not inside:
+        return 0.0, 0.0
+    offsets = np.zeros(1, np.int64)
+    for length, stride in inside:
+        offsets = (offsets[:, None] + np.arange(length) * stride).ravel()
+    passes = math.prod(dims[: near + 1])
+    return 0.0, data.scattered(offsets, passes, strides[near], min(stride for _, stride in inside))
+
+
+_AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse, _Reuse], Again]] = {
+    "tnf_average_pool2d": _pooling,
+    "tnf_conv2d": _conv2d,
+    "tnf_depthwise_conv2d": _depthwise_conv2d,
+    "tnf_linear": _linear,
+    "tnf_matmul": _matmul,
+    "tnf_max_pool2d": _pooling,
+    "tnf_mean": _mean,
+    "tnf_slice": _permuted,
+    "tnf_transpose": _permuted,
+}
