@@ -15,8 +15,8 @@ static inline void put(uint32_t *begin, uint32_t *end, uint32_t x0, uint32_t x1)
 {
     const uint32_t even0 = tnf_even_pair(x0), odd0 = tnf_odd_pair(x0);
     const uint32_t even1 = tnf_even_pair(x1), odd1 = tnf_odd_pair(x1);
-    const uint32_t lane0 = (even0 & 0xFFFFu) | even1 << 16, lane1 = (odd0 & 0xFFFFu) | odd1 << 16;
-    const uint32_t lane2 = even0 >> 16 | (even1 & 0xFFFF0000u), lane3 = odd0 >> 16 | (odd1 & 0xFFFF0000u);
+    const uint32_t lane0 = tnf_low_halves(even0, even1), lane1 = tnf_low_halves(odd0, odd1);
+    const uint32_t lane2 = tnf_high_halves(even0, even1), lane3 = tnf_high_halves(odd0, odd1);
     begin[0] = lane0;
     begin[2] = lane1;
     begin[4] = lane2;
@@ -85,7 +85,7 @@ static void put_outside(uint32_t *to, int32_t column, int32_t columns, int32_t z
 /* The weights of a row of the kernel come as bytes (w0, w1, w2, 0). */
 static inline uint32_t pair01(uint32_t bytes)
 {
-    return (tnf_even_pair(bytes) & 0xFFFFu) | tnf_odd_pair(bytes) << 16;
+    return tnf_low_halves(tnf_even_pair(bytes), tnf_odd_pair(bytes));
 }
 
 static inline uint32_t pair20(uint32_t bytes)
@@ -236,55 +236,72 @@ typedef struct {
     int32_t outputs, rows, column;
 } strip;
 
-/* The outputs of a column of sums; with `pair` those on their right as well. */
-static inline void finish_column(const tnf_depthwise_conv2d_dsp_params *p, const uint32_t *sums, int8_t *y, int32_t outputs, int32_t pair,
-                                 int32_t bias, tnf_quick_scale scale, int32_t lo, int32_t hi)
+/* The last step of a channel where the quick one serves, saturated to int8. */
+typedef struct {
+    tnf_quick_scale scale;
+    int32_t bias, right, down;
+} quick_step;
+
+static inline int32_t quick_output(uint32_t sum, quick_step step)
 {
-    const int32_t right = p->channels, down = p->output_w * right;
-    for (;;) {
-        y[0] = (int8_t)tnf_clamp(tnf_quick_requantize((int32_t)sums[0] + bias, scale), lo, hi);
-        if (pair) {
-            y[right] = (int8_t)tnf_clamp(tnf_quick_requantize((int32_t)sums[1] + bias, scale), lo, hi);
-        }
-        if (--outputs == 0) {
-            break; /* before the pointer leaves the tensor */
-        }
-        sums += STEP;
-        y += down;
+    return tnf_ssat8(tnf_quick_requantize((int32_t)sum + step.bias, step.scale));
+}
+
+/* Outputs of a column of `rows` pairs of sums, two rows at a time: the steps of four outputs do not wait for each other. */
+static inline void finish_pairs(const uint32_t *sums, int8_t *y, int32_t rows, quick_step step)
+{
+    for (; rows >= 2; rows -= 2) {
+        const int32_t v0 = quick_output(sums[0], step), v1 = quick_output(sums[1], step);
+        const int32_t v2 = quick_output(sums[STEP], step), v3 = quick_output(sums[STEP + 1], step);
+        y[0] = (int8_t)v0;
+        y[step.right] = (int8_t)v1;
+        y[step.down] = (int8_t)v2;
+        y[step.down + step.right] = (int8_t)v3;
+        sums += 2 * STEP;
+        y += rows > 2 ? 2 * step.down : 0;
+    }
+    if (rows > 0) {
+        y[0] = (int8_t)quick_output(sums[0], step);
+        y[step.right] = (int8_t)quick_output(sums[1], step);
     }
 }
 
-static inline void finish_quickly(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums,
-                                  int8_t *y, int32_t full_range)
+TNF_OWN_FUNCTION void finish_quickly(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums, int8_t *y)
 {
-    const int32_t lo = full_range ? -128 : p->act_min, hi = full_range ? 127 : p->act_max;
-    const tnf_quick_scale scale = tnf_quick_scale_of(p->multiplier[channel], p->shift[channel], p->output_zero_point);
-    const int32_t bias = p->bias[channel];
-    int32_t left = p->output_w;
+    quick_step step;
+    int32_t left = p->output_w, row;
+    step.scale = tnf_quick_scale_of(p->multiplier[channel], p->shift[channel], p->output_zero_point);
+    step.bias = p->bias[channel];
+    step.right = p->channels;
+    step.down = p->output_w * p->channels;
     if (p->stride_w == 1) {
         for (; left >= 2; left -= 2) {
-            finish_column(p, sums, y, s->outputs, 1, bias, scale, lo, hi);
+            finish_pairs(sums, y, s->outputs, step);
             sums += s->column;
-            y += left > 2 ? 2 * p->channels : 0;
+            y += left > 2 ? 2 * step.right : 0;
         }
     }
     for (; left > 0; left--) {
-        finish_column(p, sums, y, s->outputs, 0, bias, scale, lo, hi);
+        for (row = 0; row < s->outputs; row++) {
+            y[row * step.down] = (int8_t)quick_output(sums[row * STEP], step);
+        }
         sums += s->column;
-        y += left > 1 ? p->channels : 0;
+        y += left > 1 ? step.right : 0;
     }
 }
 
-TNF_OWN_FUNCTION void finish_full_range(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums,
-                                        int8_t *y)
+/* What was saturated to int8 is clamped to less, n bytes. */
+static void clamp_bytes(int8_t *y, int32_t n, int32_t lo, int32_t hi)
 {
-    finish_quickly(p, s, channel, sums, y, 1);
-}
-
-TNF_OWN_FUNCTION void finish_clamped(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums,
-                                     int8_t *y)
-{
-    finish_quickly(p, s, channel, sums, y, 0);
+    const uint32_t least = tnf_repeat4(lo), most = tnf_repeat4(hi);
+    for (; n >= 4; n -= 4) {
+        tnf_store4(y, tnf_min4(tnf_max4(tnf_load4(y), least), most));
+        y += 4;
+    }
+    for (; n > 0; n--) {
+        *y = (int8_t)tnf_clamp(*y, lo, hi);
+        y++;
+    }
 }
 
 static void finish(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums, int8_t *y)
@@ -319,7 +336,7 @@ static void fill_plane(const tnf_depthwise_conv2d_dsp_params *p, const strip *s,
 void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch)
 {
     const int32_t columns = p->stride_w == 1 ? (p->output_w + 1) / 2 : p->output_w;
-    const int32_t full_range = p->act_min == -128 && p->act_max == 127;
+    const int32_t narrow = p->act_min != -128 || p->act_max != 127;
     uint32_t *plane = (uint32_t *)scratch;
     int32_t first, group, lane;
     for (first = 0; first < p->output_h; first += p->strip) {
@@ -341,11 +358,14 @@ void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const in
                     sums_of_windows(sums, columns, s.outputs, p->stride_h, s.column, p->weight + 3 * channel);
                 }
                 if (p->quick != 0) {
-                    (full_range ? finish_full_range : finish_clamped)(p, &s, channel, sums, to);
+                    finish_quickly(p, &s, channel, sums, to);
                 } else {
                     finish(p, &s, channel, sums, to);
                 }
             }
+        }
+        if (p->quick != 0 && narrow) {
+            clamp_bytes(y + first * p->output_w * p->channels, s.outputs * p->output_w * p->channels, p->act_min, p->act_max);
         }
     }
 }

@@ -67,6 +67,22 @@ static inline uint32_t tnf_odd_pair_plus(uint32_t add, uint32_t bytes)
     return pair;
 }
 
+/* The low halves of two words, the first lowest. */
+static inline uint32_t tnf_low_halves(uint32_t first, uint32_t second)
+{
+    uint32_t pair;
+    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(pair) : "r"(first), "r"(second));
+    return pair;
+}
+
+/* The high halves of two words, the first lowest. */
+static inline uint32_t tnf_high_halves(uint32_t first, uint32_t second)
+{
+    uint32_t pair;
+    __asm__("pkhtb %0, %2, %1, asr #16" : "=r"(pair) : "r"(first), "r"(second));
+    return pair;
+}
+
 /* acc + the products of both halves. */
 static inline int32_t tnf_smlad(uint32_t a, uint32_t b, int32_t acc)
 {
@@ -177,6 +193,16 @@ static inline uint32_t tnf_even_pair_plus(uint32_t add, uint32_t bytes)
 static inline uint32_t tnf_odd_pair_plus(uint32_t add, uint32_t bytes)
 {
     return tnf_even_pair_plus(add, bytes >> 8);
+}
+
+static inline uint32_t tnf_low_halves(uint32_t first, uint32_t second)
+{
+    return (first & 0xFFFFu) | second << 16;
+}
+
+static inline uint32_t tnf_high_halves(uint32_t first, uint32_t second)
+{
+    return first >> 16 | (second & 0xFFFF0000u);
 }
 
 static inline int32_t tnf_smlad(uint32_t a, uint32_t b, int32_t acc)
@@ -294,6 +320,22 @@ static inline tnf_quick_scale tnf_quick_scale_of(int32_t multiplier, int32_t shi
 static inline int32_t tnf_quick_requantize(int32_t v, tnf_quick_scale scale)
 {
     return tnf_smmla(v, scale.multiplier, scale.offset) >> scale.right;
+}
+
+/* n values by one scale to bytes, clamped to those of lo and hi. */
+TNF_OWN_FUNCTION void tnf_quick_bytes(const int32_t *v, int8_t *y, int32_t n, tnf_quick_scale scale, uint32_t lo, uint32_t hi)
+{
+    for (; n >= 4; n -= 4) {
+        const int32_t v0 = v[0], v1 = v[1], v2 = v[2], v3 = v[3];
+        const int32_t y0 = tnf_ssat8(tnf_quick_requantize(v0, scale)), y1 = tnf_ssat8(tnf_quick_requantize(v1, scale));
+        const int32_t y2 = tnf_ssat8(tnf_quick_requantize(v2, scale)), y3 = tnf_ssat8(tnf_quick_requantize(v3, scale));
+        tnf_store4(y, tnf_clamp4(tnf_pack4(y0, y1, y2, y3), lo, hi));
+        v += 4;
+        y += 4;
+    }
+    for (; n > 0; n--) {
+        *y++ = (int8_t)tnf_byte(tnf_clamp4((uint32_t)tnf_ssat8(tnf_quick_requantize(*v++, scale)) & 0xFFu, lo, hi), 0);
+    }
 }
 
 /* ---- tiles: dense products of rows of activations with channels of weights ---- */
