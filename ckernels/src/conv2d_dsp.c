@@ -58,11 +58,11 @@ static void gather(const tnf_conv2d_dsp_params *p, const int8_t *x, int32_t top,
 void tnf_conv2d_dsp(const tnf_conv2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch)
 {
     const int32_t taps = p->kernel_h * p->kernel_w * p->input_c;
-    uint32_t *tile = (uint32_t *)scratch;
+    int8_t *bytes = (int8_t *)scratch;
     int32_t left = p->output_h * p->output_w;
     int32_t h = 0, w = 0, row;
     tnf_tile_layer layer;
-    int8_t *bytes;
+    uint32_t *tile;
     layer.weight = (const uint32_t *)p->weight;
     layer.bias = p->bias;
     layer.multiplier = p->multiplier;
@@ -74,7 +74,7 @@ void tnf_conv2d_dsp(const tnf_conv2d_dsp_params *p, const int8_t *x, int8_t *y, 
     layer.act_max = p->act_max;
     layer.rounding = p->rounding;
     layer.quick = p->quick;
-    bytes = (int8_t *)(tile + layer.quads * TNF_TILE_WORDS);
+    tile = (uint32_t *)scratch + layer.quads;
     for (; left > 0; left -= TNF_TILE_ROWS) {
         const int32_t rows = left < TNF_TILE_ROWS ? left : TNF_TILE_ROWS;
         const int32_t tile_rows = rows == 1 ? 1 : TNF_TILE_ROWS;

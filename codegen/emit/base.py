@@ -130,9 +130,9 @@ TILE_ROWS = 4
 """Rows that are computed together: TNF_TILE_ROWS of ckernels/include/tinyformer/dsp.h."""
 
 
-def tile_bytes(taps: int) -> int:
-    """Scratch for a tile: each tap of each row as int16, taps in whole quads."""
-    return -(-taps // 4) * 4 * 2 * TILE_ROWS
+def tile_bytes(taps: int, rows: int) -> int:
+    """Scratch for a tile of up to so many rows: each tap of each row as int16, in whole quads; one row is alone."""
+    return -(-taps // 4) * 4 * 2 * (1 if rows == 1 else TILE_ROWS)
 
 
 def tile_layer_params(weight: Int8Array, bias: Int32Array, zero_point: int, output: Requantization) -> Params:

@@ -54,7 +54,7 @@ def dsp_kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall | None:
             **tile_layer_params(weight, op.bias, op.input_zero_point, op.output),
         },
         sources=("conv2d_dsp",),
-        scratch_bytes=tile_bytes(taps) + -(-taps // 8) * 8,
+        scratch_bytes=tile_bytes(taps, result[0] * result[1]) + -(-taps // 8) * 8,
         macs=result[0] * result[1] * op.weight.size,
     )
 

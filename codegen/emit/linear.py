@@ -50,7 +50,7 @@ def dsp_kernel_call(op: Linear, shapes: tuple[Shape, ...]) -> KernelCall:
             **tile_layer_params(op.weight, op.bias, op.input_zero_point, op.output),
         },
         sources=("linear_dsp",),
-        scratch_bytes=tile_bytes(input_c),
+        scratch_bytes=tile_bytes(input_c, rows),
         macs=rows * op.weight.size,
     )
 

@@ -1,10 +1,19 @@
-"""MatMul as a call of tnf_matmul."""
+"""MatMul as a call of tnf_matmul, or of tnf_matmul_dsp."""
 
 import math
 
-from codegen.emit.base import KernelCall, tensor_stage
+from codegen.emit.base import TILE_ROWS, KernelCall, quick, tensor_stage, tile_bytes
 from refsim.ops.matmul import MatMul
 from refsim.tensor import Shape
+
+PACKED_BYTES = 4096
+"""Scratch for the columns of b that are rearranged at a time."""
+
+MIN_COLUMNS = 8
+"""So many are taken even where they need more: the rows of a are taken apart anew for each time."""
+
+MIN_ROWS = 3
+"""Rows of a from which rearranging b pays."""
 
 
 def kernel_call(op: MatMul, shapes: tuple[Shape, ...]) -> KernelCall:
@@ -25,4 +34,23 @@ def kernel_call(op: MatMul, shapes: tuple[Shape, ...]) -> KernelCall:
         },
         sources=("matmul",),
         macs=math.prod(batch) * m * k * n,
+    )
+
+
+def dsp_kernel_call(op: MatMul, shapes: tuple[Shape, ...]) -> KernelCall | None:
+    """The call for a core with the DSP extension; a few rows are left to the portable kernel."""
+    *_, m, k = shapes[0]
+    if m < MIN_ROWS:
+        return None
+    portable = kernel_call(op, shapes)
+    n = op.output_shape(*shapes)[-1]
+    taps = -(-k // 4) * 4
+    columns = min(max(PACKED_BYTES // taps, MIN_COLUMNS), n + 1) // 2 * 2
+    full_range = (op.output.act_min, op.output.act_max) == (-128, 127)
+    return KernelCall(
+        kernel="tnf_matmul_dsp",
+        params={**portable.params, "quick": quick(op.output) * full_range, "columns": columns},
+        sources=("matmul_dsp",),
+        scratch_bytes=tile_bytes(taps, TILE_ROWS) + -(-taps * columns // 8) * 8,
+        macs=portable.macs,
     )

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ckernels
 from codegen import emit
-from codegen.emit.base import broadcast_strides, contiguous_strides, merge_axes
+from codegen.emit.base import TILE_ROWS, broadcast_strides, contiguous_strides, dsp_weight, folded_bias, merge_axes
 from codegen.emit.requantize import DSP_SCRATCH_BYTES as REQUANTIZE_SCRATCH_BYTES
 from codegen.emit.softmax import DSP_SCRATCH_BYTES, SCRATCH_BYTES
 from refsim.errors import UnsupportedError
@@ -65,6 +66,13 @@ CASES: list[tuple[Operator, tuple[Shape, ...]]] = [
     (Slice((1, 0), (2, 3), (1, 2)), ((4, 6),)),
     (Softmax.from_scale(0.1), ((2, 3, 4),)),
     (Transpose((2, 0, 1)), ((2, 3, 4),)),
+    # what kernels for the DSP extension serve, where they leave the above to the portable ones
+    (Add(1, 2, Multiplier(2**30, 0), Multiplier(2**30, -1), Requantization.from_real(2.0**-19, 0)), ((3, 4), (3, 4))),
+    (DepthwiseConv2D(np.ones((3, 3, 4), np.int8), BIAS, 7, PER_CHANNEL), ((8, 9, 4),)),
+    (LayerNorm(np.ones(4, np.int16), BIAS, 2**40, Requantization.from_real(2.0**-10, 3)), ((5, 4),)),
+    (Mul(1, 2, Requantization.from_real(2.0**-10, 3)), ((3, 4), (3, 4))),
+    (Requantize(1, ONE), ((50, 40),)),
+    (Softmax.from_scale(0.1), ((50, 40),)),
 ]
 
 
@@ -86,9 +94,26 @@ def test_every_operator_has_a_case() -> None:
     assert {type(op) for op, _ in CASES} == set(OPERATORS.values())
 
 
-@pytest.mark.parametrize(("op", "shapes"), CASES, ids=[op.name for op, _ in CASES])
-def test_parameters_are_exactly_the_struct(op: Operator, shapes: tuple[Shape, ...]) -> None:
-    call = emit.kernel_call(op, shapes)
+def calls() -> dict[str, tuple[emit.KernelCall, tuple[Shape, ...], Shape]]:
+    """A call of every kernel, with the shapes of its inputs and output."""
+    return {
+        call.kernel: (call, shapes, op.output_shape(*shapes))
+        for op, shapes in CASES
+        for dsp in (False, True)
+        for call in emit.kernel_calls(op, shapes, dsp=dsp)
+    }
+
+
+CALLS = calls()
+
+
+def test_every_kernel_has_a_call() -> None:
+    assert CALLS.keys() == {f"tnf_{name}" for name in ckernels.sources()}
+
+
+@pytest.mark.parametrize("kernel", CALLS)
+def test_parameters_are_exactly_the_struct(kernel: str) -> None:
+    call, _, _ = CALLS[kernel]
     fields = struct_fields(call.kernel)
     assert set(call.params) == set(fields)
     for name, value in call.params.items():
@@ -105,16 +130,15 @@ def test_parameters_are_exactly_the_struct(op: Operator, shapes: tuple[Shape, ..
         assert (ROOT / "ckernels" / "src" / f"{source}.c").is_file()
 
 
-@pytest.mark.parametrize(("op", "shapes"), CASES, ids=[op.name for op, _ in CASES])
-def test_in_place_is_what_the_header_says(op: Operator, shapes: tuple[Shape, ...]) -> None:
+@pytest.mark.parametrize("kernel", CALLS)
+def test_in_place_is_what_the_header_says(kernel: str) -> None:
+    call, shapes, output = CALLS[kernel]
     text = (INCLUDE / "tinyformer" / "kernels.h").read_text()
-    end = text.index(f"}} tnf_{op.name}_params;")
-    comment = text[text.rindex("/*", 0, end) : end]
-    result = math.prod(op.output_shape(*shapes))
-    call = emit.kernel_call(op, shapes)
-    allowed = tuple(i for i, s in enumerate(shapes) if math.prod(s) == result) if "In place" in comment else ()
-    assert call.in_place == allowed
-    assert call.view == (op.name == "reshape")
+    end = re.search(rf"\b{kernel}_params;", text).start()
+    comment = text[text.rindex("/*", 0, end) : end].replace("\n *", "")
+    same = tuple(i for i, shape in enumerate(shapes) if math.prod(shape) == math.prod(output))
+    assert call.in_place == (same if "In place" in comment else ())
+    assert call.view == (kernel == "tnf_reshape")
 
 
 def test_limits_are_the_headers(tmp_path: Path) -> None:
@@ -142,6 +166,55 @@ def test_limits_are_the_headers(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_rows_of_a_tile_are_the_headers() -> None:
+    assert f"#define TNF_TILE_ROWS {TILE_ROWS}\n" in (INCLUDE / "tinyformer" / "dsp.h").read_text()
+
+
+@pytest.mark.parametrize(("channels", "taps"), [(1, 1), (2, 4), (3, 7), (4, 8)])
+def test_dsp_weights_hold_taps_of_two_channels_side_by_side(channels: int, taps: int) -> None:
+    weight = np.arange(1, channels * taps + 1, dtype=np.int8).reshape(channels, taps)
+    pairs, quads = -(-channels // 2), -(-taps // 4)
+    packed = dsp_weight(weight).view(np.uint8).reshape(pairs, quads, 2, 2, 2)
+    for pair, quad, word, half, channel in np.ndindex(packed.shape):
+        at = (2 * pair + channel, 4 * quad + 2 * half + word)
+        inside = at[0] < channels and at[1] < taps
+        assert packed[pair, quad, word, half, channel] == (weight[at] if inside else 0)
+
+
+def test_the_folded_bias_takes_the_place_of_the_zero_point() -> None:
+    rng = np.random.default_rng(0)
+    weight, x = rng.integers(-128, 128, (3, 9), np.int8), rng.integers(-128, 128, 9, np.int8)
+    bias = np.array([5, -2000, 77], np.int32)
+    expected = bias + weight.astype(np.int64) @ (x.astype(np.int64) + 128)
+    np.testing.assert_array_equal(folded_bias(weight, bias, -128) + weight.astype(np.int64) @ x, expected)
+
+
+def test_a_convolution_that_mixes_no_positions_is_linear() -> None:
+    weight = np.ones((4, 1, 1, 2), np.int8)
+    assert emit.kernel_call(Conv2D(weight, BIAS, 7, ONE), ((8, 9, 2),), dsp=True).params["rows"] == 72
+    for op in (Conv2D(weight, BIAS, 7, ONE, (2, 1)), Conv2D(weight, BIAS, 7, ONE, padding=(0, 0, 0, 1))):
+        assert emit.kernel_call(op, ((8, 9, 2),), dsp=True).kernel == "tnf_conv2d_dsp"
+
+
+def test_what_the_dsp_kernels_leave_to_the_portable_ones() -> None:
+    groups = Conv2D(np.ones((4, 3, 3, 2), np.int8), BIAS, 7, ONE, groups=2)
+    assert emit.kernel_call(groups, ((8, 9, 4),), dsp=True).kernel == "tnf_conv2d"
+    assert emit.kernel_call(MatMul(1, 2, ONE), ((2, 9), (9, 5)), dsp=True).kernel == "tnf_matmul"
+
+
+def test_scratch_of_one_row_is_a_quarter_of_a_tile() -> None:
+    op = Linear(np.ones((4, 6), np.int8), BIAS, -3, PER_CHANNEL)
+    scratch = [emit.kernel_call(op, ((rows, 6),), dsp=True).scratch_bytes for rows in (1, 2, 50)]
+    assert scratch == [16, 64, 64]
+
+
+def test_matmul_rearranges_few_columns_of_long_rows_at_a_time() -> None:
+    columns = {
+        k: emit.kernel_call(MatMul(1, 2, ONE), ((9, k), (k, 101)), dsp=True).params["columns"] for k in (4, 256, 9999)
+    }
+    assert columns == {4: 102, 256: 16, 9999: 8}
 
 
 def test_layernorm_epsilon_is_split_into_words() -> None:

@@ -559,11 +559,16 @@ typedef struct {
     int32_t rounding, quick;
 } tnf_tile_layer;
 
+static inline int8_t tnf_tile_byte(int32_t v, int32_t lo, int32_t hi, int32_t full_range)
+{
+    return (int8_t)(full_range ? tnf_ssat8(v) : tnf_clamp(v, lo, hi));
+}
+
 /* The last step of `channels` channels of a whole tile where the quick one serves; y is the first of them, in the tile's first row. */
 static inline void tnf_tile_finish_quickly(const tnf_tile_layer *layer, int32_t channel, int32_t channels, const int32_t *sums,
                                            int8_t *y, int32_t full_range)
 {
-    const int32_t lo = full_range ? -128 : layer->act_min, hi = full_range ? 127 : layer->act_max, zero_point = layer->zero_point;
+    const int32_t lo = layer->act_min, hi = layer->act_max, zero_point = layer->zero_point;
     const int32_t *bias = layer->bias + channel, *multiplier = layer->multiplier + channel, *shift = layer->shift + channel;
     const int32_t *end = bias + channels;
     int8_t *y1 = y + layer->channels, *y2 = y1 + layer->channels, *y3 = y2 + layer->channels;
@@ -571,10 +576,10 @@ static inline void tnf_tile_finish_quickly(const tnf_tile_layer *layer, int32_t 
         const tnf_quick_scale scale = tnf_quick_scale_of(*multiplier++, *shift++, zero_point);
         const int32_t b = *bias++;
         const int32_t v0 = sums[0] + b, v1 = sums[1] + b, v2 = sums[2] + b, v3 = sums[3] + b;
-        *y++ = (int8_t)tnf_clamp(tnf_quick_requantize(v0, scale), lo, hi);
-        *y1++ = (int8_t)tnf_clamp(tnf_quick_requantize(v1, scale), lo, hi);
-        *y2++ = (int8_t)tnf_clamp(tnf_quick_requantize(v2, scale), lo, hi);
-        *y3++ = (int8_t)tnf_clamp(tnf_quick_requantize(v3, scale), lo, hi);
+        *y++ = tnf_tile_byte(tnf_quick_requantize(v0, scale), lo, hi, full_range);
+        *y1++ = tnf_tile_byte(tnf_quick_requantize(v1, scale), lo, hi, full_range);
+        *y2++ = tnf_tile_byte(tnf_quick_requantize(v2, scale), lo, hi, full_range);
+        *y3++ = tnf_tile_byte(tnf_quick_requantize(v3, scale), lo, hi, full_range);
         sums += TNF_TILE_ROWS;
     }
 }

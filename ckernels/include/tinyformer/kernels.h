@@ -42,7 +42,7 @@ typedef struct {
 void tnf_conv2d(const tnf_conv2d_params *p, const int8_t *x, int8_t *y, void *scratch);
 
 /* The same in one group for cores with the DSP extension: weight in the words of tnf_tile_sums (dsp.h), the input's zero point in the
- * bias. Scratch: a tile and the bytes of a row, 9 for each tap of a window (kernel_h * kernel_w * input_c), filled up to quads. */
+ * bias. Scratch: 9 bytes for each tap of a window (kernel_h * kernel_w * input_c, filled up to quads), 3 where there is one output position. */
 typedef struct {
     int32_t input_h, input_w, input_c;
     int32_t output_h, output_w, output_c;
@@ -130,7 +130,7 @@ typedef struct {
 void tnf_linear(const tnf_linear_params *p, const int8_t *x, int8_t *y, void *scratch);
 
 /* The same for cores with the DSP extension: weight in the words of tnf_tile_sums (dsp.h), the input's zero point in the bias. Scratch:
- * a tile, 8 bytes for each input channel, filled up to quads. */
+ * 8 bytes for each input channel (filled up to quads), 2 where there is one row. */
 typedef struct {
     int32_t rows, input_c, output_c;
     int32_t output_zero_point;
@@ -166,6 +166,19 @@ typedef struct {
     int32_t rounding;
 } tnf_matmul_params;
 void tnf_matmul(const tnf_matmul_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
+
+/* The same for cores with the DSP extension. `quick` is 1 where the quick last step serves and any int8 may result. Scratch: 8 bytes for
+ * each of k, filled up to quads, and one more for each of `columns`, an even number: the columns of b that are rearranged at a time. */
+typedef struct {
+    int32_t batch, m, k, n;
+    int32_t transpose_b;
+    int32_t a_zero_point, b_zero_point, output_zero_point;
+    int32_t multiplier, shift;
+    int32_t act_min, act_max;
+    int32_t rounding, quick;
+    int32_t columns;
+} tnf_matmul_dsp_params;
+void tnf_matmul_dsp(const tnf_matmul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
 /* Element-wise sum with broadcasting. dims is the output's shape, rank entries; strides are in elements, 0 on a broadcast axis.
  * In place on an input whose shape is the output's. */
