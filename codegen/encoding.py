@@ -1,7 +1,7 @@
 """Blockwise run-length coding of sparse weights (docs/encoding.md; TinyFormer, section III-D.1).
 
-Each output channel is a row of the weight matrix. Its weights are taken in blocks along the input channels; a block that
-is not all zero is stored as its distance from the block before, one byte, and its weights.
+Each output channel is a row of the weight matrix. Its weights are taken in blocks along the input channels; a block
+that is not all zero is stored as its distance from the block before, one byte, and its weights.
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from refsim.numerics import Int8Array, Int32Array
 
@@ -89,14 +90,14 @@ def decode(encoded: SparseWeight, shape: tuple[int, int, int]) -> Int8Array:
     return np.ascontiguousarray(grid.reshape(rows, taps, -1)[..., :channels])
 
 
-def _stored(nonzero: "np.typing.NDArray[np.int64]") -> Iterator[int]:
+def _stored(nonzero: NDArray[np.int64]) -> Iterator[int]:
     """Indices of the blocks to store: those that are not zero, and between them what keeps distances in a byte."""
     for before, at in pairwise((0, *nonzero.tolist())):
         yield from range(before + MAX_DISTANCE, at, MAX_DISTANCE)
         yield at
 
 
-def _stream(weights: Int8Array, distances: "np.typing.NDArray[np.uint8]") -> Int32Array:
+def _stream(weights: Int8Array, distances: NDArray[np.uint8]) -> Int32Array:
     """A row's words: groups of four blocks, weights and then distances; absent blocks are at the start.
 
     Args:

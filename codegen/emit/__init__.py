@@ -34,9 +34,9 @@ def kernel_call(
 ) -> KernelCall:
     """The kernel call that an operator becomes; the one place where a kernel is chosen.
 
-    An operator's module has a `kernel_call` for the portable kernel; a `dsp_kernel_call` where there is one for cores with
-    the DSP extension, which returns None for what that kernel does not do; and likewise a `sparse_kernel_call` where
-    there is one that leaves out blocks of zeros.
+    An operator's module has a `kernel_call` for the portable kernel; a `dsp_kernel_call` where there is one for cores
+    with the DSP extension, which returns None for what that kernel does not do; and likewise a `sparse_kernel_call`
+    where there is one that leaves out blocks of zeros.
 
     Args:
         op: the operator.

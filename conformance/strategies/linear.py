@@ -8,8 +8,8 @@ from refsim.ops.linear import Linear
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Rows of up to 300 elements under any leading axes."""
-    inputs, outputs = draw(lengths(9, (16, 67, 300))), draw(lengths(6, (9, 33)))
+    """Rows of up to 1100 elements under any leading axes."""
+    inputs, outputs = draw(lengths(9, (16, 67, 300, 1100))), draw(lengths(6, (9, 33)))
     zero_point = draw(zero_points())
     weight, bias, output = draw(weighted((outputs, inputs), 0, zero_point))
     leading = draw(shapes(0, 5, size=20))

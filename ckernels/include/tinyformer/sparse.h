@@ -20,8 +20,8 @@
 typedef struct {
     const uint32_t *tile;
     const uint32_t *stream;
-    const int32_t *channel; /* records */
-    int32_t channels;       /* to do, at least 1 */
+    const int32_t *channel; /* record */
+    const int32_t *end;     /* of the records, at least one */
     int8_t *y;              /* the first row's output of the channel */
     int32_t stride;         /* bytes between the rows' outputs */
     int32_t rounding_term;  /* 2 * zero point + 1 */
@@ -73,181 +73,195 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t
 #if TNF_DSP_INSTRUCTIONS
 
 /* Registers: r4-r11 the rows' sums, r0 the block's operands, r1 the stream, r2 a pair of weights, r12 and lr operands, r3 the next
- * distance. A Cortex-M7 issues a load together with a SMLAD; the others load faster in groups. `next` loads the next block's distance
- * and `step` moves there. */
+ * distance. Written with the assembler's own repetition: \k counts a group's blocks.
+ *
+ * A pair of weights for all rows. A Cortex-M7 issues a load together with a SMLAD and wants two cycles from one to the other; the other
+ * cores load faster in groups. `load` and `also` are put where they cost least. */
 #ifdef TNF_DUAL_ISSUE
-#define TNF_SPARSE_PAIRS(weight, turn, at, next, step) \
-    "ldr r2, [r1, #" weight "]\n\t"                    \
-    "ldr r12, [r0, #" at "]\n\t"                       \
-    "sxtb16 r2, r2" turn "\n\t"                        \
-    "ldr lr, [r0, #" at "+4]\n\t"                      \
-    "smlad r4, r12, r2, r4\n\t"                        \
-    "ldr r12, [r0, #" at "+8]\n\t"                     \
-    "smlad r5, lr, r2, r5\n\t"                         \
-    "ldr lr, [r0, #" at "+12]\n\t"                     \
-    "smlad r6, r12, r2, r6\n\t"                        \
-    "ldr r12, [r0, #" at "+16]\n\t"                    \
-    "smlad r7, lr, r2, r7\n\t"                         \
-    "ldr lr, [r0, #" at "+20]\n\t"                     \
-    "smlad r8, r12, r2, r8\n\t"                        \
-    "ldr r12, [r0, #" at "+24]\n\t"                    \
-    "smlad r9, lr, r2, r9\n\t"                         \
-    "ldr lr, [r0, #" at "+28]\n\t" next                \
-    "smlad r10, r12, r2, r10\n\t" step                 \
-    "smlad r11, lr, r2, r11\n\t"
+#define TNF_SPARSE_PAIR(weight, turn, at, load, also) \
+    "ldr r2, [r1, #" weight "]\n"                     \
+    "sxtb16 r2, r2" turn "\n"                         \
+    "ldr r12, [r0, #" at "]\n"                        \
+    "ldr lr, [r0, #" at "+4]\n"                       \
+    load                                              \
+    "smlad r4, r12, r2, r4\n"                         \
+    "ldr r12, [r0, #" at "+8]\n"                      \
+    "smlad r5, lr, r2, r5\n"                          \
+    "ldr lr, [r0, #" at "+12]\n"                      \
+    "smlad r6, r12, r2, r6\n"                         \
+    "ldr r12, [r0, #" at "+16]\n"                     \
+    "smlad r7, lr, r2, r7\n"                          \
+    "ldr lr, [r0, #" at "+20]\n"                      \
+    "smlad r8, r12, r2, r8\n"                         \
+    "ldr r12, [r0, #" at "+24]\n"                     \
+    "smlad r9, lr, r2, r9\n"                          \
+    "ldr lr, [r0, #" at "+28]\n"                      \
+    "smlad r10, r12, r2, r10\n"                       \
+    also                                              \
+    "smlad r11, lr, r2, r11\n"
+#define TNF_SPARSE_PAIRS(weight, load, step)          \
+    TNF_SPARSE_PAIR(weight, "", "0", "", load)        \
+    TNF_SPARSE_PAIR(weight, ", ror #8", "32", "", step)
 #else
-#define TNF_SPARSE_PAIRS(weight, turn, at, next, step) \
-    "ldr r2, [r1, #" weight "]\n\t"                    \
-    "ldr r3, [r0, #" at "]\n\t"                        \
-    "ldr r12, [r0, #" at "+4]\n\t"                     \
-    "ldr lr, [r0, #" at "+8]\n\t"                      \
-    "sxtb16 r2, r2" turn "\n\t"                        \
-    "smlad r4, r3, r2, r4\n\t"                         \
-    "smlad r5, r12, r2, r5\n\t"                        \
-    "smlad r6, lr, r2, r6\n\t"                         \
-    "ldr r3, [r0, #" at "+12]\n\t"                     \
-    "ldr r12, [r0, #" at "+16]\n\t"                    \
-    "ldr lr, [r0, #" at "+20]\n\t"                     \
-    "smlad r7, r3, r2, r7\n\t"                         \
-    "smlad r8, r12, r2, r8\n\t"                        \
-    "smlad r9, lr, r2, r9\n\t"                         \
-    "ldr r12, [r0, #" at "+24]\n\t"                    \
-    "ldr lr, [r0, #" at "+28]\n\t" next                \
-    "smlad r10, r12, r2, r10\n\t" step                 \
-    "smlad r11, lr, r2, r11\n\t"
+#define TNF_SPARSE_PAIR(weight, turn, at, load, also) \
+    "ldr r2, [r1, #" weight "]\n"                     \
+    "ldr r3, [r0, #" at "]\n"                         \
+    "ldr r12, [r0, #" at "+4]\n"                      \
+    "ldr lr, [r0, #" at "+8]\n"                       \
+    "sxtb16 r2, r2" turn "\n"                         \
+    "smlad r4, r3, r2, r4\n"                          \
+    "smlad r5, r12, r2, r5\n"                         \
+    "smlad r6, lr, r2, r6\n"                          \
+    "ldr r3, [r0, #" at "+12]\n"                      \
+    "ldr r12, [r0, #" at "+16]\n"                     \
+    "ldr lr, [r0, #" at "+20]\n"                      \
+    "smlad r7, r3, r2, r7\n"                          \
+    "smlad r8, r12, r2, r8\n"                         \
+    "smlad r9, lr, r2, r9\n"                          \
+    "ldr r12, [r0, #" at "+24]\n"                     \
+    "ldr lr, [r0, #" at "+28]\n"                      \
+    load                                              \
+    "smlad r10, r12, r2, r10\n"                       \
+    also                                              \
+    "smlad r11, lr, r2, r11\n"
+#define TNF_SPARSE_PAIRS(weight, load, step)          \
+    TNF_SPARSE_PAIR(weight, "", "0", "", "")          \
+    TNF_SPARSE_PAIR(weight, ", ror #8", "32", load, step)
 #endif
 
-#define TNF_SPARSE_FINISH(sum)    \
-    "smmul " sum ", " sum ", r2\n\t" \
-    "add " sum ", " sum ", r3\n\t"   \
-    "asr " sum ", " sum ", r12\n\t"  \
-    "ssat " sum ", #8, " sum "\n\t"  \
-    "strb " sum ", [r0]\n\t"         \
-    "add r0, r0, lr\n\t"
+/* After three blocks of a group the next distance, and a step there; after the last the number of groups to do. */
+#define TNF_SPARSE_LOAD(distances)                  \
+    ".if \\k < 3\n"                                 \
+    "ldrb r3, [r1, #" distances "+\\k+1]\n"         \
+    ".else\n"                                       \
+    "ldr r3, [sp]\n"                                \
+    ".endif\n"
+#define TNF_SPARSE_STEP(step)                       \
+    ".if \\k < 3\n"                                 \
+    "add r0, r0, r3, lsl #" step "\n"               \
+    ".else\n"                                       \
+    "subs r3, #1\n"                                 \
+    ".endif\n"
+
+/* Enter a group at its k-th block, the first that is there: `absent` bytes before it are left out. */
+#define TNF_SPARSE_ENTER(k, absent, distances, step) \
+    "sub r1, #" absent "\n"                          \
+    "ldrb r3, [r1, #" distances "+" k "]\n"          \
+    "add r0, r0, r3, lsl #" step "\n"                \
+    "b 2" k "b\n"
+
+/* Store a row's byte and saturate that of the row after the next. */
+#define TNF_SPARSE_STORE(sum, next)   \
+    "strb r" sum ", [r0]\n"           \
+    "add r0, r0, lr\n"                \
+    "ssat r" next ", #8, r" next "\n"
 
 /* A group holds four blocks: `group` bytes, the last four of them distances. A channel begins with what is left over from whole
- * groups: its blocks are the last of a group of which the first words are left out. */
-#define TNF_SPARSE_WALK(block0, block1, block2, block3, distances, group, step, out1, out2, out3) \
-    "push {r4-r11, lr}\n\t"                                                                       \
-    "sub sp, #12\n\t" /* groups to do, the walk */                                                \
-    "str r0, [sp, #4]\n\t"                                                                        \
-    "ldr r1, [r0, #4]\n\t"                                                                        \
-    "1:\n\t" /* a channel */                                                                      \
-    "ldr r2, [r0, #8]\n\t"                                                                        \
-    "ldr r0, [r0]\n\t"                                                                            \
-    "ldr r3, [r2, #8]\n\t"                                                                        \
-    "ldr r4, [r2]\n\t"                                                                            \
-    "lsr r3, r3, #8\n\t" /* blocks */                                                             \
-    "add r12, r3, #3\n\t"                                                                         \
-    "mov r5, r4\n\t"                                                                              \
-    "lsrs r12, r12, #2\n\t"                                                                       \
-    "mov r6, r4\n\t"                                                                              \
-    "mov r7, r4\n\t"                                                                              \
-    "mov r8, r4\n\t"                                                                              \
-    "mov r9, r4\n\t"                                                                              \
-    "mov r10, r4\n\t"                                                                             \
-    "mov r11, r4\n\t"                                                                             \
-    "beq 6f\n\t"                                                                                  \
-    "str r12, [sp]\n\t"                                                                           \
-    "lsls r3, r3, #31\n\t" /* carry: two blocks left over; minus: one */                          \
-    "bcs 8f\n\t"                                                                                  \
-    "bmi 9f\n\t"                                                                                  \
-    "2:\n\t"                                                                                      \
-    "ldrb r3, [r1, #" distances "]\n\t"                                                           \
-    "add r0, r0, r3, lsl #" step "\n\t"                                                           \
-    block0                                                                                        \
-    "3:\n\t"                                                                                      \
-    block1                                                                                        \
-    "4:\n\t"                                                                                      \
-    block2                                                                                        \
-    "5:\n\t"                                                                                      \
-    block3                                                                                        \
-    "ldr r3, [sp]\n\t"                                                                            \
-    "add r1, #" group "\n\t"                                                                      \
-    "subs r3, #1\n\t"                                                                             \
-    "str r3, [sp]\n\t"                                                                            \
-    "bne 2b\n\t"                                                                                  \
-    "6:\n\t" /* the last step */                                                                  \
-    "ldr r0, [sp, #4]\n\t"                                                                        \
-    "ldr r2, [r0, #28]\n\t"                                                                       \
-    "ldr r3, [r0, #8]\n\t"                                                                        \
-    "cmp r2, #0\n\t"                                                                              \
-    "bne 7f\n\t"                                                                                  \
-    "ldr r12, [r3, #8]\n\t"                                                                       \
-    "ldr r2, [r3, #4]\n\t"                                                                        \
-    "ldr r3, [r0, #24]\n\t"                                                                       \
-    "ldr lr, [r0, #20]\n\t"                                                                       \
-    "ldr r0, [r0, #16]\n\t"                                                                       \
-    "sxtb r12, r12\n\t"                                                                           \
-    "mvn r12, r12\n\t" /* -1 - shift */                                                           \
-    "lsl r3, r3, r12\n\t"                                                                         \
-    "asr r3, r3, #1\n\t"                                                                          \
-    TNF_SPARSE_FINISH("r4")                                                                       \
-    TNF_SPARSE_FINISH("r5")                                                                       \
-    TNF_SPARSE_FINISH("r6")                                                                       \
-    TNF_SPARSE_FINISH("r7")                                                                       \
-    TNF_SPARSE_FINISH("r8")                                                                       \
-    TNF_SPARSE_FINISH("r9")                                                                       \
-    TNF_SPARSE_FINISH("r10")                                                                      \
-    TNF_SPARSE_FINISH("r11")                                                                      \
-    "ldr r0, [sp, #4]\n\t"                                                                        \
-    "ldr r2, [r0, #16]\n\t"                                                                       \
-    "ldr r3, [r0, #8]\n\t"                                                                        \
-    "add r2, #1\n\t"                                                                              \
-    "str r2, [r0, #16]\n\t"                                                                       \
-    "10:\n\t"                                                                                     \
-    "ldr r12, [r0, #12]\n\t"                                                                      \
-    "add r3, #12\n\t"                                                                             \
-    "str r3, [r0, #8]\n\t"                                                                        \
-    "subs r12, #1\n\t"                                                                            \
-    "str r12, [r0, #12]\n\t"                                                                      \
-    "bne 1b\n\t"                                                                                  \
-    "str r1, [r0, #4]\n\t"                                                                        \
-    "add sp, #12\n\t"                                                                             \
-    "pop {r4-r11, pc}\n\t"                                                                        \
-    "7:\n\t"                                                                                      \
-    "stm r2!, {r4-r11}\n\t"                                                                       \
-    "str r2, [r0, #28]\n\t"                                                                       \
-    "b 10b\n\t"                                                                                   \
-    "8:\n\t"                                                                                      \
-    "bmi 11f\n\t"                                                                                 \
-    "sub r1, #" out2 "\n\t"                                                                       \
-    "ldrb r3, [r1, #" distances "+2]\n\t"                                                         \
-    "add r0, r0, r3, lsl #" step "\n\t"                                                           \
-    "b 4b\n\t"                                                                                    \
-    "11:\n\t"                                                                                     \
-    "sub r1, #" out1 "\n\t"                                                                       \
-    "ldrb r3, [r1, #" distances "+1]\n\t"                                                         \
-    "add r0, r0, r3, lsl #" step "\n\t"                                                           \
-    "b 3b\n\t"                                                                                    \
-    "9:\n\t"                                                                                      \
-    "sub r1, #" out3 "\n\t"                                                                       \
-    "ldrb r3, [r1, #" distances "+3]\n\t"                                                         \
-    "add r0, r0, r3, lsl #" step "\n\t"                                                           \
-    "b 5b\n\t"
-
-#define TNF_SPARSE_FOUR(weight, next, step)                 \
-    TNF_SPARSE_PAIRS(weight, "", "0", "", "")               \
-    TNF_SPARSE_PAIRS(weight, ", ror #8", "32", next, step)
-
-#define TNF_SPARSE_NEXT(distance) "ldrb r3, [r1, #" distance "]\n\t"
-#define TNF_SPARSE_STEP(step) "add r0, r0, r3, lsl #" step "\n\t"
+ * groups: its blocks are the last of a group of which the first words are left out. On the stack: the groups to do, and the walk. */
+#define TNF_SPARSE_WALK(block, distances, group, step, absent1, absent2, absent3) \
+    "push {r4-r11, lr}\n"                                                         \
+    "ldm r0, {r1-r8}\n"                                                           \
+    "push {r0-r8}\n"                                                              \
+    "sub sp, #4\n"                                                                \
+    "mov r1, r2\n"                                                                \
+    "mov r2, r3\n"                                                                \
+    "1:\n" /* a channel: r2 its record */                                         \
+    "ldr r3, [r2, #8]\n"                                                          \
+    "ldr r4, [r2]\n"                                                              \
+    "ldr r0, [sp, #8]\n"                                                          \
+    "lsr r3, r3, #8\n" /* blocks */                                               \
+    "add r12, r3, #3\n"                                                           \
+    "mov r5, r4\n"                                                                \
+    "lsrs r12, r12, #2\n"                                                         \
+    ".irp sum, 6, 7, 8, 9, 10, 11\n"                                              \
+    "mov r\\sum, r4\n"                                                            \
+    ".endr\n"                                                                     \
+    "beq 3f\n"                                                                    \
+    "str r12, [sp]\n"                                                             \
+    "lsls r3, r3, #31\n" /* carry: two blocks left over; minus: one */            \
+    "bcs 5f\n"                                                                    \
+    "bmi 7f\n"                                                                    \
+    "2:\n"                                                                        \
+    "ldrb r3, [r1, #" distances "]\n"                                             \
+    "add r0, r0, r3, lsl #" step "\n"                                             \
+    ".irp k, 0, 1, 2, 3\n"                                                        \
+    "2\\k:\n"                                                                     \
+    block                                                                         \
+    ".endr\n"                                                                     \
+    "str r3, [sp]\n"                                                              \
+    "add r1, #" group "\n"                                                        \
+    "bne 2b\n"                                                                    \
+    "3:\n" /* the last step */                                                    \
+    "ldr r2, [sp, #36]\n"                                                         \
+    "ldr r12, [sp, #16]\n"                                                        \
+    "ldr r0, [sp, #24]\n"                                                         \
+    "ldr lr, [sp, #28]\n"                                                         \
+    "ldr r3, [sp, #32]\n"                                                         \
+    "cmp r2, #0\n"                                                                \
+    "bne 8f\n"                                                                    \
+    "ldr r2, [r12, #4]\n"                                                         \
+    "ldrsb r12, [r12, #8]\n"                                                      \
+    "mvn r12, r12\n" /* -1 - shift */                                             \
+    "lsl r3, r3, r12\n"                                                           \
+    "asr r3, r3, #1\n"                                                            \
+    ".irp sum, 4, 5, 6, 7, 8, 9, 10, 11\n"                                        \
+    "smmla r\\sum, r\\sum, r2, r3\n"                                              \
+    ".endr\n"                                                                     \
+    ".irp sum, 4, 5, 6, 7, 8, 9, 10, 11\n"                                        \
+    "asr r\\sum, r\\sum, r12\n"                                                   \
+    ".endr\n"                                                                     \
+    "ssat r4, #8, r4\n"                                                           \
+    "ssat r5, #8, r5\n"                                                           \
+    TNF_SPARSE_STORE("4", "6")                                                    \
+    TNF_SPARSE_STORE("5", "7")                                                    \
+    TNF_SPARSE_STORE("6", "8")                                                    \
+    TNF_SPARSE_STORE("7", "9")                                                    \
+    TNF_SPARSE_STORE("8", "10")                                                   \
+    TNF_SPARSE_STORE("9", "11")                                                   \
+    "strb r10, [r0]\n"                                                            \
+    "add r0, r0, lr\n"                                                            \
+    "add r2, lr, #1\n"                                                            \
+    "strb r11, [r0]\n"                                                            \
+    "sub r0, r0, lr, lsl #3\n"                                                    \
+    "add r0, r0, r2\n"                                                            \
+    "str r0, [sp, #24]\n"                                                         \
+    "4:\n"                                                                        \
+    "ldr r2, [sp, #16]\n"                                                         \
+    "ldr r3, [sp, #20]\n"                                                         \
+    "add r2, #12\n"                                                               \
+    "str r2, [sp, #16]\n"                                                         \
+    "cmp r2, r3\n"                                                                \
+    "bne 1b\n"                                                                    \
+    "ldr r0, [sp, #4]\n"                                                          \
+    "str r1, [r0, #4]\n"                                                          \
+    "add sp, #40\n"                                                               \
+    "pop {r4-r11, pc}\n"                                                          \
+    "5:\n"                                                                        \
+    "bmi 6f\n"                                                                    \
+    TNF_SPARSE_ENTER("2", absent2, distances, step)                               \
+    "6:\n"                                                                        \
+    TNF_SPARSE_ENTER("1", absent1, distances, step)                               \
+    "7:\n"                                                                        \
+    TNF_SPARSE_ENTER("3", absent3, distances, step)                               \
+    "8:\n"                                                                        \
+    "stm r2!, {r4-r11}\n"                                                         \
+    "str r2, [sp, #36]\n"                                                         \
+    "b 4b\n"
 
 __attribute__((naked, noinline, unused)) static void tnf_sparse_walk4(tnf_sparse_walk *walk)
 {
-    __asm__(TNF_SPARSE_WALK(TNF_SPARSE_FOUR("0", TNF_SPARSE_NEXT("17"), TNF_SPARSE_STEP("6")),
-                            TNF_SPARSE_FOUR("4", TNF_SPARSE_NEXT("18"), TNF_SPARSE_STEP("6")),
-                            TNF_SPARSE_FOUR("8", TNF_SPARSE_NEXT("19"), TNF_SPARSE_STEP("6")),
-                            TNF_SPARSE_FOUR("12", "", ""),
+    __asm__(TNF_SPARSE_WALK(TNF_SPARSE_PAIRS("4*\\k", TNF_SPARSE_LOAD("16"), TNF_SPARSE_STEP("6")),
                             "16", "20", "6", "4", "8", "12"));
 }
 
+/* Two blocks share a word: bytes 0 and 2 are one's, 1 and 3 the other's. */
 __attribute__((naked, noinline, unused)) static void tnf_sparse_walk2(tnf_sparse_walk *walk)
 {
-    __asm__(TNF_SPARSE_WALK(TNF_SPARSE_PAIRS("0", "", "0", TNF_SPARSE_NEXT("9"), TNF_SPARSE_STEP("5")),
-                            TNF_SPARSE_PAIRS("0", ", ror #8", "0", TNF_SPARSE_NEXT("10"), TNF_SPARSE_STEP("5")),
-                            TNF_SPARSE_PAIRS("4", "", "0", TNF_SPARSE_NEXT("11"), TNF_SPARSE_STEP("5")),
-                            TNF_SPARSE_PAIRS("4", ", ror #8", "0", "", ""),
+    __asm__(TNF_SPARSE_WALK(".if \\k % 2 == 0\n"
+                            TNF_SPARSE_PAIR("2*\\k", "", "0", TNF_SPARSE_LOAD("8"), TNF_SPARSE_STEP("5"))
+                            ".else\n"
+                            TNF_SPARSE_PAIR("2*\\k-2", ", ror #8", "0", TNF_SPARSE_LOAD("8"), TNF_SPARSE_STEP("5"))
+                            ".endif\n",
                             "8", "12", "5", "0", "4", "4"));
 }
 
@@ -275,7 +289,7 @@ static inline void tnf_sparse_pairs(int32_t *sums, const uint32_t *operands, uin
 
 static inline void tnf_sparse_walk_channels(tnf_sparse_walk *walk, int32_t block)
 {
-    for (; walk->channels > 0; walk->channels--) {
+    for (; walk->channel != walk->end; walk->channel += TNF_SPARSE_CHANNEL) {
         const int32_t *record = walk->channel;
         const int32_t blocks = (int32_t)((uint32_t)record[2] >> 8);
         const uint32_t *operands = walk->tile;
@@ -317,7 +331,6 @@ static inline void tnf_sparse_walk_channels(tnf_sparse_walk *walk, int32_t block
             }
             walk->y++;
         }
-        walk->channel += TNF_SPARSE_CHANNEL;
     }
 }
 
@@ -372,14 +385,15 @@ TNF_OWN_FUNCTION void tnf_sparse_tile(const tnf_sparse_layer *layer, const uint3
     walk.stride = layer->output_c;
     walk.rounding_term = 2 * layer->zero_point + 1;
     if (whole) {
-        walk.channels = layer->output_c;
+        walk.end = layer->channel + layer->output_c * TNF_SPARSE_CHANNEL;
         walk.sums = 0;
         tnf_sparse_walk_channels(&walk, layer->block);
         return;
     }
     for (first = 0; first < layer->output_c; first += TNF_SPARSE_SUMS) {
         const int32_t count = layer->output_c - first < TNF_SPARSE_SUMS ? layer->output_c - first : TNF_SPARSE_SUMS;
-        walk.channels = count;
+        walk.channel = layer->channel + first * TNF_SPARSE_CHANNEL;
+        walk.end = walk.channel + count * TNF_SPARSE_CHANNEL;
         walk.sums = sums;
         tnf_sparse_walk_channels(&walk, layer->block);
         for (channel = 0; channel < count; channel++) {

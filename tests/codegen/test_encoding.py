@@ -1,0 +1,127 @@
+"""The encoding of sparse weights, and the choice of layers that have it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codegen.emit import Optimise, kernel_call, kernel_calls
+from codegen.emit.base import SPARSE_ROWS
+from codegen.encoding import BLOCKS, decode, encode
+from refsim.numerics import Int8Array
+from refsim.ops import Requantization
+from refsim.ops.conv2d import Conv2D
+from refsim.ops.linear import Linear
+
+ROOT = Path(__file__).parents[2]
+
+
+def random_weight(shape: tuple[int, int, int], block: int, sparsity: float, seed: int = 0) -> Int8Array:
+    """Weights of which that part of the blocks, at random, is zero; the others have no zeros."""
+    random = np.random.default_rng(seed)
+    rows, taps, channels = shape
+    kept = np.ones(rows * taps * channels // block, bool)
+    kept[: round(sparsity * kept.size)] = False
+    weight = random.integers(1, 128, (kept.size, block)) * random.choice([-1, 1], (kept.size, block))
+    return (weight * random.permutation(kept)[:, np.newaxis]).reshape(shape).astype(np.int8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.sampled_from((1, 2, 3, 4, 5, 8, 19, 700))),
+    block=st.sampled_from(BLOCKS),
+    zeros=st.sampled_from((0.0, 0.3, 0.9, 0.999, 1.0)),
+    run=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
+def test_decoding_gives_the_weights_back(
+    shape: tuple[int, int, int], block: int, zeros: float, run: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    kept = np.repeat(random.random((*shape[:2], -(-shape[2] // run))) >= zeros, run, axis=2)[..., : shape[2]]
+    weight = (random.integers(-128, 128, shape) * kept).astype(np.int8)
+    encoded = encode(weight, block)
+    np.testing.assert_array_equal(decode(encoded, shape), weight)
+
+
+def stream(row: list[int], block: int) -> str:
+    return encode(np.array(row, np.int8).reshape(1, 1, -1), block).words.astype("<i4").tobytes().hex(" ", -4)
+
+
+def test_the_worked_example_is_what_is_stored() -> None:
+    row = [0, 0, 0, 0, 1, -2, 3, -4, *[0] * 8, 0, 5, 0, 0, 7, 7, 7, 7]
+    assert stream(row, 4) == "01fe03fc 00050000 07070707 00010301"
+    assert stream(row, 2) == "000100fe 00000002 0300fc05 07070707 01050201"
+    text = (ROOT / "docs" / "encoding.md").read_text().replace(" ", "")
+    for word in (stream(row, 4) + " " + stream(row, 2)).split():
+        assert f"`{word}`" in text
+
+
+def test_zero_blocks_bridge_long_distances() -> None:
+    weight = np.zeros((1, 1, 4 * 600), np.int8)
+    weight[0, 0, [4 * 255, 4 * 511]] = 1
+    encoded = encode(weight, 4)
+    assert encoded.blocks.tolist() == [3]  # at 255, 510 and 511
+    assert encoded.words[-1:].view(np.uint8).tolist() == [0, 255, 255, 1]
+    np.testing.assert_array_equal(decode(encoded, weight.shape), weight)
+
+
+def test_a_layer_of_zeros_has_no_blocks() -> None:
+    encoded = encode(np.zeros((3, 2, 5), np.int8), 2)
+    assert encoded.blocks.tolist() == [0, 0, 0]
+    assert encoded.weights == 0
+    assert not decode(encoded, (3, 2, 5)).any()
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("sparsity", [0.0, 0.2, 0.5, 0.7, 0.8])
+@pytest.mark.parametrize("shape", [(384, 1, 192), (192, 9, 192)], ids=["linear", "conv"])
+def test_size_is_that_of_the_papers_equation_5(shape: tuple[int, int, int], sparsity: float, block: int) -> None:
+    weight = random_weight(shape, block, sparsity)
+    ratio = 1 / ((1 - sparsity) * (1 + 1 / block))
+    expected = weight.size / ratio
+    encoded = encode(weight, block)
+    assert expected * 0.99 <= encoded.encoded_bytes <= expected * 1.01 + 5 * shape[0]
+    assert encoded.weights == np.count_nonzero(weight)
+
+
+def linear(sparsity: float, block: int = 4) -> Linear:
+    weight = random_weight((96, 1, 128), block, sparsity)[:, 0]
+    return Linear(weight, np.zeros(96, np.int32), 0, Requantization.from_real(0.001, 0))
+
+
+@pytest.mark.parametrize("dsp", [False, True])
+def test_dense_layers_stay_dense(dsp: bool) -> None:
+    assert kernel_call(linear(0.0), ((64, 128),), dsp=dsp).sparse_block == 0
+    assert kernel_call(linear(0.1), ((64, 128),), dsp=dsp).sparse_block == 0
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("dsp", [False, True])
+def test_sparse_layers_become_smaller(block: int, dsp: bool) -> None:
+    op = linear(0.8, block)
+    call = kernel_call(op, ((64, 128),), dsp=dsp)
+    assert call.sparse_block == block
+    assert call.constant_bytes < kernel_calls(op, ((64, 128),), dsp=dsp)[0].constant_bytes
+    assert call.work == 64 * np.count_nonzero(op.weight)
+
+
+def test_what_is_optimised_decides() -> None:
+    op, few = linear(0.6), ((2, 128),)
+    assert kernel_call(op, few, dsp=True).sparse_block == 0  # a tile of eight rows for two of them is slower
+    assert kernel_call(op, few, dsp=True, optimise=Optimise.SPEED).sparse_block == 0
+    assert kernel_call(op, few, dsp=True, optimise=Optimise.SIZE).sparse_block == 4
+    assert kernel_call(linear(0.1), ((64, 128),), dsp=True, optimise=Optimise.SPEED).sparse_block == 4
+
+
+def test_missing_rows_of_a_tile_are_work_too() -> None:
+    op = linear(0.5)
+    _, sparse, _ = kernel_calls(op, ((9, 128),))
+    assert sparse.work == 2 * SPARSE_ROWS * np.count_nonzero(op.weight)
+
+
+def test_convolutions_in_groups_have_no_sparse_kernel() -> None:
+    op = Conv2D(np.zeros((4, 3, 3, 8), np.int8), np.zeros(4, np.int32), 0, Requantization.from_real(0.1, 0), groups=2)
+    assert len(kernel_calls(op, ((8, 8, 16),), dsp=True)) == 1
