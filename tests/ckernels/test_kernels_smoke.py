@@ -422,8 +422,10 @@ def test_kernel_matches_the_contract(driver, operator):
         assert output == case.expected, case
 
 
-def test_every_kernel_is_tested():
-    assert set(BUILDERS) == set(STRUCTS) == set(ckernels.sources())
+def test_every_portable_kernel_is_tested():
+    # Those for the DSP extension and for sparse weights are held to the golden model by conformance, on the host as well.
+    portable = {name for name in ckernels.sources() if not name.endswith(("_dsp", "_sparse"))}
+    assert set(BUILDERS) == set(STRUCTS) == portable
 
 
 def test_the_driver_sees_a_read_outside_of_a_tensor(driver):
