@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from codegen.emit import KernelCall, kernel_call
+from codegen.emit import KernelCall, Optimise, kernel_call
 from codegen.planner import ArenaPlan, check_plan, plan_arena
 from refsim.errors import UnsupportedError, located
 from refsim.graph import Graph, Port
@@ -114,12 +114,13 @@ class Program:
         return sum(step.call.macs for step in self.steps)
 
 
-def build_program(graph: Graph, *, dsp: bool = False) -> Program:
+def build_program(graph: Graph, *, dsp: bool = False, optimise: Optimise = Optimise.BALANCED) -> Program:
     """Choose the kernels, plan the arena and check the plan.
 
     Args:
         graph: the model.
         dsp: the core has the DSP extension.
+        optimise: what decides whether weights are encoded as sparse.
 
     Raises:
         UnsupportedError: naming the node, something that no kernel does; or a graph without nodes.
@@ -129,7 +130,8 @@ def build_program(graph: Graph, *, dsp: bool = False) -> Program:
     calls = []
     for node in graph.nodes:
         with located(f"node {node.name!r} ({node.op.name})"):
-            calls.append(kernel_call(node.op, tuple(graph.tensors[tensor].shape for tensor in node.inputs), dsp=dsp))
+            shapes = tuple(graph.tensors[tensor].shape for tensor in node.inputs)
+            calls.append(kernel_call(node.op, shapes, dsp=dsp, optimise=optimise))
     plan = plan_arena(graph, calls)
     check_plan(graph, calls, plan)
     at = plan.tensor_offsets
