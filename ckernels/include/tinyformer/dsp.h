@@ -20,6 +20,11 @@
 #endif
 
 #if TNF_DSP_INSTRUCTIONS
+/* Functions in assembly find their parameters in registers: gcc sees no use of them. */
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#endif
+
+#if TNF_DSP_INSTRUCTIONS
 
 typedef struct __attribute__((packed, may_alias)) {
     uint32_t word;

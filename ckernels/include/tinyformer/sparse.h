@@ -269,14 +269,14 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t
     "str r2, [sp, #36]\n"                                                         \
     "b 4b\n"
 
-__attribute__((naked, noinline, unused)) static void tnf_sparse_walk4(__attribute__((unused)) tnf_sparse_walk *walk)
+__attribute__((naked, noinline, unused)) static void tnf_sparse_walk4(tnf_sparse_walk *walk)
 {
     __asm__(TNF_SPARSE_WALK(TNF_SPARSE_PAIRS("4*\\k", TNF_SPARSE_FIRST("6"), TNF_SPARSE_LOAD("16"), TNF_SPARSE_STEP("6")),
                             "16", "20", "6", "4", "8", "12"));
 }
 
 /* Two blocks share a word: bytes 0 and 2 are one's, 1 and 3 the other's. */
-__attribute__((naked, noinline, unused)) static void tnf_sparse_walk2(__attribute__((unused)) tnf_sparse_walk *walk)
+__attribute__((naked, noinline, unused)) static void tnf_sparse_walk2(tnf_sparse_walk *walk)
 {
     __asm__(TNF_SPARSE_WALK(".if \\k % 2 == 0\n"
                             TNF_SPARSE_PAIR("2*\\k", "", "0", TNF_SPARSE_FIRST("5"), TNF_SPARSE_LOAD("8"), TNF_SPARSE_STEP("5"))
