@@ -7,13 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import refsim
 from codegen.emit import Optimise, kernel_call, kernel_calls
 from codegen.emit.base import SPARSE_ROWS
 from codegen.encoding import BLOCKS, decode, encode
+from codegen.generate import generate
+from codegen.target import load_target
 from refsim.numerics import Int8Array
 from refsim.ops import Requantization
 from refsim.ops.conv2d import Conv2D
 from refsim.ops.linear import Linear
+from tests.codegen.graphs import Builder
+from tests.codegen.test_generate import run_traced
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,3 +133,22 @@ def test_missing_rows_of_a_tile_are_work_too() -> None:
 def test_convolutions_in_groups_have_no_sparse_kernel() -> None:
     op = Conv2D(np.zeros((4, 3, 3, 8), np.int8), np.zeros(4, np.int32), 0, Requantization.from_real(0.1, 0), groups=2)
     assert len(kernel_calls(op, ((8, 8, 16),), dsp=True)) == 1
+
+
+@pytest.mark.parametrize("optimise", Optimise)
+def test_a_generated_model_equals_the_golden_one(optimise: Optimise, tmp_path: Path) -> None:
+    b = Builder("sparse")
+    last = Requantization.from_real(0.001, -3)
+    kernel = random_weight((24, 9, 16), 2, 0.7).reshape(24, 3, 3, 16)
+    conv = Conv2D(kernel, np.zeros(24, np.int32), -3, last, padding=(1, 1, 1, 1))
+    tokens = b.add("conv", conv, b.input("image", (5, 5, 16)))
+    head = Linear(random_weight((20, 1, 24), 4, 0.5)[:, 0], np.zeros(20, np.int32), -3, last)
+    graph = b.graph(b.add("head", head, tokens))
+    model = generate(graph, load_target("stm32f746"), tmp_path / "out", optimise=optimise)
+    readme = (model.folder / "README.md").read_text()
+    assert "| conv | conv2d | 5x5x24 | sparse, blocks of 2 |" in readme
+    assert "| head | linear | 5x5x20 | sparse, blocks of 4 |" in readme
+    image = np.random.default_rng(3).integers(-128, 128, (4, 5, 5, 16)).astype(np.int8)
+    expected = refsim.run(graph, image, trace=True)
+    for name, tensor in run_traced(model, tmp_path, {"image": image}).items():
+        np.testing.assert_array_equal(tensor, expected[name], err_msg=name)
