@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from codegen.emit import KernelCall, Optimise, kernel_call
+from codegen.order import order_nodes
 from codegen.planner import ArenaPlan, check_plan, plan_arena
 from refsim.errors import UnsupportedError, located
 from refsim.graph import Graph, Port
@@ -77,7 +78,7 @@ class Program:
     """A graph as kernel calls on one arena.
 
     Attributes:
-        graph: the model.
+        graph: the model, its nodes in execution order.
         model_hash: SHA-256 of everything that decides the model's bytes, hexadecimal.
         steps: in execution order.
         inputs, outputs: the graph's ports.
@@ -114,24 +115,31 @@ class Program:
         return sum(step.call.macs for step in self.steps)
 
 
-def build_program(graph: Graph, *, dsp: bool = False, optimise: Optimise = Optimise.BALANCED) -> Program:
-    """Choose the kernels, plan the arena and check the plan.
+def build_program(
+    graph: Graph, *, dsp: bool = False, optimise: Optimise = Optimise.BALANCED, reorder: bool = True
+) -> Program:
+    """Choose the kernels and the order of the steps, plan the arena and check the plan.
 
     Args:
         graph: the model.
         dsp: the core has the DSP extension.
         optimise: what decides whether weights are encoded as sparse.
+        reorder: run the operators in another order than the graph's where that makes the arena smaller.
 
     Raises:
         UnsupportedError: naming the node, something that no kernel does; or a graph without nodes.
     """
     if not graph.nodes:
         raise UnsupportedError(f"model {graph.name!r} has no operators: there is nothing to generate")
-    calls = []
+    chosen: dict[str, KernelCall] = {}
     for node in graph.nodes:
         with located(f"node {node.name!r} ({node.op.name})"):
             shapes = tuple(graph.tensors[tensor].shape for tensor in node.inputs)
-            calls.append(kernel_call(node.op, shapes, dsp=dsp, optimise=optimise))
+            chosen[node.name] = kernel_call(node.op, shapes, dsp=dsp, optimise=optimise)
+    model_hash = graph_hash(graph)
+    if reorder:
+        graph = order_nodes(graph, tuple(chosen.values()))
+    calls = [chosen[node.name] for node in graph.nodes]
     plan = plan_arena(graph, calls)
     check_plan(graph, calls, plan)
     at = plan.tensor_offsets
@@ -164,9 +172,7 @@ def build_program(graph: Graph, *, dsp: bool = False, optimise: Optimise = Optim
             zero_point=tensor.zero_point,
         )
 
-    return Program(
-        graph, graph_hash(graph), steps, tuple(map(place, graph.inputs)), tuple(map(place, graph.outputs)), plan
-    )
+    return Program(graph, model_hash, steps, tuple(map(place, graph.inputs)), tuple(map(place, graph.outputs)), plan)
 
 
 def graph_hash(graph: Graph) -> str:
