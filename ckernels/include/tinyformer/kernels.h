@@ -41,8 +41,8 @@ typedef struct {
 } tnf_conv2d_params;
 void tnf_conv2d(const tnf_conv2d_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* The same in one group for cores with the DSP extension: weight in the words of tnf_tile_sums (dsp.h), the input's zero point in the
- * bias. Scratch: 9 bytes for each tap of a window (kernel_h * kernel_w * input_c, filled up to quads), 3 where there is one output position. */
+/* The same in one group for cores with the DSP extension: weight and channel as in tnf_linear_dsp.
+ * Scratch: 9 bytes for each tap of a window (kernel_h * kernel_w * input_c, filled up to quads), 3 where there is one position. */
 typedef struct {
     int32_t input_h, input_w, input_c;
     int32_t output_h, output_w, output_c;
@@ -54,9 +54,7 @@ typedef struct {
     int32_t act_min, act_max;
     int32_t rounding, quick;
     const int32_t *weight;
-    const int32_t *bias;
-    const int32_t *multiplier;
-    const int32_t *shift;
+    const int32_t *channel;
 } tnf_conv2d_dsp_params;
 void tnf_conv2d_dsp(const tnf_conv2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
 
@@ -129,17 +127,15 @@ typedef struct {
 } tnf_linear_params;
 void tnf_linear(const tnf_linear_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension: weight in the words of tnf_tile_sums (dsp.h), the input's zero point in the bias. Scratch:
- * 8 bytes for each input channel (filled up to quads), 2 where there is one row. */
+/* The same for cores with the DSP extension: weight in the words of tnf_tile_sums (dsp.h). channel [output_c][3]: bias with the
+ * input's zero point, multiplier, shift. Scratch: 8 bytes for each input channel (filled up to quads), 2 where there is one row. */
 typedef struct {
     int32_t rows, input_c, output_c;
     int32_t output_zero_point;
     int32_t act_min, act_max;
     int32_t rounding, quick;
     const int32_t *weight;
-    const int32_t *bias;
-    const int32_t *multiplier;
-    const int32_t *shift;
+    const int32_t *channel;
 } tnf_linear_dsp_params;
 void tnf_linear_dsp(const tnf_linear_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
 
