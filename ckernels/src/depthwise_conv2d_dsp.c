@@ -3,8 +3,8 @@
 
 /* Four channels at a time, a strip of the image is taken apart into a plane of words [columns][rows][LANES][2]: of each channel the
  * pairs of int16 (x0, x1) and (x2, x3), where x0 is the first position that the windows of a column read. With stride 1 a column is
- * two neighbouring windows, else one. Positions outside the image hold the zero point, which the bias takes back. The sums then take
- * the place of what nothing reads any more. */
+ * two neighbouring windows, with stride 2 one. Positions outside the image hold the zero point, which the bias takes back. The sums
+ * take the place of what nothing reads any more: of windows (2 k, 2 k + 1) in the pairs of column k, whichever the stride. */
 #define LANES 4
 #define STEP (2 * LANES) /* words from one row of a column to the next */
 
@@ -39,10 +39,10 @@ TNF_OWN_FUNCTION void put_rows(uint32_t *begin, uint32_t *end, const int8_t *x0,
     }
 }
 
-/* What a strip looks like: rows of windows; rows of the image that they read, of which `above` are before its first and `inside`
+/* What a strip looks like: rows of windows, and how many are computed, which is even; rows of the image that they read, of which `above` are before its first and `inside`
  * in it; words of the plane from one column to the next. */
 typedef struct {
-    int32_t outputs, rows, above, inside, columns, column;
+    int32_t outputs, computed, rows, above, inside, columns, column;
 } strip;
 
 /* A strip of the image, from its first row in the image on, of four channels. */
@@ -204,29 +204,29 @@ static void sums_of_pairs(uint32_t *plane, int32_t columns, int32_t rows, const 
 
 #endif
 
-/* Stride 2: the sum of each column's `rows` windows of one channel, in the first word of as many rows. */
-static void sums_of_windows(uint32_t *plane, int32_t columns, int32_t rows, int32_t stride, int32_t column,
-                            const int32_t *weight)
+/* Stride 2: the sums of `columns` windows of one channel in each of `rows` rows. The columns of the plane are as long as they need. */
+TNF_OWN_FUNCTION void sums_of_windows(uint32_t *plane, int32_t columns, int32_t rows, const int32_t *weight)
 {
-    const uint32_t a01 = pair01((uint32_t)weight[0]), a20 = pair20((uint32_t)weight[0]);
-    const uint32_t b01 = pair01((uint32_t)weight[1]), b20 = pair20((uint32_t)weight[1]);
-    const uint32_t c01 = pair01((uint32_t)weight[2]), c20 = pair20((uint32_t)weight[2]);
+    const uint32_t bytes0 = (uint32_t)weight[0], bytes1 = (uint32_t)weight[1], bytes2 = (uint32_t)weight[2];
+    const uint32_t first01 = pair01(bytes0), first20 = pair20(bytes0);
+    const uint32_t middle01 = pair01(bytes1), middle20 = pair20(bytes1);
+    const uint32_t last01 = pair01(bytes2), last20 = pair20(bytes2);
+    const int32_t column = (2 * rows + 1) * STEP;
     int32_t k, row;
     for (k = 0; k < columns; k++) {
-        const uint32_t *x = plane;
-        uint32_t *to = plane;
+        const uint32_t *x = plane + k * column;
+        uint32_t *to = plane + k / 2 * column + k % 2;
+        uint32_t x01 = x[0], x23 = x[1];
         for (row = 0; row < rows; row++) {
-            int32_t sum = tnf_smlad(x[0], a01, 0);
-            sum = tnf_smlad(x[1], a20, sum);
-            sum = tnf_smlad(x[STEP], b01, sum);
-            sum = tnf_smlad(x[STEP + 1], b20, sum);
-            sum = tnf_smlad(x[2 * STEP], c01, sum);
-            sum = tnf_smlad(x[2 * STEP + 1], c20, sum);
+            int32_t sum = tnf_smlad(x23, first20, tnf_smlad(x01, first01, 0));
+            x01 = x[2 * STEP];
+            x23 = x[2 * STEP + 1];
+            sum = tnf_smlad(x[STEP + 1], middle20, tnf_smlad(x[STEP], middle01, sum));
+            sum = tnf_smlad(x23, last20, tnf_smlad(x01, last01, sum));
             *to = (uint32_t)sum;
-            x += stride * STEP;
+            x += 2 * STEP;
             to += STEP;
         }
-        plane += column;
     }
 }
 
@@ -288,7 +288,8 @@ static inline void finish_pairs(const uint32_t *sums, int8_t *y, int32_t rows, q
     }
 }
 
-TNF_OWN_FUNCTION void finish_quickly(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums, int8_t *y)
+TNF_OWN_FUNCTION void finish_quickly(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums,
+                                     int8_t *y)
 {
     quick_step step;
     int32_t left = p->output_w, row;
@@ -296,19 +297,15 @@ TNF_OWN_FUNCTION void finish_quickly(const tnf_depthwise_conv2d_dsp_params *p, c
     step.bias = p->bias[channel];
     step.right = p->channels;
     step.down = p->output_w * p->channels;
-    if (p->stride_w == 1) {
-        for (; left >= 2; left -= 2) {
-            finish_pairs(sums, y, s->outputs, step);
-            sums += s->column;
-            y += left > 2 ? 2 * step.right : 0;
-        }
+    for (; left >= 2; left -= 2) {
+        finish_pairs(sums, y, s->outputs, step);
+        sums += s->column;
+        y += left > 2 ? 2 * step.right : 0;
     }
-    for (; left > 0; left--) {
+    if (left > 0) {
         for (row = 0; row < s->outputs; row++) {
             y[row * step.down] = (int8_t)quick_output(sums[row * STEP], step);
         }
-        sums += s->column;
-        y += left > 1 ? step.right : 0;
     }
 }
 
@@ -331,7 +328,7 @@ static void finish(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int
     int32_t oh, ow;
     for (oh = 0; oh < s->outputs; oh++) {
         for (ow = 0; ow < p->output_w; ow++) {
-            const int32_t word = p->stride_w == 1 ? ow / 2 * s->column + ow % 2 : ow * s->column;
+            const int32_t word = ow / 2 * s->column + ow % 2;
             y[(oh * p->output_w + ow) * p->channels] =
                 tnf_requantize_to_int8((int32_t)sums[oh * STEP + word] + p->bias[channel], p->multiplier[channel], p->shift[channel],
                                        p->rounding, p->output_zero_point, p->act_min, p->act_max);
@@ -344,15 +341,16 @@ static void finish(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int
 /* The strip that begins with row `first` of the output. */
 static strip strip_at(const tnf_depthwise_conv2d_dsp_params *p, int32_t first)
 {
-    const int32_t left = p->output_h - first, top = first * p->stride_h - p->pad_top;
+    const int32_t left = p->output_h - first, top = first * p->stride - p->pad_top;
     int32_t last;
     strip s;
     s.outputs = left < p->strip ? left : p->strip;
-    s.rows = ((s.outputs + 1) / 2 * 2 - 1) * p->stride_h + 3;
+    s.computed = (s.outputs + 1) / 2 * 2;
+    s.rows = (s.computed - 1) * p->stride + 3;
     s.above = tnf_clamp(-top, 0, s.rows);
     last = tnf_clamp(p->input_h - top, s.above, s.rows);
     s.inside = last - s.above;
-    s.columns = p->stride_w == 1 ? (p->output_w + 1) / 2 : p->output_w;
+    s.columns = p->stride == 1 ? (p->output_w + 1) / 2 : p->output_w;
     s.column = s.rows * STEP;
     return s;
 }
@@ -364,7 +362,7 @@ void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const in
     int32_t first, group, lane;
     for (first = 0; first < p->output_h; first += p->strip) {
         const strip s = strip_at(p, first);
-        const int32_t top = first * p->stride_h - p->pad_top + s.above;
+        const int32_t top = first * p->stride - p->pad_top + s.above;
         int8_t *out = y + first * p->output_w * p->channels;
         for (group = 0; group < p->channels; group += LANES) {
             /* the last four overlap those before where the channels are no multiple of four */
@@ -374,11 +372,7 @@ void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const in
                 const int32_t channel = start + lane;
                 const int32_t *weight = p->weight + 3 * channel;
                 uint32_t *sums = plane + 2 * lane;
-                if (p->stride_w == 1) {
-                    sums_of_pairs(sums, s.columns, (s.outputs + 1) / 2 * 2, weight);
-                } else {
-                    sums_of_windows(sums, s.columns, s.outputs, p->stride_h, s.column, weight);
-                }
+                (p->stride == 1 ? sums_of_pairs : sums_of_windows)(sums, s.columns, s.computed, weight);
                 if (p->quick != 0) {
                     finish_quickly(p, &s, channel, sums, out + channel);
                 } else {

@@ -94,14 +94,14 @@ typedef struct {
 } tnf_depthwise_conv2d_params;
 void tnf_depthwise_conv2d(const tnf_depthwise_conv2d_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension, where an output channel has its own input channel, of at least 4: kernels of up to 3 x 3,
- * filled up with weights of 0, without dilation; stride_w is 1, then stride_h as well, or 2. weight [channels][3] words of four int8, a
+/* The same for cores with the DSP extension, where each output channel has its own input channel and there are at least 4: kernels of up
+ * to 3 x 3, filled up with weights of 0, without dilation, `stride` 1 or 2 in both directions. weight [channels][3] words of four int8, a
  * row of the kernel and 0. The input's zero point is in the bias, too. Output rows are computed `strip` at a time, an even number, in a
- * scratch of columns * ((strip - 1) * stride_h + 3) * 32 bytes: a column for each two of output_w with stride_w 1, for each with 2. */
+ * scratch of columns * ((strip - 1) * stride + 3) * 32 bytes: a column for each two of output_w with stride 1, for each with 2. */
 typedef struct {
     int32_t input_h, input_w, channels;
     int32_t output_h, output_w;
-    int32_t stride_h, stride_w;
+    int32_t stride;
     int32_t pad_top, pad_left;
     int32_t strip;
     int32_t input_zero_point, output_zero_point;
