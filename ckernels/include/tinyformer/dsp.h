@@ -448,11 +448,7 @@ typedef struct {
     next_first                                                             \
     next_second
 #endif
-#define TNF_TILE_LOAD(to, from, offset) "ldr.w " #to ", [" #from ", #" #offset "]\n\t"
-#define TNF_TILE_STEP_AT(tile, weight)                                                         \
-    TNF_TILE_STEP(TNF_TILE_LOAD(r0, r1, tile + 8), TNF_TILE_LOAD(r3, r1, tile + 12),           \
-                  TNF_TILE_LOAD(r12, r2, weight + 4), TNF_TILE_LOAD(r0, r1, tile + 16), TNF_TILE_LOAD(r3, r1, tile + 20))
-#define TNF_TILE_QUAD(tile, weight) TNF_TILE_STEP_AT(tile, weight) TNF_TILE_STEP_AT(tile + 16, weight + 4)
+#define TNF_TILE_LOAD(to, from, offset) "ldr.w " #to ", [" #from ", #" offset "]\n\t"
 
 /* The sums of a channel, whose parameters r0 points to, become bytes. */
 #define TNF_TILE_FINISH(s0, s1, s2, s3)             \
@@ -519,13 +515,14 @@ __attribute__((naked, noinline, unused)) static void tnf_tile_sums(int32_t *sums
             "ldr pc, [sp, #20]\n\t"
             ".p2align 2\n\t"
             "2:\n\t"
-            TNF_TILE_LOAD(r12, r2, 0) TNF_TILE_LOAD(r0, r1, 0) TNF_TILE_LOAD(r3, r1, 4)
+            TNF_TILE_LOAD(r12, r2, "0") TNF_TILE_LOAD(r0, r1, "0") TNF_TILE_LOAD(r3, r1, "4")
             "3:\n\t"
-            TNF_TILE_QUAD(0, 0)
-            TNF_TILE_QUAD(32, 8)
-            TNF_TILE_QUAD(64, 16)
-            TNF_TILE_STEP_AT(96, 24)
-            TNF_TILE_STEP(TNF_TILE_LOAD(r0, r1, 120), TNF_TILE_LOAD(r3, r1, 124), "", "ldr r0, [sp]\n\t", "add r2, #32\n\t")
+            ".irp step, 0, 1, 2, 3, 4, 5, 6\n\t"
+            TNF_TILE_STEP(TNF_TILE_LOAD(r0, r1, "16*\\step+8"), TNF_TILE_LOAD(r3, r1, "16*\\step+12"),
+                          TNF_TILE_LOAD(r12, r2, "4*\\step+4"), TNF_TILE_LOAD(r0, r1, "16*\\step+16"),
+                          TNF_TILE_LOAD(r3, r1, "16*\\step+20"))
+            ".endr\n\t"
+            TNF_TILE_STEP(TNF_TILE_LOAD(r0, r1, "120"), TNF_TILE_LOAD(r3, r1, "124"), "", "ldr r0, [sp]\n\t", "add r2, #32\n\t")
             "add r1, #128\n\t"
             "cmp r2, r0\n\t"
             "bne 2b\n\t"
@@ -573,8 +570,6 @@ __attribute__((naked, noinline, unused)) static void tnf_tile_sums(int32_t *sums
 
 #undef TNF_TILE_STEP
 #undef TNF_TILE_LOAD
-#undef TNF_TILE_STEP_AT
-#undef TNF_TILE_QUAD
 #undef TNF_TILE_FINISH
 
 #else
