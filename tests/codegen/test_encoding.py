@@ -59,8 +59,9 @@ def test_the_worked_example_is_what_is_stored() -> None:
     row = [0, 0, 0, 0, 1, -2, 3, -4, *[0] * 8, 0, 5, 0, 0, 7, 7, 7, 7]
     assert stream(row, 4) == "01fe03fc 00050000 07070707 00010301"
     assert stream(row, 2) == "000100fe 00000002 0300fc05 07070707 01050201"
+    assert stream(row, 1) == "00000001 00000004 fe03fc05 0101010a 07070707 03010101"
     text = (ROOT / "docs" / "encoding.md").read_text().replace(" ", "")
-    for word in (stream(row, 4) + " " + stream(row, 2)).split():
+    for word in f"{stream(row, 4)} {stream(row, 2)}".split():
         assert f"`{word}`" in text
 
 
@@ -88,7 +89,7 @@ def test_size_is_that_of_the_papers_equation_5(shape: tuple[int, int, int], spar
     ratio = 1 / ((1 - sparsity) * (1 + 1 / block))
     expected = weight.size / ratio
     encoded = encode(weight, block)
-    assert expected * 0.99 <= encoded.encoded_bytes <= expected * 1.01 + 5 * shape[0]
+    assert expected * 0.99 <= encoded.encoded_bytes <= expected * 1.01 + 6 * shape[0]
     assert encoded.weights == np.count_nonzero(weight)
 
 
@@ -126,7 +127,7 @@ def test_what_is_optimised_decides() -> None:
 
 def test_missing_rows_of_a_tile_are_work_too() -> None:
     op = linear(0.5)
-    _, sparse, _ = kernel_calls(op, ((9, 128),))
+    _, sparse, *_ = kernel_calls(op, ((9, 128),))
     assert sparse.work == 2 * SPARSE_ROWS * np.count_nonzero(op.weight)
 
 

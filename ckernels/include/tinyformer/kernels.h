@@ -139,7 +139,7 @@ typedef struct {
 } tnf_linear_dsp_params;
 void tnf_linear_dsp(const tnf_linear_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* The same with weights in the sparse encoding of docs/encoding.md: blocks of `block` weights, 4 or 2. channel [output_c][3]: bias with
+/* The same with weights in the sparse encoding of docs/encoding.md: blocks of `block` weights, 4, 2 or 1. channel [output_c][3]: bias with
  * the input's zero point, multiplier, 256 * number of blocks + (shift & 255). Runs on every core. */
 typedef struct {
     int32_t rows, input_c, output_c;

@@ -53,11 +53,28 @@ static inline uint32_t *tnf_sparse_widen_all(uint32_t *to, const int8_t *x, int3
     return to;
 }
 
-/* Put n bytes into one row of a tile, filled up to whole blocks with 0; where the next bytes of the row go. Rounded up to four bytes,
- * what is put there must fit the tile. */
-static inline uint32_t *tnf_sparse_fill(uint32_t *to, const int8_t *x, int32_t n, int32_t block)
+/* With blocks of one, a word holds an activation of two rows: n of them, each `step` bytes after the one before. */
+static inline uint32_t *tnf_sparse_widen_singly(uint32_t *to, int32_t row, const int8_t *x, int32_t step, int32_t n)
+{
+    uint32_t *word = to + row / 2;
+    for (; n > 0; n--) {
+        const uint32_t half = (uint32_t)*x & 0xFFFFu;
+        *word = (row & 1) == 0 ? half : (*word & 0xFFFFu) | half << 16;
+        word += TNF_SPARSE_ROWS / 2;
+        x += step;
+    }
+    return word - row / 2;
+}
+
+/* Put n bytes into one row of a tile, in the order of rows, filled up to whole blocks with 0; where the next bytes of the row go. Rounded
+ * up to four bytes, what is put there must fit the tile. */
+static inline uint32_t *tnf_sparse_fill(uint32_t *to, int32_t row, const int8_t *x, int32_t n, int32_t block)
 {
     const int32_t left = n & 3;
+    if (block == 1) {
+        return tnf_sparse_widen_singly(to, row, x, 1, n);
+    }
+    to += row;
     to = block == 4 ? tnf_sparse_widen_all(to, x, n >> 2, 4) : tnf_sparse_widen_all(to, x, n >> 2, 2);
     if (left > 0) {
         const int8_t *last = x + (n - left);
@@ -65,15 +82,20 @@ static inline uint32_t *tnf_sparse_fill(uint32_t *to, const int8_t *x, int32_t n
         to = tnf_sparse_widen(to, (uint8_t)last[0] | second << 8 | third << 16, block);
         to -= block == 2 && left <= 2 ? TNF_SPARSE_ROWS : 0;
     }
-    return to;
+    return to - row;
 }
 
-/* The same for channels outside the image: words of them. */
-static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t words)
+/* The same for n channels outside the image. */
+static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t row, int32_t zero_point, int32_t n, int32_t block)
 {
+    const int8_t x = (int8_t)zero_point;
     const uint32_t pair = ((uint32_t)zero_point & 0xFFFFu) * 0x10001u;
+    int32_t words = (n + block - 1) / block * (block / 2);
+    if (block == 1) {
+        return tnf_sparse_widen_singly(to, row, &x, 0, n);
+    }
     for (; words > 0; words--) {
-        *to = pair;
+        to[row] = pair;
         to += TNF_SPARSE_ROWS;
     }
     return to;
@@ -287,12 +309,60 @@ __attribute__((naked, noinline, unused)) static void tnf_sparse_walk2(tnf_sparse
                             "8", "12", "5", "0", "4", "4"));
 }
 
+/* One weight for all rows, two of which share a word. */
+#ifdef TNF_DUAL_ISSUE
+#define TNF_SPARSE_SINGLE(first, load, also) \
+    "ldrsb r2, [r1, #\\k]\n"                 \
+    first                                    \
+    "ldr r12, [r0]\n"                        \
+    "ldr lr, [r0, #4]\n"                     \
+    load                                     \
+    "smlabb r4, r12, r2, r4\n"               \
+    "smlatb r5, r12, r2, r5\n"               \
+    "ldr r12, [r0, #8]\n"                    \
+    "smlabb r6, lr, r2, r6\n"                \
+    "smlatb r7, lr, r2, r7\n"                \
+    "ldr lr, [r0, #12]\n"                    \
+    "smlabb r8, r12, r2, r8\n"               \
+    "smlatb r9, r12, r2, r9\n"               \
+    also                                     \
+    "smlabb r10, lr, r2, r10\n"              \
+    "smlatb r11, lr, r2, r11\n"
+#else
+#define TNF_SPARSE_SINGLE(first, load, also) \
+    first                                    \
+    "ldrsb r2, [r1, #\\k]\n"                 \
+    "ldr r12, [r0]\n"                        \
+    "ldr lr, [r0, #4]\n"                     \
+    "smlabb r4, r12, r2, r4\n"               \
+    "smlatb r5, r12, r2, r5\n"               \
+    "smlabb r6, lr, r2, r6\n"                \
+    "smlatb r7, lr, r2, r7\n"                \
+    "ldr r12, [r0, #8]\n"                    \
+    "ldr lr, [r0, #12]\n"                    \
+    load                                     \
+    "smlabb r8, r12, r2, r8\n"               \
+    "smlatb r9, r12, r2, r9\n"               \
+    also                                     \
+    "smlabb r10, lr, r2, r10\n"              \
+    "smlatb r11, lr, r2, r11\n"
+#endif
+
+__attribute__((naked, noinline, unused)) static void tnf_sparse_walk1(tnf_sparse_walk *walk)
+{
+    __asm__(TNF_SPARSE_WALK(TNF_SPARSE_SINGLE(TNF_SPARSE_FIRST("4"), TNF_SPARSE_LOAD("4"), TNF_SPARSE_STEP("4")),
+                            "lsl r12, r12, #1\n",
+                            "4", "8", "4", "0", "0", "0"));
+}
+
 static inline void tnf_sparse_walk_channels(tnf_sparse_walk *walk, int32_t block)
 {
     if (block == 4) {
         tnf_sparse_walk4(walk);
-    } else {
+    } else if (block == 2) {
         tnf_sparse_walk2(walk);
+    } else {
+        tnf_sparse_walk1(walk);
     }
 }
 
@@ -306,6 +376,18 @@ static inline void tnf_sparse_pairs(int32_t *sums, const uint32_t *operands, uin
     for (row = 0; row < TNF_SPARSE_ROWS; row++) {
         const uint32_t x = operands[row];
         sums[row] += (int16_t)(uint16_t)(x & 0xFFFFu) * first + (int16_t)(uint16_t)(x >> 16) * second;
+    }
+}
+
+/* sums += a weight, the lowest byte of a word, times each row's activation. */
+static inline void tnf_sparse_single(int32_t *sums, const uint32_t *operands, uint32_t byte)
+{
+    const int32_t weight = (int8_t)(uint8_t)(byte & 0xFFu);
+    int32_t row;
+    for (row = 0; row < TNF_SPARSE_ROWS; row += 2) {
+        const uint32_t x = operands[row / 2];
+        sums[row] += (int16_t)(uint16_t)(x & 0xFFFFu) * weight;
+        sums[row + 1] += (int16_t)(uint16_t)(x >> 16) * weight;
     }
 }
 
@@ -328,12 +410,14 @@ static inline void tnf_sparse_walk_channels(tnf_sparse_walk *walk, int32_t block
             const uint32_t distances = words[block - absent];
             for (slot = first; slot < 4; slot++) {
                 const uint32_t weights = words[slot * block / 4 - absent];
-                operands += (int32_t)(distances >> (8 * slot) & 0xFFu) * (block / 2) * TNF_SPARSE_ROWS;
+                operands += (int32_t)(distances >> (8 * slot) & 0xFFu) * block * (TNF_SPARSE_ROWS / 2);
                 if (block == 4) {
                     tnf_sparse_pairs(sums, operands, weights);
                     tnf_sparse_pairs(sums, operands + TNF_SPARSE_ROWS, weights >> 8);
-                } else {
+                } else if (block == 2) {
                     tnf_sparse_pairs(sums, operands, weights >> (8 * (slot & 1)));
+                } else {
+                    tnf_sparse_single(sums, operands, weights >> (8 * slot));
                 }
             }
             walk->stream += block + 1 - absent;
