@@ -78,21 +78,11 @@ static void fill_plane(const tnf_depthwise_conv2d_dsp_params *p, const strip *s,
 
 /* ---- plane to sums ---- */
 
-/* The weights of a row of the kernel come as bytes (w0, w1, w2, 0). */
-static inline uint32_t pair01(uint32_t bytes)
-{
-    return tnf_low_halves(tnf_even_pair(bytes), tnf_odd_pair(bytes));
-}
-
-static inline uint32_t pair20(uint32_t bytes)
-{
-    return tnf_even_pair(bytes) >> 16;
-}
-
-/* Stride 1: the two sums of each column's `rows` windows of one channel, an even number, where the window's first words were. */
+/* The sums of one channel's windows, `rows` of them in each of `columns` columns, an even number. The columns of the plane are as long
+ * as these windows need. A row of the kernel comes as bytes (w0, w1, w2, 0). */
 #if TNF_DSP_INSTRUCTIONS
 
-/* Registers: r0 the plane, r1 where the loop ends, r2 and r3 a row's (x0, x1) and (x2, x3); r4-r9 each kernel row's (w0, w1) and
+/* Stride 1. Registers: r0 the plane, r1 where the loop ends, r2 and r3 a row's (x0, x1) and (x2, x3); r4-r9 each kernel row's (w0, w1) and
  * (w1, w2); r10-r11 and r12-lr the sums of two rows of windows. Each row of the plane is loaded once: it ends one row of windows,
  * is in the middle of the next and begins another. */
 #define UNPACK(first, second)                \
@@ -181,7 +171,73 @@ __attribute__((naked, noinline)) static void sums_of_pairs(uint32_t *plane, int3
             "pop {r4-r11, pc}\n\t");
 }
 
+/* Stride 2. Registers as above, but for r2, r3 and lr of two rows of the plane, r10 and r11 the sums of two windows, one below the
+ * other, and r12 where they go. A step ends one, whose first row it has seen, and begins the next. */
+#define TWO_ROWS(f, g, at, to)           \
+    "ldr r2, [r0, #" #at "+32]\n\t"      \
+    "ldr r3, [r0, #" #at "+36]\n\t"      \
+    "ldr lr, [r0, #" #at "+64]\n\t"      \
+    "smlad " #f ", r2, r6, " #f "\n\t"   \
+    "ldr r2, [r0, #" #at "+68]\n\t"      \
+    "smlabt " #f ", r3, r7, " #f "\n\t"  \
+    "smuad " #g ", lr, r4\n\t"           \
+    "smlad " #f ", lr, r8, " #f "\n\t"   \
+    "smlabt " #g ", r2, r5, " #g "\n\t"  \
+    "smlabt " #f ", r2, r9, " #f "\n\t"  \
+    "str " #f ", [r12, #" #to "]\n\t"
+
+__attribute__((naked, noinline)) static void sums_of_windows(uint32_t *plane, int32_t columns, int32_t rows, const int32_t *weight)
+{
+    __asm__("push {r4-r11, lr}\n\t"
+            "lsl r2, r2, #5\n\t" /* half a column, which is also what the sums take */
+            "add r11, r2, #28\n\t"
+            "rsb r10, r2, #4\n\t"
+            "push {r1, r2, r10, r11}\n\t" /* from a column's last sums to the next column's first, from even and odd columns */
+            "ldr r4, [r3]\n\t"
+            "ldr r6, [r3, #4]\n\t"
+            "ldr r8, [r3, #8]\n\t"
+            UNPACK(r4, r5)
+            UNPACK(r6, r7)
+            UNPACK(r8, r9)
+            "mov r12, r0\n\t"
+            "1:\n\t" /* a column */
+            LOAD(0)
+            "ldr r1, [sp, #4]\n\t"
+            "add r1, r0, r1, lsl #1\n\t"
+            "smuad r10, r2, r4\n\t"
+            "smlabt r10, r3, r5, r10\n\t"
+            "2:\n\t" /* two windows */
+            TWO_ROWS(r10, r11, 0, 0)
+            TWO_ROWS(r11, r10, 64, 32)
+            "add r0, r0, #128\n\t"
+            "add r12, r12, #64\n\t"
+            "cmp r0, r1\n\t"
+            "bne 2b\n\t"
+            "pop {r1, r2, r3, lr}\n\t"
+            "add r12, r12, r3\n\t"
+            "add r0, r0, #32\n\t"
+            "subs r1, r1, #1\n\t"
+            "mov r11, r3\n\t"
+            "mov r10, lr\n\t"
+            "push {r1, r2, r10, r11}\n\t"
+            "bne 1b\n\t"
+            "add sp, sp, #16\n\t"
+            "pop {r4-r11, pc}\n\t");
+}
+
 #else
+
+/* (w0, w1) */
+static inline uint32_t pair01(uint32_t bytes)
+{
+    return tnf_low_halves(tnf_even_pair(bytes), tnf_odd_pair(bytes));
+}
+
+/* (w2, 0) */
+static inline uint32_t pair20(uint32_t bytes)
+{
+    return tnf_even_pair(bytes) >> 16;
+}
 
 static void sums_of_pairs(uint32_t *plane, int32_t columns, int32_t rows, const int32_t *weight)
 {
@@ -202,33 +258,27 @@ static void sums_of_pairs(uint32_t *plane, int32_t columns, int32_t rows, const 
     }
 }
 
-#endif
-
-/* Stride 2: the sums of `columns` windows of one channel in each of `rows` rows. The columns of the plane are as long as they need. */
-TNF_OWN_FUNCTION void sums_of_windows(uint32_t *plane, int32_t columns, int32_t rows, const int32_t *weight)
+static void sums_of_windows(uint32_t *plane, int32_t columns, int32_t rows, const int32_t *weight)
 {
-    const uint32_t bytes0 = (uint32_t)weight[0], bytes1 = (uint32_t)weight[1], bytes2 = (uint32_t)weight[2];
-    const uint32_t first01 = pair01(bytes0), first20 = pair20(bytes0);
-    const uint32_t middle01 = pair01(bytes1), middle20 = pair20(bytes1);
-    const uint32_t last01 = pair01(bytes2), last20 = pair20(bytes2);
     const int32_t column = (2 * rows + 1) * STEP;
-    int32_t k, row;
+    int32_t k, row, tap;
     for (k = 0; k < columns; k++) {
         const uint32_t *x = plane + k * column;
         uint32_t *to = plane + k / 2 * column + k % 2;
-        uint32_t x01 = x[0], x23 = x[1];
         for (row = 0; row < rows; row++) {
-            int32_t sum = tnf_smlad(x23, first20, tnf_smlad(x01, first01, 0));
-            x01 = x[2 * STEP];
-            x23 = x[2 * STEP + 1];
-            sum = tnf_smlad(x[STEP + 1], middle20, tnf_smlad(x[STEP], middle01, sum));
-            sum = tnf_smlad(x23, last20, tnf_smlad(x01, last01, sum));
+            int32_t sum = 0;
+            for (tap = 0; tap < 3; tap++) {
+                const uint32_t bytes = (uint32_t)weight[tap];
+                sum = tnf_smlad(x[tap * STEP + 1], pair20(bytes), tnf_smlad(x[tap * STEP], pair01(bytes), sum));
+            }
             *to = (uint32_t)sum;
             x += 2 * STEP;
             to += STEP;
         }
     }
 }
+
+#endif
 
 /* ---- sums to bytes ---- */
 
