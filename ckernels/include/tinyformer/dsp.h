@@ -370,8 +370,7 @@ static inline void tnf_tile_quad(uint32_t *to, int32_t rows, uint32_t bytes, uin
     to[rows] = tnf_odd_pair_plus(add, bytes);
 }
 
-/* A row of `n` bytes less `zero_point` into a tile of `rows` rows. The last quad is filled up with 0. */
-static inline void tnf_tile_row(uint32_t *to, int32_t rows, const int8_t *x, int32_t n, int32_t zero_point)
+static inline void tnf_tile_row_of(uint32_t *to, int32_t rows, const int8_t *x, int32_t n, int32_t zero_point)
 {
     const uint32_t add = (uint32_t)(uint16_t)(-zero_point) * 0x10001u;
     for (; n >= 8; n -= 8) {
@@ -395,6 +394,16 @@ static inline void tnf_tile_row(uint32_t *to, int32_t rows, const int8_t *x, int
             rest[i] = i < n ? x[i] : (int8_t)zero_point;
         }
         tnf_tile_quad(to, rows, tnf_load4(rest), add);
+    }
+}
+
+/* A row of `n` bytes less `zero_point` into a tile of `rows` rows, TNF_TILE_ROWS or 1. The last quad is filled up with 0. */
+TNF_OWN_FUNCTION void tnf_tile_row(uint32_t *to, int32_t rows, const int8_t *x, int32_t n, int32_t zero_point)
+{
+    if (rows == 1) {
+        tnf_tile_row_of(to, 1, x, n, zero_point);
+    } else {
+        tnf_tile_row_of(to, TNF_TILE_ROWS, x, n, zero_point);
     }
 }
 
