@@ -109,7 +109,7 @@ class Space:
         self.rounding = Rounding.DOUBLE if variety == 2 else Rounding.SINGLE
         self.wide = variety == 1
         if in_search:
-            # 32 x 32 images; the first stage works at 16 x 16, the second at 8 x 8 (baselines of the paper: 192 too).
+            # 32 x 32 images; the first stage works at 16 x 16, the second at 8 x 8; 192 channels are in Table IV.
             self.side, self.dim = self.pick((16, 32), (16, 44), (8, 96), (8, 128), (8, 192), (8, 256))
             self.width = self.side
             self.heads = self.pick(1, 2, 4)
