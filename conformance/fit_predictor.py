@@ -114,17 +114,27 @@ class Meter:
 
 
 def _lay_out(sample: Sample) -> Layout:
-    """Buffers one after the other, aligned as in the arena of a generated model, in place where the kernel can."""
-    call, cursor = sample.call, 0
+    """Buffers one after the other, aligned as in the arena of a generated model, in place where the kernel can.
+
+    They begin anywhere in a way of a cache, the same each time.
+    """
+    call = sample.call
+    cursor = 16 * (int(sample_key(sample), 16) % 256)
     sizes = [x.size for x in sample.inputs] + ([] if 0 in call.in_place else [sample.output_bytes])
     spans = []
     for size in (*sizes, call.scratch_bytes):
         spans.append(Span(cursor, size))
         cursor += -(-size // 16) * 16
-    image = b"".join(x.tobytes() + bytes(-x.size % 16) for x in sample.inputs)
+    image = bytearray(cursor + -cursor % _WAY)
     inputs = tuple(spans[: len(sample.inputs)])
+    for span, x in zip(inputs, sample.inputs, strict=True):
+        image[span.start : span.end] = x.tobytes()
     output = inputs[0] if 0 in call.in_place else spans[len(inputs)]
-    return Layout(image + bytes(cursor - len(image)), inputs, output, spans[-1] if call.scratch_bytes else None)
+    return Layout(bytes(image), inputs, output, spans[-1] if call.scratch_bytes else None)
+
+
+_WAY = 4096
+"""Bytes of a way of the largest cache: from the end of RAM, whole ones are below the buffers."""
 
 
 def fit_costs(
@@ -366,8 +376,8 @@ def sample_key(sample: Sample) -> str:
 
 
 def _model_hash() -> str:
-    """Of everything of this package that decides a count: the timing models and the hooks."""
-    files = [*Path(conformance.timing.__file__).parent.rglob("*.py"), *NATIVE.iterdir()]
+    """Of everything of this package that decides a count: the timing models, the hooks, and where buffers lie."""
+    files = [*Path(conformance.timing.__file__).parent.rglob("*.py"), *NATIVE.iterdir(), Path(__file__)]
     return _digest([part for path in sorted(files) for part in (path.name, path.read_bytes())])
 
 

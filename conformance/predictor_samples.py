@@ -87,8 +87,16 @@ class Sample:
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """Sizes of its inputs, output and constants: samples that agree in this are one."""
-        return (*(x.shape for x in self.inputs), self.output_bytes, self.call.constant_bytes)
+        """Every parameter of the call that is a size: samples that agree in these are one."""
+        sizes = {name: v for name, v in self.call.params.items() if not any(part in name for part in _NO_SIZE)}
+        return tuple((name, v if isinstance(v, int) else v.tobytes()) for name, v in sizes.items())
+
+
+_NO_SIZE = (
+    *("zero_point", "multiplier", "shift", "act_", "rounding", "value", "rescale", "diff_min", "scale_bits", "epsilon"),
+    *("weight", "bias", "gamma", "beta", "table"),
+)
+"""Parts of names of parameters that are no sizes."""
 
 
 Choice = TypeVar("Choice")
