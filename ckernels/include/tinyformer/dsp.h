@@ -613,24 +613,36 @@ static inline void tnf_tile_sums(int32_t *sums, const uint32_t *tile, const uint
 
 #endif
 
-/* The same for a tile of one row: sums [2 * pairs]. */
+/* The same for a tile of one row, two pairs at a time: sums [2 * pairs], and two more where their number is odd. */
 TNF_OWN_FUNCTION void tnf_row_sums(int32_t *sums, const uint32_t *row, const uint32_t *weight, int32_t quads, int32_t pairs)
 {
     const uint32_t *end = row + 2 * quads;
-    for (; pairs > 0; pairs--) {
-        const uint32_t *x = row;
-        int32_t first = 0, second = 0;
-        do { /* loads side by side: each costs less after another */
-            const uint32_t even = x[0], odd = x[1], even_weight = weight[0], odd_weight = weight[1];
-            first = tnf_smlad(even, tnf_even_pair(even_weight), first);
-            second = tnf_smlad(even, tnf_odd_pair(even_weight), second);
-            first = tnf_smlad(odd, tnf_even_pair(odd_weight), first);
-            second = tnf_smlad(odd, tnf_odd_pair(odd_weight), second);
+    for (; pairs > 0; pairs -= 2) {
+        const uint32_t *x = row, *other = pairs == 1 ? weight : weight + 2 * quads;
+        int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+        do {
+            uint32_t pair = x[0], a = weight[0], b = other[0];
+            s0 = tnf_smlad(pair, tnf_even_pair(a), s0);
+            s1 = tnf_smlad(pair, tnf_odd_pair(a), s1);
+            s2 = tnf_smlad(pair, tnf_even_pair(b), s2);
+            s3 = tnf_smlad(pair, tnf_odd_pair(b), s3);
+            pair = x[1];
+            a = weight[1];
+            b = other[1];
+            s0 = tnf_smlad(pair, tnf_even_pair(a), s0);
+            s1 = tnf_smlad(pair, tnf_odd_pair(a), s1);
+            s2 = tnf_smlad(pair, tnf_even_pair(b), s2);
+            s3 = tnf_smlad(pair, tnf_odd_pair(b), s3);
             x += 2;
             weight += 2;
+            other += 2;
         } while (x != end);
-        *sums++ = first;
-        *sums++ = second;
+        weight = other;
+        sums[0] = s0;
+        sums[1] = s1;
+        sums[2] = s2;
+        sums[3] = s3;
+        sums += 4;
     }
 }
 
