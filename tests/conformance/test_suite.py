@@ -380,10 +380,10 @@ def test_a_model_equals_the_golden_model_tensor_by_tensor(where: str, tmp_path: 
         assert 0 < outcome.stack_bytes < 4096
 
 
-@pytest.mark.parametrize("where", ["host", "stm32f746"])
+@pytest.mark.parametrize("where", ["host", "rp2040"])
 def test_the_first_layer_that_differs_is_named(where: str, tmp_path: Path) -> None:
     graph = hybrid_graph()
-    generated = generate(graph, load_target("stm32f746"), tmp_path / "out")
+    generated = generate(graph, load_target("rp2040"), tmp_path / "out")
     source = tmp_path / "out" / "kernels" / "softmax.c"
     text = source.read_text()
     old = "tnf_rdbpot_unsigned((uint32_t)probability, right)"
