@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from codegen.emit import KernelCall, kernel_call
+from codegen.passes import fuse_attention
 from codegen.planner import ArenaPlan, check_plan, plan_arena
 from refsim.errors import UnsupportedError, located
 from refsim.graph import Graph, Port
@@ -77,7 +78,7 @@ class Program:
     """A graph as kernel calls on one arena.
 
     Attributes:
-        graph: the model.
+        graph: the model; its attention fused where that makes the arena smaller.
         model_hash: SHA-256 of everything that decides the model's bytes, hexadecimal.
         steps: in execution order.
         inputs, outputs: the graph's ports.
@@ -115,7 +116,7 @@ class Program:
 
 
 def build_program(graph: Graph, *, dsp: bool = False) -> Program:
-    """Choose the kernels, plan the arena and check the plan.
+    """Choose the kernels, plan the arena and check the plan; fuse attention where that makes the arena smaller.
 
     Args:
         graph: the model.
@@ -126,11 +127,10 @@ def build_program(graph: Graph, *, dsp: bool = False) -> Program:
     """
     if not graph.nodes:
         raise UnsupportedError(f"model {graph.name!r} has no operators: there is nothing to generate")
-    calls = []
-    for node in graph.nodes:
-        with located(f"node {node.name!r} ({node.op.name})"):
-            calls.append(kernel_call(node.op, tuple(graph.tensors[tensor].shape for tensor in node.inputs), dsp=dsp))
-    plan = plan_arena(graph, calls)
+    model_hash = graph_hash(graph)
+    graph, calls, plan = min(
+        (_planned(candidate, dsp) for candidate in (graph, fuse_attention(graph))), key=lambda found: found[2].arena_bytes
+    )
     check_plan(graph, calls, plan)
     at = plan.tensor_offsets
     steps = tuple(
@@ -162,9 +162,16 @@ def build_program(graph: Graph, *, dsp: bool = False) -> Program:
             zero_point=tensor.zero_point,
         )
 
-    return Program(
-        graph, graph_hash(graph), steps, tuple(map(place, graph.inputs)), tuple(map(place, graph.outputs)), plan
-    )
+    return Program(graph, model_hash, steps, tuple(map(place, graph.inputs)), tuple(map(place, graph.outputs)), plan)
+
+
+def _planned(graph: Graph, dsp: bool) -> tuple[Graph, list[KernelCall], ArenaPlan]:
+    """A graph with its kernel calls and its memory plan."""
+    calls = []
+    for node in graph.nodes:
+        with located(f"node {node.name!r} ({node.op.name})"):
+            calls.append(kernel_call(node.op, tuple(graph.tensors[tensor].shape for tensor in node.inputs), dsp=dsp))
+    return graph, calls, plan_arena(graph, calls)
 
 
 def graph_hash(graph: Graph) -> str:

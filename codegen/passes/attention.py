@@ -16,13 +16,13 @@ def fuse_attention(graph: Graph) -> Graph:
 
 def _fused(graph: Graph, context: Node) -> Node | None:
     """The attention that ends in a node; None where none does."""
-    softmax = _only_for(graph, context, context.inputs[0])
-    scores = softmax and _only_for(graph, softmax, softmax.inputs[0])
-    if softmax is None or scores is None:
+    if not isinstance(context.op, MatMul):
         return None
-    if not (
-        isinstance(context.op, MatMul) and isinstance(softmax.op, Softmax) and isinstance(scores.op, MatMul)
-    ) or context.inputs[1] == softmax.output:
+    softmax = _only_for(graph, context, context.inputs[0])
+    if softmax is None or not isinstance(softmax.op, Softmax) or context.inputs[1] == softmax.output:
+        return None
+    scores = _only_for(graph, softmax, softmax.inputs[0])
+    if scores is None or not isinstance(scores.op, MatMul):
         return None
     operator = Attention(scores.op, softmax.op, context.op)
     return Node(context.name, operator, (*scores.inputs, context.inputs[1]), context.output)
