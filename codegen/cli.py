@@ -63,14 +63,18 @@ def generate(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     prefix: Annotated[str, typer.Option(help="Start of every public C name.")] = "model",
     force: Annotated[bool, typer.Option("--force", help="Replace the folder whatever it holds.")] = False,
+    optimise: Annotated[
+        Literal["size", "speed", "balanced"], typer.Option(help="What sparse weights are encoded for.")
+    ] = "balanced",
 ) -> None:
     """Write a model as C99: one folder without dependencies, its memory planned."""
+    from codegen.emit import Optimise
     from codegen.generate import generate as generate_folder
     from codegen.onnx import load
     from codegen.target import load_target
 
     chip = load_target(target)
-    generated = generate_folder(load(model), chip, out, prefix=prefix, force=force)
+    generated = generate_folder(load(model), chip, out, prefix=prefix, force=force, optimise=Optimise(optimise))
     Console().print(_memory_table(generated.program, chip))
     _say(f"Wrote {len(generated.steps)} layers to {out}; the layer table is in {out / 'README.md'}.")
 

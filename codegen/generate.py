@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import ckernels
+from codegen.emit import Optimise
 from codegen.program import PortPlace, Program, Step, build_program
 from codegen.render import Naming, marked_files, render_cmake, render_header, render_readme, render_source
 from codegen.target import Target
@@ -71,12 +72,18 @@ class GeneratedModel:
 
 
 def generate(
-    graph: Graph, target: Target, output_dir: Path, *, prefix: str = "model", force: bool = False
+    graph: Graph,
+    target: Target,
+    output_dir: Path,
+    *,
+    prefix: str = "model",
+    force: bool = False,
+    optimise: Optimise = Optimise.BALANCED,
 ) -> GeneratedModel:
     """Write a model as C.
 
     The folder appears whole or not at all. It holds <prefix>.c, <prefix>.h, the kernels used, CMakeLists.txt and
-    README.md, and is the same to the byte for the same graph, target, prefix and version.
+    README.md, and is the same to the byte for the same graph, target, prefix, choice and version.
 
     Args:
         graph: the model.
@@ -84,6 +91,7 @@ def generate(
         output_dir: folder to write; one that this function wrote earlier is replaced.
         prefix: start of the C names, an identifier that begins with a letter.
         force: replace the folder whatever it holds.
+        optimise: what decides whether weights are encoded as sparse.
 
     Raises:
         UnsupportedError: naming the node, something that the kernels cannot do.
@@ -96,7 +104,7 @@ def generate(
         )
     output_dir = output_dir.resolve()
     _check_replaceable(output_dir, force)
-    program = build_program(graph, dsp=target.dsp)
+    program = build_program(graph, dsp=target.dsp, optimise=optimise)
     check_fit(program, target)
     model = GeneratedModel(output_dir, prefix, target, program)
     _write(output_dir, _contents(model))

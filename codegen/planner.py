@@ -1,11 +1,15 @@
 """The arena planner: where each activation and each kernel's scratch lies in one block of memory.
 
 Tensors that share memory (a reshape and its input, an operator that works in place) become one buffer, alive from its
-first write to its last read. Two strategies place the buffers; the smaller arena wins:
+first write to its last read. Three strategies place the buffers; the smallest arena wins:
 
 - head-tail alternation (TinyFormer paper, section III-D and Fig. 6): an operator reads at one end of the arena and
   writes at the other. Here each end is a stack of buffers with first fit: residuals stay while others alternate.
 - greedy by size: the largest buffer first, each into the smallest gap that holds it.
+- local search: buffers as low as they fit, one after the other; where the arena is above the lower bound, the order
+  in which they are placed is improved in a bounded number of trials.
+
+In which order the operators run is decided before, by `codegen.order`.
 
 Every plan can be checked by `check_plan`, which plays the program through on a memory of labelled bytes and shares
 nothing with the planner but the plan.
@@ -13,6 +17,7 @@ nothing with the planner but the plan.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from types import MappingProxyType
 
 import numpy as np
@@ -23,6 +28,11 @@ from refsim.graph import Graph
 
 ALIGNMENT = 8
 """Alignment of every buffer, bytes."""
+
+
+def aligned(size: int) -> int:
+    """A size rounded up to `ALIGNMENT`."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 class PlanError(TinyFormerError):
@@ -66,6 +76,7 @@ class ArenaPlan:
         live_tensors: names of the tensors whose buffers are in use then, largest first.
         tensor_bytes: largest sum of tensors in use in one step, scratch left out.
         scratch_bytes: largest scratch.
+        buffers: everything that has a place in the arena, in the order in which it comes into use.
     """
 
     strategy: str
@@ -78,6 +89,11 @@ class ArenaPlan:
     live_tensors: tuple[str, ...]
     tensor_bytes: int
     scratch_bytes: int
+    buffers: tuple[Buffer, ...]
+
+    def offset(self, buffer: Buffer) -> int:
+        """Where one of `buffers` lies in the arena, bytes."""
+        return self.tensor_offsets[buffer.tensors[0]] if buffer.tensors else self.scratch_offsets[buffer.first]
 
 
 def plan_arena(graph: Graph, calls: Sequence[KernelCall]) -> ArenaPlan:
@@ -115,6 +131,7 @@ def plan_arena(graph: Graph, calls: Sequence[KernelCall]) -> ArenaPlan:
         live_tensors=tuple(b.tensors[-1] for b in live),
         tensor_bytes=max(_in_use(tensors, step) for step in steps),
         scratch_bytes=max((b.bytes for b in buffers if not b.tensors), default=0),
+        buffers=buffers,
     )
 
 
@@ -176,10 +193,6 @@ def _overlap(a: slice, b: slice) -> bool:
     return bool(a.start < b.stop and b.start < a.stop)
 
 
-def _align(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
 def _buffers(graph: Graph, calls: Sequence[KernelCall]) -> tuple[Buffer, ...]:
     """The buffers in the order in which they come into use."""
     end = max(len(calls) - 1, 0)
@@ -192,7 +205,7 @@ def _buffers(graph: Graph, calls: Sequence[KernelCall]) -> tuple[Buffer, ...]:
     members = [[tensor] for tensor in dict.fromkeys(port.tensor for port in graph.inputs)]
     first = [0] * len(members)
     sources: list[tuple[int, ...]] = [()] * len(members)
-    sizes = [_align(graph.tensors[group[0]].size) for group in members]
+    sizes = [aligned(graph.tensors[group[0]].size) for group in members]
     group_of = {group[0]: index for index, group in enumerate(members)}
 
     def may_overwrite(step: int, index: int) -> bool:
@@ -218,14 +231,14 @@ def _buffers(graph: Graph, calls: Sequence[KernelCall]) -> tuple[Buffer, ...]:
             members.append([])
             first.append(step)
             sources.append(read)
-            sizes.append(_align(graph.tensors[node.output].size))
+            sizes.append(aligned(graph.tensors[node.output].size))
         members[home].append(node.output)
         group_of[node.output] = home
         if call.scratch_bytes:
             members.append([])
             first.append(step)
             sources.append(tuple(dict.fromkeys((*read, home))))
-            sizes.append(_align(call.scratch_bytes))
+            sizes.append(aligned(call.scratch_bytes))
     return tuple(
         Buffer(tuple(group), size, start, max((last_use[t] for t in group), default=start), reads)
         for group, size, start, reads in zip(members, sizes, first, sources, strict=True)
@@ -280,7 +293,76 @@ def _greedy_by_size(buffers: Sequence[Buffer]) -> list[int]:
     return [offsets[index] for index in range(len(buffers))]
 
 
+_TRIALS = 1000
+"""Orders of buffers that the local search tries at most."""
+
+_FIRST_ORDERS: Sequence[Callable[[Buffer], tuple[int, ...]]] = (
+    lambda b: (-b.bytes, b.first),
+    lambda b: (-b.bytes * (b.last - b.first + 1), b.first),
+    lambda b: (b.first - b.last, -b.bytes),
+    lambda b: (b.first, -b.bytes),
+    lambda b: (-b.last, -b.bytes),
+)
+"""Sort keys of the orders that the local search starts from: by size, size x life, life, first and last use."""
+
+
+def _local_search(buffers: Sequence[Buffer]) -> list[int]:
+    """Each buffer as low as it fits, in the best order found.
+
+    Some order gives the smallest arena: that in which the buffers of a smallest plan lie above each other. The search
+    moves one buffer of a stack that reaches the arena's end, or one that meets the highest, to another place in the
+    order, and keeps what is not worse.
+    """
+    rivals = [[j for j, other in enumerate(buffers) if j != i and other.meets(b)] for i, b in enumerate(buffers)]
+    bound = max((_in_use(buffers, step) for step in {b.first for b in buffers}), default=0)
+    random = Random(0)  # noqa: S311 - a search, no secret
+
+    def pick(count: int) -> int:
+        # Of all methods of `Random`, only this one gives the same numbers in every version of Python.
+        return int(random.random() * count)
+
+    starts = [sorted(range(len(buffers)), key=lambda i: (*key(buffers[i]), i)) for key in _FIRST_ORDERS]
+    placed = [(order, _lowest_fit(buffers, rivals, order)) for order in starts]
+    order, offsets = min(placed, key=lambda start: _extent(buffers, start[1]))
+    arena = _extent(buffers, offsets)
+    for _ in range(_TRIALS):
+        if arena == bound:
+            break
+        highest = [i for i, b in enumerate(buffers) if offsets[i] + b.bytes == arena]
+        stack = [highest[pick(len(highest))]]
+        while under := [j for j in rivals[stack[-1]] if offsets[j] + buffers[j].bytes == offsets[stack[-1]]]:
+            stack.append(under[pick(len(under))])
+        movable = [*stack, *rivals[stack[0]]]
+        moved = movable[pick(len(movable))]
+        trial = [i for i in order if i != moved]
+        trial.insert(pick(len(order)), moved)
+        found = _lowest_fit(buffers, rivals, trial)
+        if (extent := _extent(buffers, found)) <= arena:
+            order, offsets, arena = trial, found, extent
+    return offsets
+
+
+def _lowest_fit(buffers: Sequence[Buffer], rivals: Sequence[Sequence[int]], order: Sequence[int]) -> list[int]:
+    """Offsets where each buffer in turn goes into the lowest gap that holds it.
+
+    Args:
+        buffers: to place.
+        rivals: of each buffer, those that are in use at the same time.
+        order: indices of the buffers.
+    """
+    offsets = [-1] * len(buffers)
+    for index in order:
+        at = 0
+        for start, end in sorted((offsets[j], offsets[j] + buffers[j].bytes) for j in rivals[index] if offsets[j] >= 0):
+            if start - at >= buffers[index].bytes:
+                break
+            at = max(at, end)
+        offsets[index] = at
+    return offsets
+
+
 _STRATEGIES: Mapping[str, Callable[[Sequence[Buffer]], list[int]]] = {
     "head-tail alternation": _head_tail,
     "greedy by size": _greedy_by_size,
+    "local search": _local_search,
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from codegen.emit import KernelCall, kernel_call
+from codegen.emit import KernelCall, Optimise, kernel_call
 from codegen.passes import fuse_attention
 from codegen.planner import ArenaPlan, check_plan, plan_arena
 from refsim.errors import UnsupportedError, located
@@ -115,12 +115,13 @@ class Program:
         return sum(step.call.macs for step in self.steps)
 
 
-def build_program(graph: Graph, *, dsp: bool = False) -> Program:
+def build_program(graph: Graph, *, dsp: bool = False, optimise: Optimise = Optimise.BALANCED) -> Program:
     """Choose the kernels, plan the arena and check the plan; fuse attention where that makes the arena smaller.
 
     Args:
         graph: the model.
         dsp: the core has the DSP extension.
+        optimise: what decides whether weights are encoded as sparse.
 
     Raises:
         UnsupportedError: naming the node, something that no kernel does; or a graph without nodes.
@@ -128,9 +129,8 @@ def build_program(graph: Graph, *, dsp: bool = False) -> Program:
     if not graph.nodes:
         raise UnsupportedError(f"model {graph.name!r} has no operators: there is nothing to generate")
     model_hash = graph_hash(graph)
-    graph, calls, plan = min(
-        (_planned(candidate, dsp) for candidate in (graph, fuse_attention(graph))), key=lambda found: found[2].arena_bytes
-    )
+    candidates = (_planned(candidate, dsp, optimise) for candidate in (graph, fuse_attention(graph)))
+    graph, calls, plan = min(candidates, key=lambda candidate: candidate[2].arena_bytes)
     check_plan(graph, calls, plan)
     at = plan.tensor_offsets
     steps = tuple(
@@ -165,12 +165,13 @@ def build_program(graph: Graph, *, dsp: bool = False) -> Program:
     return Program(graph, model_hash, steps, tuple(map(place, graph.inputs)), tuple(map(place, graph.outputs)), plan)
 
 
-def _planned(graph: Graph, dsp: bool) -> tuple[Graph, list[KernelCall], ArenaPlan]:
+def _planned(graph: Graph, dsp: bool, optimise: Optimise) -> tuple[Graph, list[KernelCall], ArenaPlan]:
     """A graph with its kernel calls and its memory plan."""
     calls = []
     for node in graph.nodes:
         with located(f"node {node.name!r} ({node.op.name})"):
-            calls.append(kernel_call(node.op, tuple(graph.tensors[tensor].shape for tensor in node.inputs), dsp=dsp))
+            shapes = tuple(graph.tensors[tensor].shape for tensor in node.inputs)
+            calls.append(kernel_call(node.op, shapes, dsp=dsp, optimise=optimise))
     return graph, calls, plan_arena(graph, calls)
 
 

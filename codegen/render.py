@@ -158,8 +158,8 @@ def render_readme(program: Program, target: Target, naming: Naming, files: Seque
         f"| {name} | {peak} | {'used' if name == plan.strategy else ''} |" for name, peak in plan.peaks.items()
     )
     rows = "\n".join(
-        f"| {s.index} | {_cell(s.node)} | {s.operator} | {_dims(s.shape)} | {s.constant_bytes} | {s.call.macs} "
-        f"| {s.offset} | {s.bytes} | {s.call.scratch_bytes} |"
+        f"| {s.index} | {_cell(s.node)} | {s.operator} | {_dims(s.shape)} | {s.call.encoding} | {s.constant_bytes} "
+        f"| {s.call.macs} | {s.offset} | {s.bytes} | {s.call.scratch_bytes} |"
         for s in program.steps
     )
     ports = "\n".join(
@@ -214,8 +214,8 @@ Model SHA-256: `{program.model_hash}`
 
 Shapes are of one sample, channels last. {program.macs} multiply-accumulate operations in all.
 
-| step | name | operator | output | parameters, bytes | MACs | arena offset | bytes | scratch, bytes |
-|---|---|---|---|---|---|---|---|---|
+| step | name | operator | output | weights | parameters, bytes | MACs | arena offset | bytes | scratch, bytes |
+|---|---|---|---|---|---|---|---|---|---|
 {rows}
 """
 

@@ -1,21 +1,24 @@
 """What each kernel costs a multiply-accumulate or element on emulated cores, beside published kernels and the goals.
 
-Shapes are those of the networks in Table I of the TinyFormer paper. The peer's figures were measured as ours are: its
-output checked, instructions counted exactly, cycles by the timing model with memory that never waits.
+Kernels for sparse weights are measured a multiplication that is not by zero; the peer's figure is then its dense one,
+which computes the zeros too, divided by as many. Shapes are those of the networks in Table I of the TinyFormer paper.
+The peer's figures were measured as ours are: its output checked, instructions counted exactly, cycles by the timing
+model with memory that never waits.
 """
 
+import itertools
 import json
 import math
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
 from rich.table import Table
 
 import ckernels
-from codegen.emit import KernelCall, kernel_call
+from codegen.emit import KernelCall, kernel_calls
 from codegen.predictor import kernels_hash
 from codegen.target import Target, load_target
 from conformance.comparison import difference
@@ -42,6 +45,15 @@ PAPER = "TinyFormer paper, STM32F746, 5 ms"
 
 PACKAGES = ("tinyformer", "numpy", "unicorn", "ziglang")
 
+MAC, ELEMENT, NONZERO_MAC = "MAC", "element", "non-zero MAC"
+"""Units."""
+
+SPARSE_GOALS = {("cortex-m4", 4): 1.5, ("cortex-m4", 2): 1.9, ("cortex-m7", 4): 0.85, ("cortex-m7", 2): 1.1}
+"""Cycles of a non-zero MAC to reach at `SPARSE_GOALS_AT`, by core and weights of a block."""
+
+SPARSE_GOALS_AT = 70
+"""Sparsity, per cent."""
+
 Build = Callable[[Space], tuple[Operator, tuple[Shape, ...]]]
 
 
@@ -50,13 +62,13 @@ class Baseline:
     """What there is to beat on a core, and what to reach, a unit.
 
     Attributes:
-        goal: cycles.
+        goal: cycles; None where there is none.
         cycles: of the peer; None where it was not measured.
         instructions: of the peer; None where they were not counted.
         source: who the peer is, and how it was measured.
     """
 
-    goal: float
+    goal: float | None
     cycles: float | None = None
     instructions: float | None = None
     source: str = CMSIS_NN
@@ -68,7 +80,7 @@ class BenchCase:
 
     Attributes:
         name: kind and shape.
-        unit: "MAC" or "element": what figures are divided by.
+        unit: `MAC` or `ELEMENT`: what figures are divided by.
         build: operator and its inputs' shapes, with random weights and the requantisation that fits them.
         baselines: by core.
     """
@@ -126,32 +138,32 @@ def _case(name: str, unit: str, build: Build, m4: Baseline, m7: Baseline) -> Ben
 
 
 CASES = (
-    _case("conv 3x3 32x32x3 -> 32", "MAC", _conv2d(32, 3, 32, 3), Baseline(3.2, 5.45, 4.09), Baseline(1.9, 3.29)),
-    _case("conv 3x3 16x16x44 -> 44", "MAC", _conv2d(16, 44, 44, 3), Baseline(1.75, 2.34, 1.84), Baseline(1.05, 1.41)),
-    _case("conv 3x3 8x8x192 -> 192", "MAC", _conv2d(8, 192, 192, 3), Baseline(1.6, 2.12, 1.67), Baseline(0.95, 1.28)),
-    _case("conv 1x1 16x16x44 -> 132", "MAC", _conv2d(16, 44, 132, 1), Baseline(1.9, 2.98, 2.45), Baseline(1.1, 1.70)),
-    _case("conv 1x1 8x8x128 -> 256", "MAC", _conv2d(8, 128, 256, 1), Baseline(1.6, 2.13, 1.79), Baseline(0.95, 1.17)),
-    _case("depthwise 3x3 16x16x132", "MAC", _depthwise_conv2d(16, 132), Baseline(4.8, 9.39, 7.91), Baseline(3.0, 6.12)),
-    _case("depthwise 3x3 8x8x384", "MAC", _depthwise_conv2d(8, 384), Baseline(4.8, 9.06, 7.62), Baseline(3.0, 5.94)),
-    _case("linear 256x44 -> 88", "MAC", _linear(256, 44, 88), Baseline(1.9, 2.98, 2.45), Baseline(1.1, 1.70)),
-    _case("linear 64x192 -> 384", "MAC", _linear(64, 192, 384), Baseline(1.55, 2.00, 1.68), Baseline(0.9, 1.09)),
-    _case("matmul 256x44 . 44x256", "MAC", _scores(256, 44), Baseline(2.2, 3.98, 3.19), Baseline(1.2, 2.11)),
+    _case("conv 3x3 32x32x3 -> 32", MAC, _conv2d(32, 3, 32, 3), Baseline(3.2, 5.45, 4.09), Baseline(1.9, 3.29)),
+    _case("conv 3x3 16x16x44 -> 44", MAC, _conv2d(16, 44, 44, 3), Baseline(1.75, 2.34, 1.84), Baseline(1.05, 1.41)),
+    _case("conv 3x3 8x8x192 -> 192", MAC, _conv2d(8, 192, 192, 3), Baseline(1.6, 2.12, 1.67), Baseline(0.95, 1.28)),
+    _case("conv 1x1 16x16x44 -> 132", MAC, _conv2d(16, 44, 132, 1), Baseline(1.9, 2.98, 2.45), Baseline(1.1, 1.70)),
+    _case("conv 1x1 8x8x128 -> 256", MAC, _conv2d(8, 128, 256, 1), Baseline(1.6, 2.13, 1.79), Baseline(0.95, 1.17)),
+    _case("depthwise 3x3 16x16x132", MAC, _depthwise_conv2d(16, 132), Baseline(4.8, 9.39, 7.91), Baseline(3.0, 6.12)),
+    _case("depthwise 3x3 8x8x384", MAC, _depthwise_conv2d(8, 384), Baseline(4.8, 9.06, 7.62), Baseline(3.0, 5.94)),
+    _case("linear 256x44 -> 88", MAC, _linear(256, 44, 88), Baseline(1.9, 2.98, 2.45), Baseline(1.1, 1.70)),
+    _case("linear 64x192 -> 384", MAC, _linear(64, 192, 384), Baseline(1.55, 2.00, 1.68), Baseline(0.9, 1.09)),
+    _case("matmul 256x44 . 44x256", MAC, _scores(256, 44), Baseline(2.2, 3.98, 3.19), Baseline(1.2, 2.11)),
     _case(
         "softmax 256x256",
-        "element",
+        ELEMENT,
         lambda _: (Softmax.from_scale(0.06), ((256, 256),)),
         Baseline(22, 589, 512),
         Baseline(15, 378),
     ),
-    _case("add 16x16x44", "element", _add(16, 16, 44), Baseline(18, 102, 81), Baseline(12, 57)),
+    _case("add 16x16x44", ELEMENT, _add(16, 16, 44), Baseline(18, 102, 81), Baseline(12, 57)),
     _case(
         "table 16x16x44",
-        "element",
+        ELEMENT,
         lambda space: (Lookup(space.activations((256,))), ((16, 16, 44),)),
         Baseline(5, 10.0, 6.0),
         Baseline(3, 6.0),
     ),
-    _case("layernorm 256x44", "element", _layernorm(256, 44), Baseline(30), Baseline(20, 96, source=PAPER)),
+    _case("layernorm 256x44", ELEMENT, _layernorm(256, 44), Baseline(30), Baseline(20, 96, source=PAPER)),
 )
 
 
@@ -160,11 +172,12 @@ class Measured:
     """One kernel on one core.
 
     Attributes:
-        case, unit: as in `BenchCase`.
+        case: as in `BenchCase`.
+        unit: that of the case, or `NONZERO_MAC`.
         target, core: names.
-        variant: which kernel, see `variants`.
+        variant: "portable", "dsp", or "sparse" with the sparsity and the weights of a block.
         kernel: the C function.
-        units: MACs or elements.
+        units: how many of them.
         instructions: executed, exact.
         cycles: by the timing model, memory that never waits.
         constant_bytes, scratch_bytes: flash and RAM that the kernel takes.
@@ -217,38 +230,61 @@ def choose_cases(names: Sequence[str]) -> tuple[BenchCase, ...]:
     return tuple(case for case in CASES if not names or any(name in case.name for name in names))
 
 
-def variants(op: Operator, shapes: tuple[Shape, ...], target: Target) -> dict[str, KernelCall]:
-    """Every kernel that there is for an operator on a chip, by what it is called here; the one that is used is last."""
-    calls = {"portable": kernel_call(op, shapes)}
-    if target.dsp and (dsp := kernel_call(op, shapes, dsp=True)).kernel != calls["portable"].kernel:
-        calls["dsp"] = dsp
-    return calls
-
-
 @dataclass(frozen=True, eq=False)
 class _Prepared:
+    """One of a case's kernels with what it is to compute."""
+
     case: BenchCase
+    variant: str
+    unit: str
+    units: int
     op: Operator
     inputs: tuple[Int8Array, ...]
     golden: Int8Array
-
-    @property
-    def shapes(self) -> tuple[Shape, ...]:
-        return tuple(x.shape for x in self.inputs)
+    call: KernelCall
+    baseline: Baseline | None
 
 
-def _prepare(case: BenchCase, seed: int) -> _Prepared:
-    """The operator with inputs and golden output; the same for one seed, whichever cases are chosen."""
+def _prepare(case: BenchCase, target: Target, sparsities: Sequence[int], seed: int) -> Iterator[_Prepared]:
+    """Every kernel that there is for a case on a chip; the same for one seed, whichever cases are chosen."""
     space = Space(np.random.default_rng((seed, CASES.index(case))), in_search=True)
     op, shapes = case.build(space)
     inputs = tuple(space.activations(shape) for shape in shapes)
-    return _Prepared(case, op, inputs, op.run(*(x[None] for x in inputs))[0])
+    golden = op.run(*(x[None] for x in inputs))[0]
+    baseline = case.baselines.get(target.core)
+    portable, dsp = (kernel_calls(op, shapes, dsp=dsp)[0] for dsp in (False, True))
+    calls = {"portable": portable} | ({"dsp": dsp} if target.dsp and dsp.kernel != portable.kernel else {})
+    for variant, call in calls.items():
+        units = call.macs if case.unit == MAC else golden.size
+        yield _Prepared(case, variant, case.unit, units, op, inputs, golden, call, baseline)
+    blocks = [call.sparse_block for call in kernel_calls(op, shapes)[1:]]
+    for sparsity, block in itertools.product(sparsities, blocks):
+        sparse, nonzero = _sparse(op, sparsity, block, space.random)
+        golden = sparse.run(*(x[None] for x in inputs))[0]
+        (call,) = (c for c in kernel_calls(sparse, shapes, dsp=target.dsp) if c.sparse_block == block)
+        goal = SPARSE_GOALS.get((target.core, block)) if sparsity == SPARSE_GOALS_AT else None
+        peer = baseline.cycles / nonzero if baseline and baseline.cycles else None
+        units = round(portable.macs * nonzero)
+        variant = f"sparse {sparsity} %/{block}"
+        yield _Prepared(case, variant, NONZERO_MAC, units, sparse, inputs, golden, call, Baseline(goal, peer))
+
+
+def _sparse(op: Operator, sparsity: int, block: int, random: np.random.Generator) -> tuple[Operator, float]:
+    """The operator with so many per cent of its blocks of weights zero, and the part of its weights that is not."""
+    assert isinstance(op, Linear | Conv2D)
+    *outer, inputs = op.weight.shape
+    blocks = np.ones(math.prod(outer) * -(-inputs // block), np.int8)
+    blocks[: round(blocks.size * sparsity / 100)] = 0
+    kept = random.permutation(blocks).reshape(*outer, -1).repeat(block, axis=-1)[..., :inputs]
+    weight = np.where(op.weight == 0, np.int8(1), op.weight) * kept
+    return replace(op, weight=weight), float(kept.mean())
 
 
 def measure(
     cases: Iterable[BenchCase],
     targets: Sequence[str],
     *,
+    sparsities: Sequence[int] = (),
     seed: int = 0,
     toolchain: Toolchain | None = None,
     opt: str = "-O2",
@@ -259,6 +295,7 @@ def measure(
     Args:
         cases: some of `CASES`.
         targets: chips to emulate.
+        sparsities: per cent of the blocks of weights that are zero, for the kernels of sparse weights.
         seed: of weights and activations.
         toolchain: the compiler; the preferred one by default.
         opt: its optimisation flag.
@@ -271,18 +308,17 @@ def measure(
         EmulationError: a kernel faulted or did not end.
     """
     toolchain = toolchain or arm_toolchains()[0]
-    prepared = [_prepare(case, seed) for case in cases]
+    cases = tuple(cases)
     measured = []
     for target in map(load_target, targets):
-        chosen = [variants(p.op, p.shapes, target) for p in prepared]
-        needed = sorted({name for calls in chosen for call in calls.values() for name in call.sources})
-        library = Library(tuple(ckernels.sources()[name] for name in needed))
+        prepared = [one for case in cases for one in _prepare(case, target, sparsities, seed)]
+        needed = sorted({name for one in prepared for name in one.call.sources})
+        library = Library(tuple(ckernels.source(name) for name in needed))
         place = CortexMPlace(target.name, library, target, toolchain=toolchain, opt=opt, timing=Timing.ZERO_WAIT)
-        for one, calls in zip(prepared, chosen, strict=True):
-            for variant, call in calls.items():
-                progress(f"{one.case.name}, {variant} on {target.name}")
-                with located(f"{one.case.name}, {call.kernel} on {target.name}"):
-                    measured.append(_measure_one(one, variant, call, place, target))
+        for one in prepared:
+            progress(f"{one.case.name}, {one.variant} on {target.name}")
+            with located(f"{one.case.name}, {one.variant} on {target.name}"):
+                measured.append(_measure_one(one, place, target))
         place.close()
     return KernelBenchReport(
         tuple(measured),
@@ -293,26 +329,26 @@ def measure(
     )
 
 
-def _measure_one(one: _Prepared, variant: str, call: KernelCall, place: CortexMPlace, target: Target) -> Measured:
-    layout = arena_layout(call, one.inputs, one.golden.size)
-    after, result = place.measure(call, layout)
+def _measure_one(one: _Prepared, place: CortexMPlace, target: Target) -> Measured:
+    layout = arena_layout(one.call, one.inputs, one.golden.size)
+    after, result = place.measure(one.call, layout)
     message = difference(one.golden, np.frombuffer(layout.collect(after), np.int8).reshape(one.golden.shape))
     if message:
         raise ConformanceError(message)
     assert result.cycles is not None
     return Measured(
         one.case.name,
-        one.case.unit,
+        one.unit,
         target.name,
         target.core,
-        variant,
-        call.kernel,
-        call.macs if one.case.unit == "MAC" else one.golden.size,
+        one.variant,
+        one.call.kernel,
+        one.units,
         result.instructions,
         result.cycles.total,
-        call.constant_bytes,
-        call.scratch_bytes,
-        one.case.baselines.get(target.core),
+        one.call.constant_bytes,
+        one.call.scratch_bytes,
+        one.baseline,
     )
 
 
@@ -325,26 +361,33 @@ def tables(report: KernelBenchReport) -> list[Table]:
     """A table for each chip: a row for each kernel, and how far its cycles are from the goal and from the peer's."""
     made = []
     for target, core in dict.fromkeys((m.target, m.core) for m in report.measured):
-        table = Table("case", "per", "kernel", title=f"{target} ({core}), {report.compiler}")
+        table = Table(title=f"{target} ({core}), {report.compiler}")
+        for column in ("case", "per", "kernel"):
+            table.add_column(column, no_wrap=True)
         for column in ("instructions", "cycles", "goal", "cycles / goal", "peer", "peer / cycles"):
             table.add_column(column, justify="right")
         previous = ""
         for m in (m for m in report.measured if m.target == target):
-            cycles = m.cycles / m.units
-            numbers = f"{m.instructions / m.units:.2f}", f"{cycles:.2f}", *_against(cycles, m.baseline)
-            case = (m.case, m.unit) if m.case != previous else ("", "")
-            table.add_row(*case, m.variant, *numbers)
+            figures = [m.instructions / m.units, m.cycles / m.units]
+            table.add_row(
+                m.case if m.case != previous else "",
+                m.unit,
+                m.variant,
+                *(f"{figure:.2f}" for figure in figures),
+                *_against(figures[1], m.baseline or Baseline(None)),
+            )
             previous = m.case
         made.append(table)
     return made
 
 
-def _against(cycles: float, baseline: Baseline | None) -> list[str]:
-    if baseline is None:
-        return ["-"] * 4
-    share = cycles / baseline.goal
-    colour = "green" if share <= 1 else "yellow" if share <= 1.25 else "red"
-    cells = [f"{baseline.goal:g}", f"[{colour}]{share:.2f}[/]"]
-    if baseline.cycles is None:
-        return [*cells, "-", "-"]
-    return [*cells, f"{baseline.cycles:g}", f"{baseline.cycles / cycles:.2f}"]
+def _against(cycles: float, baseline: Baseline) -> list[str]:
+    """The goal and its share, the peer and how many times faster this is."""
+    cells = ["-"] * 4
+    if baseline.goal is not None:
+        share = cycles / baseline.goal
+        colour = "green" if share <= 1 else "yellow" if share <= 1.25 else "red"
+        cells[:2] = f"{baseline.goal:g}", f"[{colour}]{share:.2f}[/]"
+    if baseline.cycles is not None:
+        cells[2:] = f"{baseline.cycles:.3g}", f"{baseline.cycles / cycles:.2f}"
+    return cells

@@ -14,6 +14,12 @@ from conformance.console import write_whole
 def bench_kernels(
     case: Annotated[list[str] | None, typer.Option(help="Only cases with this in their name; may be repeated.")] = None,
     target: Annotated[list[str] | None, typer.Option(help="Chip to emulate; may be repeated.")] = None,
+    sparsity: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=0, max=99, help="Per cent of blocks of weights that are zero; may be repeated. 70 by default."
+        ),
+    ] = None,
     compiler: Annotated[
         Literal["zig", "arm-none-eabi-gcc"] | None, typer.Option(help="zig by default, which comes with the package.")
     ] = None,
@@ -26,7 +32,7 @@ def bench_kernels(
     Instructions are exact; cycles are those of the timing model with memory that never waits. Every byte is held to the
     golden model; exits with 1 where one differs.
     """
-    from conformance.kernel_bench import CMSIS_NN, PAPER, as_json, choose_cases, measure, tables
+    from conformance.kernel_bench import CMSIS_NN, PAPER, SPARSE_GOALS_AT, as_json, choose_cases, measure, tables
     from conformance.places import find_toolchain
 
     console = Console()
@@ -34,6 +40,7 @@ def bench_kernels(
         report = measure(
             choose_cases(case or []),
             target or ["stm32f746", "stm32f407"],
+            sparsities=sparsity or [SPARSE_GOALS_AT],
             seed=seed,
             toolchain=find_toolchain(compiler, "cortex-m") if compiler else None,
             opt=f"-{opt}",

@@ -10,73 +10,69 @@
 
 /* ---- image to plane ---- */
 
-/* Positions (x0, x1) of four channels: they begin a column, and end the one before. */
-static inline void put(uint32_t *begin, uint32_t *end, uint32_t x0, uint32_t x1)
+/* `count` rows of positions (x0, x1) of four channels: they begin a column, and end the one before. From row to row x0 and x1 move on
+ * by so many bytes. */
+TNF_OWN_FUNCTION void put_rows(uint32_t *begin, uint32_t *end, const int8_t *x0, int32_t move0, const int8_t *x1, int32_t move1,
+                               int32_t count)
 {
-    const uint32_t even0 = tnf_even_pair(x0), odd0 = tnf_odd_pair(x0);
-    const uint32_t even1 = tnf_even_pair(x1), odd1 = tnf_odd_pair(x1);
-    const uint32_t lane0 = tnf_low_halves(even0, even1), lane1 = tnf_low_halves(odd0, odd1);
-    const uint32_t lane2 = tnf_high_halves(even0, even1), lane3 = tnf_high_halves(odd0, odd1);
-    begin[0] = lane0;
-    begin[2] = lane1;
-    begin[4] = lane2;
-    begin[6] = lane3;
-    end[0] = lane0;
-    end[2] = lane1;
-    end[4] = lane2;
-    end[6] = lane3;
-}
-
-/* `count` columns whose positions are all inside the image. */
-TNF_OWN_FUNCTION void put_inside(uint32_t *begin, int32_t column, const int8_t *x, int32_t channels, int32_t count)
-{
-    uint32_t *end = begin - column + 1;
-    const int8_t *x1 = x + channels;
-    for (;;) {
-        put(begin, end, tnf_load4(x), tnf_load4(x1));
+    while (count > 0) {
+        const uint32_t bytes0 = tnf_load4(x0), bytes1 = tnf_load4(x1);
+        const uint32_t even0 = tnf_even_pair(bytes0), odd0 = tnf_odd_pair(bytes0);
+        const uint32_t even1 = tnf_even_pair(bytes1), odd1 = tnf_odd_pair(bytes1);
+        const uint32_t lane0 = tnf_low_halves(even0, even1), lane1 = tnf_low_halves(odd0, odd1);
+        const uint32_t lane2 = tnf_high_halves(even0, even1), lane3 = tnf_high_halves(odd0, odd1);
+        begin[0] = lane0;
+        begin[2] = lane1;
+        begin[4] = lane2;
+        begin[6] = lane3;
+        end[0] = lane0;
+        end[2] = lane1;
+        end[4] = lane2;
+        end[6] = lane3;
         if (--count == 0) {
             break; /* before the pointers leave the tensor */
         }
-        begin += column;
-        end += column;
-        x += 2 * channels;
-        x1 += 2 * channels;
+        begin += STEP;
+        end += STEP;
+        x0 += move0;
+        x1 += move1;
     }
 }
 
-/* A row of the image, whose first position is at x, into a row of the plane; `column` words lie between two columns. */
-static void put_row(const tnf_depthwise_conv2d_dsp_params *p, const int8_t *x, uint32_t *begin, int32_t column, int32_t columns)
-{
-    const uint32_t outside = tnf_repeat4(p->input_zero_point);
-    uint32_t *end = begin; /* nothing is before the first column */
-    int32_t at = -p->pad_left, k = 0;
-    while (k <= columns) {
-        int32_t count = (p->input_w - at) / 2;
-        count = count < columns - k ? count : columns - k;
-        if (k > 0 && at >= 0 && count > 0) {
-            put_inside(begin, column, x + at * p->channels, p->channels, count);
-        } else {
-            const uint32_t x0 = at >= 0 && at < p->input_w ? tnf_load4(x + at * p->channels) : outside;
-            const uint32_t x1 = at >= -1 && at < p->input_w - 1 ? tnf_load4(x + (at + 1) * p->channels) : outside;
-            put(k < columns ? begin : end, end, x0, x1); /* nothing begins after the last column */
-            count = 1;
-        }
-        begin += count * column;
-        end = begin - column + 1;
-        at += 2 * count;
-        k += count;
-    }
-}
+/* What a strip looks like: rows of windows; rows of the image that they read, of which `above` are before its first and `inside`
+ * in it; words of the plane from one column to the next. */
+typedef struct {
+    int32_t outputs, rows, above, inside, columns, column;
+} strip;
 
-static void put_outside(uint32_t *to, int32_t column, int32_t columns, int32_t zero_point)
+/* A strip of the image, from its first row in the image on, of four channels. */
+static void fill_plane(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, const int8_t *x, uint32_t *plane)
 {
-    const uint32_t pair = tnf_even_pair(tnf_repeat4(zero_point));
-    int32_t k, i;
-    for (k = 0; k < columns; k++) {
-        for (i = 0; i < STEP; i++) {
-            to[i] = pair;
+    const int8_t zero = (int8_t)p->input_zero_point;
+    const int8_t outside[LANES] = {zero, zero, zero, zero};
+    const int32_t row = p->input_w * p->channels;
+    const int32_t below = s->rows - s->above - s->inside;
+    uint32_t *begin = plane, *end = plane; /* nothing is before the first column */
+    int32_t k;
+    for (k = 0; k <= s->columns; k++) {
+        const int32_t at = 2 * k - p->pad_left;
+        const int32_t inside0 = at >= 0 && at < p->input_w, inside1 = at >= -1 && at < p->input_w - 1;
+        const int8_t *x0 = inside0 ? x + at * p->channels : outside, *x1 = inside1 ? x + (at + 1) * p->channels : outside;
+        if (k == s->columns) {
+            begin = end; /* nothing is after the last */
         }
-        to += column;
+        if (s->above > 0) {
+            put_rows(begin, end, outside, 0, outside, 0, s->above);
+        }
+        if (s->inside > 0) {
+            put_rows(begin + s->above * STEP, end + s->above * STEP, x0, inside0 ? row : 0, x1, inside1 ? row : 0, s->inside);
+        }
+        if (below > 0) {
+            const int32_t after = (s->above + s->inside) * STEP;
+            put_rows(begin + after, end + after, outside, 0, outside, 0, below);
+        }
+        end = plane + k * s->column + 1;
+        begin = plane + (k + 1) * s->column;
     }
 }
 
@@ -130,6 +126,17 @@ static inline uint32_t pair20(uint32_t bytes)
     "smlabt " #f ", r3, r9, " #f "\n\t"    \
     "smlad " #g ", r3, r9, " #g "\n\t"
 #define STORE(f, g, at) "str " #f ", [r0, #" #at "]\n\tstr " #g ", [r0, #" #at "+4]\n\t"
+#define END_AND_MIDDLE(f, g, m, n, at)     \
+    "smlad " #f ", r2, r8, " #f "\n\t"     \
+    "smlatb " #g ", r2, r8, " #g "\n\t"    \
+    "smlad " #m ", r2, r6, " #m "\n\t"     \
+    "smlatb " #n ", r2, r6, " #n "\n\t"    \
+    "smlabt " #f ", r3, r9, " #f "\n\t"    \
+    "smlad " #g ", r3, r9, " #g "\n\t"     \
+    "smlabt " #m ", r3, r7, " #m "\n\t"    \
+    "str " #f ", [r0, #" #at "]\n\t"       \
+    "smlad " #n ", r3, r7, " #n "\n\t"     \
+    "str " #g ", [r0, #" #at "+4]\n\t"
 
 __attribute__((naked, noinline)) static void sums_of_pairs(uint32_t *plane, int32_t columns, int32_t rows, const int32_t *weight)
 {
@@ -153,21 +160,15 @@ __attribute__((naked, noinline)) static void sums_of_pairs(uint32_t *plane, int3
             "cmp r0, r1\n\t"
             "beq 3f\n\t"
             "2:\n\t" /* two rows */
-            END(r10, r11)
-            MIDDLE(r12, lr)
-            STORE(r10, r11, -64)
+            END_AND_MIDDLE(r10, r11, r12, lr, -64)
             BEGIN(r10, r11, 32)
-            END(r12, lr)
-            MIDDLE(r10, r11)
-            STORE(r12, lr, -32)
+            END_AND_MIDDLE(r12, lr, r10, r11, -32)
             BEGIN(r12, lr, 64)
             "add r0, r0, #64\n\t"
             "cmp r0, r1\n\t"
             "bne 2b\n\t"
             "3:\n\t"
-            END(r10, r11)
-            MIDDLE(r12, lr)
-            STORE(r10, r11, -64)
+            END_AND_MIDDLE(r10, r11, r12, lr, -64)
             LOAD(32)
             END(r12, lr)
             "ldr r1, [sp]\n\t"
@@ -231,11 +232,6 @@ static void sums_of_windows(uint32_t *plane, int32_t columns, int32_t rows, int3
 
 /* ---- sums to bytes ---- */
 
-/* What a strip looks like: rows of windows and of the image in the plane, words from one column to the next. */
-typedef struct {
-    int32_t outputs, rows, column;
-} strip;
-
 /* The last step of a channel where the quick one serves, saturated to int8. */
 typedef struct {
     tnf_quick_scale scale;
@@ -247,22 +243,48 @@ static inline int32_t quick_output(uint32_t sum, quick_step step)
     return tnf_ssat8(tnf_quick_requantize((int32_t)sum + step.bias, step.scale));
 }
 
-/* Outputs of a column of `rows` pairs of sums, two rows at a time: the steps of four outputs do not wait for each other. */
+/* Four at once, none of whose steps waits for another's. */
+static inline void quick_outputs(int32_t v[4], quick_step step)
+{
+#if TNF_DSP_INSTRUCTIONS
+    __asm__("smmla %0, %0, %4, %5\n\tsmmla %1, %1, %4, %5\n\tsmmla %2, %2, %4, %5\n\tsmmla %3, %3, %4, %5\n\t"
+            "asr %0, %0, %6\n\tasr %1, %1, %6\n\tasr %2, %2, %6\n\tasr %3, %3, %6\n\t"
+            "ssat %0, #8, %0\n\tssat %1, #8, %1\n\tssat %2, #8, %2\n\tssat %3, #8, %3"
+            : "+&r"(v[0]), "+&r"(v[1]), "+&r"(v[2]), "+&r"(v[3])
+            : "r"(step.scale.multiplier), "r"(step.scale.offset), "r"(step.scale.right)
+            : "cc");
+#else
+    int32_t i;
+    for (i = 0; i < 4; i++) {
+        v[i] = tnf_ssat8(tnf_quick_requantize(v[i], step.scale));
+    }
+#endif
+}
+
+/* Outputs of a column of `rows` pairs of sums. */
 static inline void finish_pairs(const uint32_t *sums, int8_t *y, int32_t rows, quick_step step)
 {
-    for (; rows >= 2; rows -= 2) {
-        const int32_t v0 = quick_output(sums[0], step), v1 = quick_output(sums[1], step);
-        const int32_t v2 = quick_output(sums[STEP], step), v3 = quick_output(sums[STEP + 1], step);
-        y[0] = (int8_t)v0;
-        y[step.right] = (int8_t)v1;
-        y[step.down] = (int8_t)v2;
-        y[step.down + step.right] = (int8_t)v3;
+    for (;;) {
+        int32_t v[4];
+        v[0] = (int32_t)sums[0] + step.bias;
+        v[1] = (int32_t)sums[1] + step.bias;
+        v[2] = (int32_t)sums[STEP] + step.bias;
+        v[3] = (int32_t)sums[STEP + 1] + step.bias;
+        quick_outputs(v, step);
+        y[0] = (int8_t)v[0];
+        y[step.right] = (int8_t)v[1];
+        if (rows == 1) {
+            break;
+        }
+        y += step.down;
+        y[0] = (int8_t)v[2];
+        y[step.right] = (int8_t)v[3];
+        rows -= 2;
+        if (rows == 0) {
+            break; /* before the pointer leaves the tensor */
+        }
+        y += step.down;
         sums += 2 * STEP;
-        y += rows > 2 ? 2 * step.down : 0;
-    }
-    if (rows > 0) {
-        y[0] = (int8_t)quick_output(sums[0], step);
-        y[step.right] = (int8_t)quick_output(sums[1], step);
     }
 }
 
@@ -319,53 +341,53 @@ static void finish(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int
 
 /* ---- the operator ---- */
 
-/* The part of the image that a strip's windows read, whose first row is `top`, of four channels, which begin at x. */
-static void fill_plane(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, const int8_t *x, int32_t top, uint32_t *plane,
-                       int32_t columns)
+/* The strip that begins with row `first` of the output. */
+static strip strip_at(const tnf_depthwise_conv2d_dsp_params *p, int32_t first)
 {
-    int32_t row;
-    for (row = 0; row < s->rows; row++) {
-        if (top + row >= 0 && top + row < p->input_h) {
-            put_row(p, x + (top + row) * p->input_w * p->channels, plane + row * STEP, s->column, columns);
-        } else {
-            put_outside(plane + row * STEP, s->column, columns, p->input_zero_point);
-        }
-    }
+    const int32_t left = p->output_h - first, top = first * p->stride_h - p->pad_top;
+    int32_t last;
+    strip s;
+    s.outputs = left < p->strip ? left : p->strip;
+    s.rows = ((s.outputs + 1) / 2 * 2 - 1) * p->stride_h + 3;
+    s.above = tnf_clamp(-top, 0, s.rows);
+    last = tnf_clamp(p->input_h - top, s.above, s.rows);
+    s.inside = last - s.above;
+    s.columns = p->stride_w == 1 ? (p->output_w + 1) / 2 : p->output_w;
+    s.column = s.rows * STEP;
+    return s;
 }
 
 void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch)
 {
-    const int32_t columns = p->stride_w == 1 ? (p->output_w + 1) / 2 : p->output_w;
     const int32_t narrow = p->act_min != -128 || p->act_max != 127;
     uint32_t *plane = (uint32_t *)scratch;
     int32_t first, group, lane;
     for (first = 0; first < p->output_h; first += p->strip) {
-        strip s;
-        s.outputs = p->output_h - first < p->strip ? p->output_h - first : p->strip;
-        s.rows = ((s.outputs + 1) / 2 * 2 - 1) * p->stride_h + 3;
-        s.column = s.rows * STEP;
+        const strip s = strip_at(p, first);
+        const int32_t top = first * p->stride_h - p->pad_top + s.above;
+        int8_t *out = y + first * p->output_w * p->channels;
         for (group = 0; group < p->channels; group += LANES) {
             /* the last four overlap those before where the channels are no multiple of four */
             const int32_t start = group + LANES <= p->channels ? group : p->channels - LANES;
-            fill_plane(p, &s, x + start, first * p->stride_h - p->pad_top, plane, columns);
+            fill_plane(p, &s, s.inside > 0 ? x + top * p->input_w * p->channels + start : x, plane);
             for (lane = 0; lane < LANES; lane++) {
                 const int32_t channel = start + lane;
+                const int32_t *weight = p->weight + 3 * channel;
                 uint32_t *sums = plane + 2 * lane;
-                int8_t *to = y + first * p->output_w * p->channels + channel;
                 if (p->stride_w == 1) {
-                    sums_of_pairs(sums, columns, (s.outputs + 1) / 2 * 2, p->weight + 3 * channel);
+                    sums_of_pairs(sums, s.columns, (s.outputs + 1) / 2 * 2, weight);
                 } else {
-                    sums_of_windows(sums, columns, s.outputs, p->stride_h, s.column, p->weight + 3 * channel);
+                    sums_of_windows(sums, s.columns, s.outputs, p->stride_h, s.column, weight);
                 }
                 if (p->quick != 0) {
-                    finish_quickly(p, &s, channel, sums, to);
+                    finish_quickly(p, &s, channel, sums, out + channel);
                 } else {
-                    finish(p, &s, channel, sums, to);
+                    finish(p, &s, channel, sums, out + channel);
                 }
             }
         }
         if (p->quick != 0 && narrow) {
-            clamp_bytes(y + first * p->output_w * p->channels, s.outputs * p->output_w * p->channels, p->act_min, p->act_max);
+            clamp_bytes(out, s.outputs * p->output_w * p->channels, p->act_min, p->act_max);
         }
     }
 }

@@ -3,13 +3,15 @@
 
 static tnf_layernorm_scale measure_row(const tnf_layernorm_params *p, const int8_t *x)
 {
+    tnf_layernorm_scale scale;
     int32_t sum = 0, squares = 0;
     int32_t i;
     for (i = 0; i < p->n; i++) {
         sum += x[i];
         squares += x[i] * x[i];
     }
-    return tnf_layernorm_scale_of(sum, squares, p->n, p->scale_bits, p->epsilon_low, p->epsilon_high);
+    tnf_layernorm_scale_of(&scale, sum, squares, p->n, p->scale_bits, p->epsilon_low, p->epsilon_high);
+    return scale;
 }
 
 void tnf_layernorm(const tnf_layernorm_params *p, const int8_t *x, int8_t *y, void *scratch)

@@ -8,11 +8,15 @@ from codegen.emit.base import (
     quick,
     tensor_stage,
 )
+from refsim.numerics import Multiplier
 from refsim.ops.add import Add
 from refsim.tensor import Shape
 
-DSP_INPUT_SHIFTS = range(-21, 3)
-"""Shifts of inputs with which (x - z) * 2^(21 + shift) is an integer and fits int32."""
+HALF = Multiplier(2**30, 0)
+"""The multiplier of the input with the larger scale."""
+
+FINE_SHIFTS = range(-21, 3)
+"""Shifts of the other input with which (x - z) * 2^(21 + shift) is an integer and fits int32."""
 
 
 def kernel_call(op: Add, shapes: tuple[Shape, ...]) -> KernelCall:
@@ -39,6 +43,18 @@ def kernel_call(op: Add, shapes: tuple[Shape, ...]) -> KernelCall:
 
 def dsp_kernel_call(op: Add, shapes: tuple[Shape, ...]) -> KernelCall | None:
     """The call for a core with the DSP extension, where nothing is broadcast and all roundings are quick."""
-    shifts = (op.a_multiplier.shift, op.b_multiplier.shift)
-    served = quick(op.output) and all(shift in DSP_INPUT_SHIFTS for shift in shifts)
-    return elementwise_dsp_variant(kernel_call(op, shapes), shapes) if served else None
+    coarse_second = op.a_multiplier != HALF
+    inputs = [(op.a_zero_point, op.a_multiplier), (op.b_zero_point, op.b_multiplier)]
+    (coarse_zero_point, coarse), (fine_zero_point, fine) = inputs[:: -1 if coarse_second else 1]
+    if coarse != HALF or fine.shift not in FINE_SHIFTS or not quick(op.output):
+        return None
+    return elementwise_dsp_variant(
+        kernel_call(op, shapes),
+        shapes,
+        without=("a_zero_point", "a_multiplier", "a_shift", "b_zero_point", "b_multiplier", "b_shift"),
+        coarse_second=int(coarse_second),
+        coarse_zero_point=coarse_zero_point,
+        fine_zero_point=fine_zero_point,
+        fine_multiplier=fine.multiplier,
+        fine_shift=fine.shift,
+    )

@@ -61,12 +61,21 @@ class KernelCall:
         object.__setattr__(self, "params", MappingProxyType(plain))
 
     @property
+    def encoding(self) -> str:
+        """How weights are stored, in words; empty where there are none."""
+        if self.sparse_block:
+            return f"sparse, blocks of {self.sparse_block}"
+        return "dense" if "weight" in self.params else ""
+
+    @property
     def constant_bytes(self) -> int:
         """Bytes in flash of the parameter struct, whose fields are words on the target, and of what it points to."""
         return 4 * len(self.params) + sum(v.nbytes for v in self.params.values() if not isinstance(v, int))
 
 
-def dsp_variant(call: KernelCall, *, scratch_bytes: int = 0, without: Iterable[str] = (), **added: int) -> KernelCall:
+def dsp_variant(
+    call: KernelCall, *, scratch_bytes: int = 0, without: Iterable[str] = (), **added: int | NDArray[Any]
+) -> KernelCall:
     """The same call of the kernel for cores with the DSP extension, whose name ends in _dsp.
 
     Args:
@@ -263,12 +272,14 @@ def elementwise_in_place(*shapes: Shape) -> tuple[int, ...]:
     return tuple(index for index, shape in enumerate(shapes) if math.prod(shape) == size)
 
 
-def elementwise_dsp_variant(call: KernelCall, shapes: tuple[Shape, ...]) -> KernelCall | None:
-    """The kernel for equal shapes and single rounding; None where an input is broadcast."""
+def elementwise_dsp_variant(
+    call: KernelCall, shapes: tuple[Shape, ...], *, without: tuple[str, ...] = (), **added: int
+) -> KernelCall | None:
+    """The kernel for equal shapes and single rounding, see `dsp_variant`; None where an input is broadcast."""
     if len(call.in_place) < len(shapes):
         return None
-    without = ("rank", "dims", "a_strides", "b_strides", "rounding")
-    return dsp_variant(call, without=without, size=math.prod(shapes[0]))
+    walk = ("rank", "dims", "a_strides", "b_strides", "rounding")
+    return dsp_variant(call, without=(*walk, *without), size=math.prod(shapes[0]), **added)
 
 
 def contiguous_strides(shape: Shape) -> tuple[int, ...]:

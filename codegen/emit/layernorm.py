@@ -1,5 +1,7 @@
 """LayerNorm as a call of tnf_layernorm, or of tnf_layernorm_dsp."""
 
+import numpy as np
+
 from codegen.emit.base import KernelCall, dsp_variant, quick, rows_of, tensor_stage
 from refsim.ops.layernorm import LayerNorm
 from refsim.tensor import Shape
@@ -27,4 +29,7 @@ def kernel_call(op: LayerNorm, shapes: tuple[Shape, ...]) -> KernelCall:
 
 def dsp_kernel_call(op: LayerNorm, shapes: tuple[Shape, ...]) -> KernelCall | None:
     """The call for a core with the DSP extension, where the quick last step serves."""
-    return dsp_variant(kernel_call(op, shapes), without=("rounding",)) if quick(op.output) else None
+    if not quick(op.output):
+        return None
+    affine = np.stack([op.gamma.astype(np.int32), op.beta], axis=1).ravel()
+    return dsp_variant(kernel_call(op, shapes), without=("gamma", "beta", "rounding"), affine=affine)

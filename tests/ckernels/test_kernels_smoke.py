@@ -423,9 +423,9 @@ def test_kernel_matches_the_contract(driver, operator):
 
 
 def test_every_portable_kernel_is_tested():
-    # Those for the DSP extension and for sparse weights are held to the golden model by conformance, on the host as well.
+    # Conformance holds those for the DSP extension and for sparse weights to the golden model, on the host as well.
     portable = {name for name in ckernels.sources() if not name.endswith(("_dsp", "_sparse"))}
-    assert set(BUILDERS) == set(STRUCTS) == portable
+    assert set(BUILDERS) == portable <= set(STRUCTS)
 
 
 def test_the_driver_sees_a_read_outside_of_a_tensor(driver):

@@ -1,14 +1,14 @@
 """The kernels' benchmark measures what it says, and refuses figures of a wrong computation."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from codegen.target import load_target
+from codegen.encoding import BLOCKS
 from conformance import kernel_bench
 from conformance.kernel_bench import CASES, choose_cases, measure, tables
-from conformance.predictor_samples import Space
 from refsim.errors import ConformanceError, TinyFormerError
 
 TARGETS = ["stm32f746", "stm32f407"]
@@ -16,24 +16,32 @@ TARGETS = ["stm32f746", "stm32f407"]
 
 @pytest.fixture(scope="module")
 def report():
-    return measure(choose_cases(["linear 256x44", "table"]), TARGETS)
+    return measure(choose_cases(["linear 256x44", "table"]), TARGETS, sparsities=[70])
 
 
 def test_every_kernel_of_every_case_is_measured_on_every_chip(report):
-    found = [(m.case, m.target, m.kernel) for m in report.measured]
-    assert found == [
-        (case.name, target, call.kernel)
-        for target in TARGETS
-        for case in choose_cases(["linear 256x44", "table"])
-        for call in kernel_bench.variants(
-            *case.build(Space(np.random.default_rng(0), True)), load_target(target)
-        ).values()
-    ]
-    assert {"tnf_linear", "tnf_linear_dsp", "tnf_lookup"} <= {kernel for _, _, kernel in found}
+    dense = [(m.case.split()[0], m.target, m.variant) for m in report.measured if m.unit != "non-zero MAC"]
+    assert set(dense) >= {(case, target, "portable") for case in ("linear", "table") for target in TARGETS}
+    assert {("linear", target, "dsp") for target in TARGETS} <= set(dense)
+    assert len(dense) == len(set(dense)) == len(report.measured) - len(TARGETS) * len(BLOCKS)
+
+
+def test_sparse_kernels_are_measured_by_what_is_not_zero(report):
+    dense, sparse = (
+        [m for m in report.measured if m.target == TARGETS[0] and m.variant.startswith(variant)]
+        for variant in ("dsp", "sparse")
+    )
+    assert [m.variant for m in sparse] == [f"sparse 70 %/{block}" for block in BLOCKS]
+    for m in sparse:
+        assert m.kernel == "tnf_linear_sparse"
+        assert m.units == pytest.approx(0.3 * 256 * 44 * 88, rel=1e-2)
+        assert m.cycles < dense[0].cycles
+        assert m.baseline.cycles == pytest.approx(1.70 / 0.3, rel=1e-2)
 
 
 def test_units_are_multiplications_or_elements(report):
-    assert {m.case: m.units for m in report.measured} == {"linear 256x44 -> 88": 256 * 44 * 88, "table 16x16x44": 11264}
+    dense = {m.case: m.units for m in report.measured if m.unit != "non-zero MAC"}
+    assert dense == {"linear 256x44 -> 88": 256 * 44 * 88, "table 16x16x44": 11264}
     assert all(m.units < m.instructions for m in report.measured)
 
 
@@ -59,11 +67,10 @@ def test_cases_are_chosen_by_a_part_of_their_name():
 def test_a_byte_that_differs_is_refused(monkeypatch):
     prepare = kernel_bench._prepare
 
-    def wrong(case, seed):
-        prepared = prepare(case, seed)
-        prepared.golden[-1, -1, -1] ^= np.int8(1)
-        return prepared
+    def wrong(*args):
+        for prepared in prepare(*args):
+            yield replace(prepared, golden=prepared.golden ^ np.int8(1))
 
     monkeypatch.setattr(kernel_bench, "_prepare", wrong)
-    with pytest.raises(ConformanceError, match="table 16x16x44, tnf_lookup on stm32f746"):
+    with pytest.raises(ConformanceError, match="table 16x16x44, portable on stm32f746"):
         measure(choose_cases(["table"]), TARGETS[:1])

@@ -20,6 +20,11 @@
 #endif
 
 #if TNF_DSP_INSTRUCTIONS
+/* Functions in assembly find their parameters in registers: gcc sees no use of them. */
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#endif
+
+#if TNF_DSP_INSTRUCTIONS
 
 typedef struct __attribute__((packed, may_alias)) {
     uint32_t word;
@@ -267,6 +272,30 @@ static inline uint32_t tnf_usat8_pair(uint32_t pair)
 
 #endif
 
+/* Byte `index` of a word, a constant, sign-extended and added. */
+static inline int32_t tnf_byte_plus(int32_t add, uint32_t bytes, int32_t index)
+{
+#if TNF_DSP_INSTRUCTIONS
+    switch (index) {
+    case 0:
+        __asm__("sxtab %0, %1, %2" : "=r"(add) : "r"(add), "r"(bytes));
+        break;
+    case 1:
+        __asm__("sxtab %0, %1, %2, ror #8" : "=r"(add) : "r"(add), "r"(bytes));
+        break;
+    case 2:
+        __asm__("sxtab %0, %1, %2, ror #16" : "=r"(add) : "r"(add), "r"(bytes));
+        break;
+    default:
+        __asm__("sxtab %0, %1, %2, ror #24" : "=r"(add) : "r"(add), "r"(bytes));
+        break;
+    }
+    return add;
+#else
+    return add + (int8_t)(uint8_t)(bytes >> 8 * index & 0xFFu);
+#endif
+}
+
 /* Byte `index` of a word, sign-extended. */
 static inline int32_t tnf_byte(uint32_t bytes, int32_t index)
 {
@@ -320,22 +349,6 @@ static inline tnf_quick_scale tnf_quick_scale_of(int32_t multiplier, int32_t shi
 static inline int32_t tnf_quick_requantize(int32_t v, tnf_quick_scale scale)
 {
     return tnf_smmla(v, scale.multiplier, scale.offset) >> scale.right;
-}
-
-/* n values by one scale to bytes, clamped to those of lo and hi. */
-TNF_OWN_FUNCTION void tnf_quick_bytes(const int32_t *v, int8_t *y, int32_t n, tnf_quick_scale scale, uint32_t lo, uint32_t hi)
-{
-    for (; n >= 4; n -= 4) {
-        const int32_t v0 = v[0], v1 = v[1], v2 = v[2], v3 = v[3];
-        const int32_t y0 = tnf_ssat8(tnf_quick_requantize(v0, scale)), y1 = tnf_ssat8(tnf_quick_requantize(v1, scale));
-        const int32_t y2 = tnf_ssat8(tnf_quick_requantize(v2, scale)), y3 = tnf_ssat8(tnf_quick_requantize(v3, scale));
-        tnf_store4(y, tnf_clamp4(tnf_pack4(y0, y1, y2, y3), lo, hi));
-        v += 4;
-        y += 4;
-    }
-    for (; n > 0; n--) {
-        *y++ = (int8_t)tnf_byte(tnf_clamp4((uint32_t)tnf_ssat8(tnf_quick_requantize(*v++, scale)) & 0xFFu, lo, hi), 0);
-    }
 }
 
 /* ---- tiles: dense products of rows of activations with channels of weights ---- */

@@ -196,13 +196,14 @@ typedef struct {
 } tnf_add_params;
 void tnf_add(const tnf_add_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension where nothing is broadcast, all rounding is single, the shifts of the inputs are from -21 to
- * 2 and that of the output is one of tnf_quick_scale (dsp.h): size elements. In place. */
+/* The same for cores with the DSP extension where nothing is broadcast, all rounding is single, the multiplier of one input (the coarse
+ * one: its scale is the larger) is exactly 1/2, the shift of the other is from -21 to 2, and that of the output is one of
+ * tnf_quick_scale (dsp.h): size elements. coarse_second tells which of the inputs is the coarse one. In place. */
 typedef struct {
     int32_t size;
-    int32_t a_zero_point, b_zero_point, output_zero_point;
-    int32_t a_multiplier, a_shift;
-    int32_t b_multiplier, b_shift;
+    int32_t coarse_second;
+    int32_t coarse_zero_point, fine_zero_point, output_zero_point;
+    int32_t fine_multiplier, fine_shift;
     int32_t output_multiplier, output_shift;
     int32_t act_min, act_max;
 } tnf_add_dsp_params;
@@ -339,7 +340,8 @@ typedef struct {
 } tnf_layernorm_params;
 void tnf_layernorm(const tnf_layernorm_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension where rounding is single and the shift is one of tnf_quick_scale (dsp.h). In place. */
+/* The same for cores with the DSP extension where rounding is single and the shift is one of tnf_quick_scale (dsp.h). affine [n][2]: gamma
+ * and beta. In place. */
 typedef struct {
     int32_t rows, n;
     int32_t scale_bits;
@@ -347,8 +349,7 @@ typedef struct {
     int32_t output_zero_point;
     int32_t multiplier, shift;
     int32_t act_min, act_max;
-    const int16_t *gamma;
-    const int32_t *beta;
+    const int32_t *affine;
 } tnf_layernorm_dsp_params;
 void tnf_layernorm_dsp(const tnf_layernorm_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
 

@@ -193,17 +193,19 @@ typedef struct {
 } tnf_layernorm_scale;
 
 /* From a row's sum and sum of squares; the 64-bit epsilon is epsilon_high * 2^32 + epsilon_low (low word unsigned). */
-static inline tnf_layernorm_scale tnf_layernorm_scale_of(int32_t sum, int32_t squares, int32_t n, int32_t scale_bits,
-                                                         int32_t epsilon_low, int32_t epsilon_high)
+static inline void tnf_layernorm_scale_of(tnf_layernorm_scale *out, int32_t sum, int32_t squares, int32_t n, int32_t scale_bits,
+                                          int32_t epsilon_low, int32_t epsilon_high)
 {
     const uint64_t epsilon = (uint64_t)(uint32_t)epsilon_high << 32 | (uint32_t)epsilon_low;
     const uint64_t v = (uint64_t)((int64_t)n * squares - (int64_t)sum * sum) + epsilon;
-    tnf_layernorm_scale out = {0, 1, 0, 1}; /* h = 0 whatever x is */
     int32_t pairs, t;
     uint32_t reciprocal;
-    out.sum = sum;
+    out->sum = sum;
+    out->prescale = 1;
+    out->reciprocal = 0; /* h = 0 whatever x is */
+    out->right = 1;
     if (v == 0u) {
-        return out;
+        return;
     }
     pairs = (tnf_leading_zeros64(v) - 2) >> 1; /* floor((61 - L) / 2), L = 63 - leading zeros */
     reciprocal = tnf_divide_2_61(tnf_isqrt(pairs >= 0 ? v << 2 * pairs : v >> -2 * pairs));
@@ -212,14 +214,13 @@ static inline tnf_layernorm_scale tnf_layernorm_scale_of(int32_t sum, int32_t sq
         reciprocal >>= 1;
         t -= 1;
     }
-    out.reciprocal = (int32_t)reciprocal;
+    out->reciprocal = (int32_t)reciprocal;
     if (t < 33) {
         /* A small variance. d^2 <= n * V (Cauchy-Schwarz), so |d| < 2^(8 + L/2), while t > 15 + L/2: |d| * 2^(33 - t) < 2^26. */
-        out.prescale = (int32_t)1 << (33 - t);
+        out->prescale = (int32_t)1 << (33 - t);
         t = 33;
     }
-    out.right = t - 32;
-    return out;
+    out->right = t - 32;
 }
 
 /* Softmax's E(d) for d = -distance in [-255, 0]. It is 0 below diff_min, which gives the sum and the output that the contract asks

@@ -28,35 +28,49 @@ typedef struct {
     int32_t *sums;          /* [channels][TNF_SPARSE_ROWS] to fill, or NULL: finish quickly and write y */
 } tnf_sparse_walk;
 
-/* A pair of int16 for each two channels of a block: in the order of SXTB16 where blocks have four, side by side where they have two.
- * Either way four activations become two words, which lie TNF_SPARSE_ROWS apart. */
-static inline void tnf_sparse_widen(uint32_t *to, uint32_t bytes, int32_t block)
+/* Four activations become two pairs of int16, in the order of SXTB16 where blocks have four, side by side where they have two. Either
+ * way the pairs lie TNF_SPARSE_ROWS words apart. */
+static inline void tnf_sparse_widen4(uint32_t *to, uint32_t bytes)
+{
+    to[0] = tnf_even_pair(bytes);
+    to[TNF_SPARSE_ROWS] = tnf_odd_pair(bytes);
+}
+
+static inline void tnf_sparse_widen2(uint32_t *to, uint32_t bytes)
 {
     const uint32_t even = tnf_even_pair(bytes), odd = tnf_odd_pair(bytes);
-    if (block == 4) {
-        to[0] = even;
-        to[TNF_SPARSE_ROWS] = odd;
-    } else {
-        to[0] = (even & 0xFFFFu) | odd << 16;
-        to[TNF_SPARSE_ROWS] = even >> 16 | (odd & 0xFFFF0000u);
-    }
+    to[0] = tnf_low_halves(even, odd);
+    to[TNF_SPARSE_ROWS] = tnf_high_halves(even, odd);
 }
 
 /* Put n bytes into one row of a tile, filled up to whole blocks with 0; where the next bytes of the row go. Rounded up to four bytes,
  * what is put there must fit the tile. */
 static inline uint32_t *tnf_sparse_fill(uint32_t *to, const int8_t *x, int32_t n, int32_t block)
 {
-    for (; n >= 4; n -= 4) {
-        tnf_sparse_widen(to, tnf_load4(x), block);
-        to += 2 * TNF_SPARSE_ROWS;
-        x += 4;
+    const int8_t *quads = x + (n & ~3);
+    uint32_t rest;
+    if (block == 4) {
+        for (; x != quads; x += 4) {
+            tnf_sparse_widen4(to, tnf_load4(x));
+            to += 2 * TNF_SPARSE_ROWS;
+        }
+    } else {
+        for (; x != quads; x += 4) {
+            tnf_sparse_widen2(to, tnf_load4(x));
+            to += 2 * TNF_SPARSE_ROWS;
+        }
     }
-    if (n > 0) {
-        const uint32_t second = n > 1 ? (uint8_t)x[1] : 0u, third = n > 2 ? (uint8_t)x[2] : 0u;
-        tnf_sparse_widen(to, (uint8_t)x[0] | second << 8 | third << 16, block);
-        to += block == 2 && n <= 2 ? TNF_SPARSE_ROWS : 2 * TNF_SPARSE_ROWS;
+    n &= 3;
+    if (n == 0) {
+        return to;
     }
-    return to;
+    rest = (uint8_t)x[0] | (n > 1 ? (uint32_t)(uint8_t)x[1] << 8 : 0u) | (n > 2 ? (uint32_t)(uint8_t)x[2] << 16 : 0u);
+    if (block == 4) {
+        tnf_sparse_widen4(to, rest);
+    } else {
+        tnf_sparse_widen2(to, rest);
+    }
+    return to + (block == 2 && n <= 2 ? TNF_SPARSE_ROWS : 2 * TNF_SPARSE_ROWS);
 }
 
 /* The same for channels outside the image: words of them. */
@@ -78,56 +92,64 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t
  * A pair of weights for all rows. A Cortex-M7 issues a load together with a SMLAD and wants two cycles from one to the other; the other
  * cores load faster in groups. `load` and `also` are put where they cost least. */
 #ifdef TNF_DUAL_ISSUE
-#define TNF_SPARSE_PAIR(weight, turn, at, load, also) \
-    "ldr r2, [r1, #" weight "]\n"                     \
-    "sxtb16 r2, r2" turn "\n"                         \
-    "ldr r12, [r0, #" at "]\n"                        \
-    "ldr lr, [r0, #" at "+4]\n"                       \
-    load                                              \
-    "smlad r4, r12, r2, r4\n"                         \
-    "ldr r12, [r0, #" at "+8]\n"                      \
-    "smlad r5, lr, r2, r5\n"                          \
-    "ldr lr, [r0, #" at "+12]\n"                      \
-    "smlad r6, r12, r2, r6\n"                         \
-    "ldr r12, [r0, #" at "+16]\n"                     \
-    "smlad r7, lr, r2, r7\n"                          \
-    "ldr lr, [r0, #" at "+20]\n"                      \
-    "smlad r8, r12, r2, r8\n"                         \
-    "ldr r12, [r0, #" at "+24]\n"                     \
-    "smlad r9, lr, r2, r9\n"                          \
-    "ldr lr, [r0, #" at "+28]\n"                      \
-    "smlad r10, r12, r2, r10\n"                       \
-    also                                              \
+#define TNF_SPARSE_PAIR(weight, turn, at, first, load, also)  \
+    "ldr r2, [r1, #" weight "]\n"                             \
+    "sxtb16 r2, r2" turn "\n"                                 \
+    first                                                     \
+    "ldr r12, [r0, #" at "]\n"                                \
+    "ldr lr, [r0, #" at "+4]\n"                               \
+    load                                                      \
+    "smlad r4, r12, r2, r4\n"                                 \
+    "ldr r12, [r0, #" at "+8]\n"                              \
+    "smlad r5, lr, r2, r5\n"                                  \
+    "ldr lr, [r0, #" at "+12]\n"                              \
+    "smlad r6, r12, r2, r6\n"                                 \
+    "ldr r12, [r0, #" at "+16]\n"                             \
+    "smlad r7, lr, r2, r7\n"                                  \
+    "ldr lr, [r0, #" at "+20]\n"                              \
+    "smlad r8, r12, r2, r8\n"                                 \
+    "ldr r12, [r0, #" at "+24]\n"                             \
+    "smlad r9, lr, r2, r9\n"                                  \
+    "ldr lr, [r0, #" at "+28]\n"                              \
+    "smlad r10, r12, r2, r10\n"                               \
+    also                                                      \
     "smlad r11, lr, r2, r11\n"
-#define TNF_SPARSE_PAIRS(weight, load, step)          \
-    TNF_SPARSE_PAIR(weight, "", "0", "", load)        \
-    TNF_SPARSE_PAIR(weight, ", ror #8", "32", "", step)
+#define TNF_SPARSE_PAIRS(weight, first, load, step)           \
+    TNF_SPARSE_PAIR(weight, "", "0", first, "", load)         \
+    TNF_SPARSE_PAIR(weight, ", ror #8", "32", "", "", step)
 #else
-#define TNF_SPARSE_PAIR(weight, turn, at, load, also) \
-    "ldr r2, [r1, #" weight "]\n"                     \
-    "ldr r3, [r0, #" at "]\n"                         \
-    "ldr r12, [r0, #" at "+4]\n"                      \
-    "ldr lr, [r0, #" at "+8]\n"                       \
-    "sxtb16 r2, r2" turn "\n"                         \
-    "smlad r4, r3, r2, r4\n"                          \
-    "smlad r5, r12, r2, r5\n"                         \
-    "smlad r6, lr, r2, r6\n"                          \
-    "ldr r3, [r0, #" at "+12]\n"                      \
-    "ldr r12, [r0, #" at "+16]\n"                     \
-    "ldr lr, [r0, #" at "+20]\n"                      \
-    "smlad r7, r3, r2, r7\n"                          \
-    "smlad r8, r12, r2, r8\n"                         \
-    "smlad r9, lr, r2, r9\n"                          \
-    "ldr r12, [r0, #" at "+24]\n"                     \
-    "ldr lr, [r0, #" at "+28]\n"                      \
-    load                                              \
-    "smlad r10, r12, r2, r10\n"                       \
-    also                                              \
+#define TNF_SPARSE_PAIR(weight, turn, at, first, load, also)  \
+    first                                                     \
+    "ldr r2, [r1, #" weight "]\n"                             \
+    "ldr r3, [r0, #" at "]\n"                                 \
+    "ldr r12, [r0, #" at "+4]\n"                              \
+    "ldr lr, [r0, #" at "+8]\n"                               \
+    "sxtb16 r2, r2" turn "\n"                                 \
+    "smlad r4, r3, r2, r4\n"                                  \
+    "smlad r5, r12, r2, r5\n"                                 \
+    "smlad r6, lr, r2, r6\n"                                  \
+    "ldr r3, [r0, #" at "+12]\n"                              \
+    "ldr r12, [r0, #" at "+16]\n"                             \
+    "ldr lr, [r0, #" at "+20]\n"                              \
+    "smlad r7, r3, r2, r7\n"                                  \
+    "smlad r8, r12, r2, r8\n"                                 \
+    "smlad r9, lr, r2, r9\n"                                  \
+    "ldr r12, [r0, #" at "+24]\n"                             \
+    "ldr lr, [r0, #" at "+28]\n"                              \
+    load                                                      \
+    "smlad r10, r12, r2, r10\n"                               \
+    also                                                      \
     "smlad r11, lr, r2, r11\n"
-#define TNF_SPARSE_PAIRS(weight, load, step)          \
-    TNF_SPARSE_PAIR(weight, "", "0", "", "")          \
-    TNF_SPARSE_PAIR(weight, ", ror #8", "32", load, step)
+#define TNF_SPARSE_PAIRS(weight, first, load, step)           \
+    TNF_SPARSE_PAIR(weight, "", "0", first, "", "")           \
+    TNF_SPARSE_PAIR(weight, ", ror #8", "32", "", load, step)
 #endif
+
+/* The step to the first block of a whole group; the others' are made in the block before. */
+#define TNF_SPARSE_FIRST(step)        \
+    ".if \\k == 0\n"                  \
+    "add r0, r0, r3, lsl #" step "\n" \
+    ".endif\n"
 
 /* After three blocks of a group the next distance, and a step there; after the last the number of groups to do. */
 #define TNF_SPARSE_LOAD(distances)                  \
@@ -183,7 +205,6 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t
     "bmi 7f\n"                                                                    \
     "2:\n"                                                                        \
     "ldrb r3, [r1, #" distances "]\n"                                             \
-    "add r0, r0, r3, lsl #" step "\n"                                             \
     ".irp k, 0, 1, 2, 3\n"                                                        \
     "2\\k:\n"                                                                     \
     block                                                                         \
@@ -250,7 +271,7 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t
 
 __attribute__((naked, noinline, unused)) static void tnf_sparse_walk4(tnf_sparse_walk *walk)
 {
-    __asm__(TNF_SPARSE_WALK(TNF_SPARSE_PAIRS("4*\\k", TNF_SPARSE_LOAD("16"), TNF_SPARSE_STEP("6")),
+    __asm__(TNF_SPARSE_WALK(TNF_SPARSE_PAIRS("4*\\k", TNF_SPARSE_FIRST("6"), TNF_SPARSE_LOAD("16"), TNF_SPARSE_STEP("6")),
                             "16", "20", "6", "4", "8", "12"));
 }
 
@@ -258,9 +279,9 @@ __attribute__((naked, noinline, unused)) static void tnf_sparse_walk4(tnf_sparse
 __attribute__((naked, noinline, unused)) static void tnf_sparse_walk2(tnf_sparse_walk *walk)
 {
     __asm__(TNF_SPARSE_WALK(".if \\k % 2 == 0\n"
-                            TNF_SPARSE_PAIR("2*\\k", "", "0", TNF_SPARSE_LOAD("8"), TNF_SPARSE_STEP("5"))
+                            TNF_SPARSE_PAIR("2*\\k", "", "0", TNF_SPARSE_FIRST("5"), TNF_SPARSE_LOAD("8"), TNF_SPARSE_STEP("5"))
                             ".else\n"
-                            TNF_SPARSE_PAIR("2*\\k-2", ", ror #8", "0", TNF_SPARSE_LOAD("8"), TNF_SPARSE_STEP("5"))
+                            TNF_SPARSE_PAIR("2*\\k-2", ", ror #8", "0", "", TNF_SPARSE_LOAD("8"), TNF_SPARSE_STEP("5"))
                             ".endif\n",
                             "8", "12", "5", "0", "4", "4"));
 }
