@@ -282,6 +282,26 @@ def _score_differences(n: int, many: bool) -> NDArray[np.float64]:
     return probabilities
 
 
+@_kernel("tnf_attention")
+def _attention(p: Params, sparsity: Sparsity | None) -> Terms:
+    """The counts of the three operators, each with the operator's name before it."""
+    batch, m, n = (_int(p, name) for name in ("batch", "m", "n"))
+    parts = {
+        "scores": _matmul({**p, **_own(p, "scores")}, sparsity),
+        "softmax": _softmax({"rows": batch * m, "n": n, **_own(p, "softmax")}, sparsity),
+        "context": _matmul({**p, "k": n, "n": p["d"], **_own(p, "context")}, sparsity),
+    }
+    return {
+        "tiles": batch * -(-m // _int(p, "tile_rows")),
+        **{f"{part}: {name}": count for part, terms in parts.items() for name, count in terms.items()},
+    }
+
+
+def _own(p: Params, operator: str) -> Params:
+    """The parameters of one of several operators that a kernel joins."""
+    return {name.removeprefix(f"{operator}_"): value for name, value in p.items() if name.startswith(operator)}
+
+
 @_kernel("tnf_layernorm")
 def _layernorm(p: Params, sparsity: Sparsity | None) -> Terms:
     rows, n = _int(p, "rows"), _int(p, "n")

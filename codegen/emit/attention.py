@@ -3,15 +3,12 @@
 import math
 
 from codegen.emit import matmul, softmax
-from codegen.emit.base import SCRATCH_ALIGNMENT, TILE_ROWS, KernelCall, Params
+from codegen.emit.base import SCRATCH_ALIGNMENT, TILE_ROWS, KernelCall, Params, tile_bytes
 from refsim.ops.attention import Attention
 from refsim.tensor import Shape
 
 TILE_BYTES = 1024
-"""Scores of a tile of query rows."""
-
-DSP_TILE_BYTES = 4096
-"""The same for the DSP extension, whose matmul rearranges keys and values anew for each tile."""
+"""Scores of a tile of query rows, unless one row, or those of a matmul's tile, are more."""
 
 
 def kernel_call(op: Attention, shapes: tuple[Shape, ...]) -> KernelCall:
@@ -34,20 +31,21 @@ def kernel_call(op: Attention, shapes: tuple[Shape, ...]) -> KernelCall:
 
 def dsp_kernel_call(op: Attention, shapes: tuple[Shape, ...]) -> KernelCall | None:
     """The call for a core with the DSP extension; None for few rows or few scores, as matmul and softmax do."""
-    *_, m, _ = shapes[0]
+    *_, m, k = shapes[0]
     scores_shape = op.scores.output_shape(*shapes[:2])
-    n = scores_shape[-1]
-    rows = min(max(DSP_TILE_BYTES // n // TILE_ROWS, 1) * TILE_ROWS, m)
+    n, d = scores_shape[-1], op.output_shape(*shapes)[-1]
+    rows = min(max(TILE_BYTES // n // TILE_ROWS, 1) * TILE_ROWS, m)
     tile = _tile_shapes(op, shapes, rows)
     scores, context = matmul.dsp_kernel_call(op.scores, tile[0]), matmul.dsp_kernel_call(op.context, tile[1])
     if scores is None or context is None or softmax.dsp_kernel_call(op.softmax, (scores_shape,)) is None:
         return None
-    matmul_bytes = max(scores.scratch_bytes, context.scratch_bytes)
+    params = _params(op, shapes, rows, scores, context)
+    packed = matmul.packed_bytes(k, n) + matmul.packed_bytes(n, d)
     return KernelCall(
         kernel="tnf_attention_dsp",
-        params={**_params(op, shapes, rows, scores, context), "matmul_bytes": matmul_bytes},
+        params={name: value for name, value in params.items() if not name.endswith("_columns")},
         sources=("attention_dsp", "matmul_dsp", "softmax_dsp"),
-        scratch_bytes=softmax.DSP_SCRATCH_BYTES + matmul_bytes + _aligned(rows * n),
+        scratch_bytes=softmax.DSP_SCRATCH_BYTES + packed + tile_bytes(max(k, n), TILE_ROWS) + _aligned(rows * n),
         in_place=_in_place(op, shapes),
         macs=_macs(op, shapes),
     )

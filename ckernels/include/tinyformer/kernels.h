@@ -179,6 +179,11 @@ typedef struct {
     int32_t columns;
 } tnf_matmul_dsp_params;
 void tnf_matmul_dsp(const tnf_matmul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
+/* Its two halves, for attention, on one matrix and all of its columns (batch and columns are not used): `pack` rearranges b into a byte
+ * for each of k, filled up to quads, and of n, filled up to pairs; `packed` multiplies by what was packed, with 8 bytes of scratch for
+ * each of k, filled up to quads. */
+void tnf_matmul_dsp_pack(const tnf_matmul_dsp_params *p, const int8_t *b, void *packed);
+void tnf_matmul_dsp_packed(const tnf_matmul_dsp_params *p, const int8_t *a, const void *packed, int8_t *y, void *scratch);
 
 /* Element-wise sum with broadcasting. dims is the output's shape, rank entries; strides are in elements, 0 on a broadcast axis.
  * In place on an input whose shape is the output's. */
@@ -303,18 +308,17 @@ typedef struct {
 } tnf_attention_params;
 void tnf_attention(const tnf_attention_params *p, const int8_t *q, const int8_t *k, const int8_t *v, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension. In place on the queries where d = k. Scratch: TNF_SOFTMAX_DSP_SCRATCH_BYTES,
- * matmul_bytes for either matmul (see tnf_matmul_dsp), and the scores of a tile. */
+/* The same for cores with the DSP extension. In place on the queries where d = k. Scratch, one after the other, each of a multiple of 8
+ * bytes: TNF_SOFTMAX_DSP_SCRATCH_BYTES, keys and values as tnf_matmul_dsp_pack packs them, the scratch of tnf_matmul_dsp_packed for the
+ * larger of k and n, and the scores of a tile. */
 typedef struct {
     int32_t batch, m, k, n, d;
     int32_t tile_rows;
-    int32_t matmul_bytes;
     int32_t scores_transpose_b;
     int32_t scores_a_zero_point, scores_b_zero_point, scores_output_zero_point;
     int32_t scores_multiplier, scores_shift;
     int32_t scores_act_min, scores_act_max;
     int32_t scores_rounding, scores_quick;
-    int32_t scores_columns;
     int32_t softmax_multiplier, softmax_shift;
     int32_t softmax_diff_min;
     int32_t context_transpose_b;
@@ -322,7 +326,6 @@ typedef struct {
     int32_t context_multiplier, context_shift;
     int32_t context_act_min, context_act_max;
     int32_t context_rounding, context_quick;
-    int32_t context_columns;
 } tnf_attention_dsp_params;
 void tnf_attention_dsp(const tnf_attention_dsp_params *p, const int8_t *q, const int8_t *k, const int8_t *v, int8_t *y, void *scratch);
 
