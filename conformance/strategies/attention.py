@@ -13,11 +13,14 @@ from refsim.ops.softmax import OUTPUT_ZERO_POINT, Softmax, smallest_difference
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Any queries, keys and values; also so many scores that they take several tiles."""
-    queries, depth = draw(lengths(5, (17, 70))), draw(lengths(9, (33,)))
-    # Long rows of scores are few: 70 x 300 of them take both kernels' tiles of several rows.
-    keys, width = draw(lengths(9, (65, 300, 1100))), draw(often((depth,), lengths(6, (17,))))
-    leading = draw(shapes(0, 4, most=3, size=max(1, min(6, 2000 // (queries * keys)))))
+    """Any queries, keys and values, in both layouts; in half of the cases tiles hold only a part of the rows."""
+    if draw(st.booleans()):
+        queries, keys = draw(st.sampled_from((4, 9, 17, 70))), draw(st.sampled_from((65, 101, 300, 1100)))
+    else:
+        queries, keys = draw(lengths(5)), draw(lengths(9))
+    depth = draw(lengths(9, (33,) if keys < 1100 else ()))
+    width = draw(often((depth,), lengths(6, (17,))))
+    leading = draw(shapes(0, 4, most=3, size=max(1, min(6, 24_000 // (keys * (depth + width))))))
     scores = draw(_products(depth, draw(zero_points())))
     context = draw(_products(keys, OUTPUT_ZERO_POINT))
     real = st.integers(18, 24)

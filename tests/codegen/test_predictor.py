@@ -17,10 +17,10 @@ from refsim.errors import DataError, TargetError, UnsupportedError
 from refsim.numerics import Multiplier
 from refsim.ops import OPERATORS, Requantization
 from refsim.ops.add import Add
+from refsim.ops.attention import Attention
 from refsim.ops.conv2d import Conv2D
 from refsim.ops.depthwise_conv2d import DepthwiseConv2D
 from refsim.ops.linear import Linear
-from refsim.ops.attention import Attention
 from refsim.ops.matmul import MatMul
 from refsim.ops.max_pool2d import MaxPool2D
 from refsim.ops.pad import Pad
