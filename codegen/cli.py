@@ -5,6 +5,7 @@ What takes long to import is imported by the command that needs it.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 _Model = Annotated[Path, typer.Argument(help="Quantised model, QDQ ONNX.")]
 _Mean = Annotated[float, typer.Option(help="Of uint8 images: the model's input is (pixel - mean) / std.")]
 _Std = Annotated[float, typer.Option(help="See --mean.")]
+_Optimise = Annotated[Literal["size", "speed", "balanced"], typer.Option(help="What sparse weights are encoded for.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this package to `app`."""
-    for command in (quantize, generate, inspect, accuracy, targets):
+    for command in (quantize, generate, inspect, plan, accuracy, targets):
         app.command()(command)
 
 
@@ -63,9 +65,7 @@ def generate(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     prefix: Annotated[str, typer.Option(help="Start of every public C name.")] = "model",
     force: Annotated[bool, typer.Option("--force", help="Replace the folder whatever it holds.")] = False,
-    optimise: Annotated[
-        Literal["size", "speed", "balanced"], typer.Option(help="What sparse weights are encoded for.")
-    ] = "balanced",
+    optimise: _Optimise = "balanced",
 ) -> None:
     """Write a model as C99: one folder without dependencies, its memory planned."""
     from codegen.emit import Optimise
@@ -113,6 +113,42 @@ def inspect(model: _Model) -> None:
     for table in (layers, ports, _memory_table(program)):
         console.print(table)
     _say(f"{program.macs} multiply-accumulate operations; model SHA-256 {program.model_hash}")
+
+
+def plan(
+    model: _Model,
+    target: Annotated[
+        str | None, typer.Option(help="As for `tinyformer generate`; without it, a core without the DSP extension.")
+    ] = None,
+    svg: Annotated[Path | None, typer.Option(help="Picture of the arena over time to write.")] = None,
+    optimise: _Optimise = "balanced",
+) -> None:
+    """Show how a quantised model's memory is planned: each strategy's arena, the lower bound, the order of steps."""
+    from codegen.arena_picture import render_arena
+    from codegen.emit import Optimise
+    from codegen.onnx import load
+    from codegen.program import build_program
+    from codegen.target import load_target
+
+    chip = load_target(target) if target else None
+    graph = load(model)
+    build = partial(build_program, graph, dsp=chip is not None and chip.dsp, optimise=Optimise(optimise))
+    program = build()
+    if svg:
+        _write(svg, render_arena(program).encode())
+    fullest = program.steps[program.plan.fullest_step]
+    Console().print(_memory_table(program, chip))
+    _say(f"The lower bound is what step {fullest.index} needs: {fullest.node}.")
+    moved = sum(step.node != node.name for step, node in zip(program.steps, graph.nodes, strict=True))
+    if moved:
+        own = build(reorder=False).plan.arena_bytes
+        _say(
+            f"{moved} of {len(program.steps)} operators change places; in the model's order the arena has {own} bytes."
+        )
+    else:
+        _say("The steps run in the model's order.")
+    if svg:
+        _say(f"Wrote {svg}.")
 
 
 def accuracy(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from refsim.numerics import Int8Array, Int32Array
 
-BLOCKS = (4, 2)
+BLOCKS = (4, 2, 1)
 """Weights of a block: the sizes for which there are kernels."""
 
 GROUP = 4

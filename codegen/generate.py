@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import ckernels
+from codegen.arena_picture import render_arena
 from codegen.emit import Optimise
 from codegen.program import PortPlace, Program, Step, build_program
 from codegen.render import Naming, marked_files, render_cmake, render_header, render_readme, render_source
@@ -82,8 +83,8 @@ def generate(
 ) -> GeneratedModel:
     """Write a model as C.
 
-    The folder appears whole or not at all. It holds <prefix>.c, <prefix>.h, the kernels used, CMakeLists.txt and
-    README.md, and is the same to the byte for the same graph, target, prefix, choice and version.
+    The folder appears whole or not at all. It holds <prefix>.c, <prefix>.h, the kernels used, CMakeLists.txt, arena.svg
+    and README.md, and is the same to the byte for the same graph, target, prefix, choice and version.
 
     Args:
         graph: the model.
@@ -153,6 +154,7 @@ def _contents(model: GeneratedModel) -> dict[str, bytes]:
         f"{model.prefix}.c": render_source(program, target, naming).encode(),
         f"{model.prefix}.h": render_header(program, target, naming).encode(),
         "CMakeLists.txt": render_cmake(program, target, naming).encode(),
+        "arena.svg": render_arena(program).encode(),
     }
     for header in ckernels.headers():
         files[f"kernels/{header.relative_to(ckernels.include_dir()).as_posix()}"] = header.read_bytes()

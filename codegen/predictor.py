@@ -25,7 +25,8 @@ import ckernels
 from codegen.cache_counts import cache_counts
 from codegen.emit import KernelCall, kernel_call
 from codegen.emit.base import Params
-from codegen.target import CORES, Target
+from codegen.encoding import BLOCKS, GROUP
+from codegen.target import CORES, DSP_CORES, Target
 from refsim.errors import DataError, TargetError, located
 from refsim.graph import Graph
 from refsim.numerics import Int8Array, Rounding
@@ -71,8 +72,8 @@ class Sparsity:
 Terms = dict[str, float]
 """How often something happens in one call, by name."""
 
-Count = Callable[[Params, Sparsity | None], Terms]
-"""Counts one call of a kernel, from its parameters and its weight's sparsity; the names are the same for every call."""
+Count = Callable[[Params], Terms]
+"""Counts one call of a kernel, from its parameters; the names are the same for every call."""
 
 _KERNELS: dict[str, Count] = {}
 
@@ -87,19 +88,15 @@ def _kernel(name: str) -> Callable[[Count], Count]:
     return register
 
 
-def loop_counts(call: KernelCall, sparsity: Sparsity | None = None) -> Terms:
+def loop_counts(call: KernelCall) -> Terms:
     """How often each loop of a kernel is entered and repeated in one call.
-
-    Args:
-        call: the kernel and its parameters.
-        sparsity: of the weight, for a kernel that leaves zeros out; dense kernels ignore it.
 
     Raises:
         DataError: the kernel has no counts here.
     """
     if call.kernel not in _KERNELS:
         raise DataError(f"the predictor knows no kernel {call.kernel}; it knows {', '.join(sorted(_KERNELS))}")
-    return {"calls": 1.0, **_KERNELS[call.kernel](call.params, sparsity)}
+    return {"calls": 1.0, **_KERNELS[call.kernel](call.params)}
 
 
 def _loop(name: str, lengths: Any, times: float = 1.0) -> Terms:
@@ -117,10 +114,10 @@ def _loop(name: str, lengths: Any, times: float = 1.0) -> Terms:
     }
 
 
-def _requantized(p: Params, outputs: float) -> Terms:
+def _requantized(p: Params, outputs: float, shifts: Any = None) -> Terms:
     """Outputs by how the kernels requantise them: the shift decides, one a channel or one for all."""
     double = p["rounding"] == Rounding.DOUBLE
-    short = float(np.mean(np.asarray(p["shift"]) < -1))
+    short = float(np.mean(np.asarray(p["shift"] if shifts is None else shifts) < -1))
     return {
         "outputs: high word": 0.0 if double else outputs * short,
         "outputs: two words": 0.0 if double else outputs * (1 - short),
@@ -168,7 +165,7 @@ def _int(p: Params, name: str) -> int:
 
 
 @_kernel("tnf_linear")
-def _linear(p: Params, sparsity: Sparsity | None) -> Terms:
+def _linear(p: Params) -> Terms:
     rows, n, outputs = _int(p, "rows"), _int(p, "input_c"), _int(p, "output_c")
     quads, singles = divmod(outputs, 4)
     return {
@@ -180,7 +177,7 @@ def _linear(p: Params, sparsity: Sparsity | None) -> Terms:
 
 
 @_kernel("tnf_matmul")
-def _matmul(p: Params, sparsity: Sparsity | None) -> Terms:
+def _matmul(p: Params) -> Terms:
     k, n, transposed = _int(p, "k"), _int(p, "n"), _int(p, "transpose_b")
     rows = _int(p, "batch") * _int(p, "m")
     quads, singles = divmod(n, 4)
@@ -197,7 +194,7 @@ def _matmul(p: Params, sparsity: Sparsity | None) -> Terms:
 
 
 @_kernel("tnf_conv2d")
-def _conv2d(p: Params, sparsity: Sparsity | None) -> Terms:
+def _conv2d(p: Params) -> Terms:
     groups = _int(p, "groups")
     group_in, group_out = _int(p, "input_c") // groups, _int(p, "output_c") // groups
     rows, taps, windows = _windows(p)
@@ -220,7 +217,7 @@ def _conv2d(p: Params, sparsity: Sparsity | None) -> Terms:
 
 
 @_kernel("tnf_depthwise_conv2d")
-def _depthwise_conv2d(p: Params, sparsity: Sparsity | None) -> Terms:
+def _depthwise_conv2d(p: Params) -> Terms:
     inputs, outputs = _int(p, "input_c"), _int(p, "output_c")
     rows, cols, windows = _windows(p)
     quads, singles = divmod(outputs, 4) if inputs == outputs else (0, outputs)
@@ -238,7 +235,7 @@ def _depthwise_conv2d(p: Params, sparsity: Sparsity | None) -> Terms:
     }
 
 
-def _pooling(p: Params, sparsity: Sparsity | None) -> Terms:
+def _pooling(p: Params) -> Terms:
     rows, cols, windows = _windows(p)
     pairs = -(-_int(p, "channels") // 2)
     positions = rows.size * cols.size
@@ -254,22 +251,27 @@ _kernel("tnf_average_pool2d")(_pooling)
 
 
 @_kernel("tnf_softmax")
-def _softmax(p: Params, sparsity: Sparsity | None) -> Terms:
+def _softmax(p: Params) -> Terms:
     rows, n = _int(p, "rows"), _int(p, "n")
-    # An exponential is computed once for each difference to a row's maximum that occurs, with a product for each bit of
-    # its integer part in quarters.
+    # An exponential is computed once for each difference to a row's maximum that occurs.
     occurs = 1 - (1 - _score_differences(n, rows > 1)) ** (rows * n)
-    differences = np.arange(256)
-    computed = occurs * (differences <= -_int(p, "diff_min"))
-    quarters = differences * (_int(p, "multiplier") * 2.0 ** (_int(p, "shift") - 31 - 24))
-    products = sum((quarters.astype(np.int64) >> bit) & 1 for bit in range(7))
+    computed, products = _exponentials(p)
     return {
         "rows": rows,
         **_loop("row", n, rows),
         "exponentials: looked for": float(occurs.sum()),
-        "exponentials": float(computed.sum()),
-        "exponentials: products": float((computed * products).sum()),
+        "exponentials": float((occurs * computed).sum()),
+        "exponentials: products": float((occurs * computed * products).sum()),
     }
+
+
+def _exponentials(p: Params) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Of each difference to the maximum: whether its exponential is not 0, and the products that it takes."""
+    differences = np.arange(256)
+    # A product for each bit of the integer part in quarters.
+    quarters = (differences * (_int(p, "multiplier") * 2.0 ** (_int(p, "shift") - 31 - 24))).astype(np.int64)
+    products = np.sum([(quarters >> bit) & 1 for bit in range(7)], axis=0)
+    return differences <= -_int(p, "diff_min"), products
 
 
 def _score_differences(n: int, many: bool) -> NDArray[np.float64]:
@@ -303,13 +305,13 @@ def _own(p: Params, operator: str) -> Params:
 
 
 @_kernel("tnf_layernorm")
-def _layernorm(p: Params, sparsity: Sparsity | None) -> Terms:
+def _layernorm(p: Params) -> Terms:
     rows, n = _int(p, "rows"), _int(p, "n")
     return {"rows": rows, **_loop("row", n, rows), **_requantized(p, rows * n)}
 
 
 @_kernel("tnf_add")
-def _add(p: Params, sparsity: Sparsity | None) -> Terms:
+def _add(p: Params) -> Terms:
     n, rows, walk = _walk(p)
     double = p["rounding"] == Rounding.DOUBLE
     # What add.c calls the usual case.
@@ -327,40 +329,40 @@ def _add(p: Params, sparsity: Sparsity | None) -> Terms:
 
 
 @_kernel("tnf_mul")
-def _mul(p: Params, sparsity: Sparsity | None) -> Terms:
+def _mul(p: Params) -> Terms:
     n, rows, walk = _walk(p)
     return {**walk, **_loop("row", n, rows), **_requantized(p, rows * n)}
 
 
 @_kernel("tnf_requantize")
-def _requantize(p: Params, sparsity: Sparsity | None) -> Terms:
+def _requantize(p: Params) -> Terms:
     return {**_loop("elements", _int(p, "size")), **_requantized(p, _int(p, "size"))}
 
 
 @_kernel("tnf_mean")
-def _mean(p: Params, sparsity: Sparsity | None) -> Terms:
+def _mean(p: Params) -> Terms:
     outputs = _int(p, "outer") * _int(p, "inner")
     return {"outer": _int(p, "outer"), **_loop("output", _int(p, "n"), outputs), **_requantized(p, outputs)}
 
 
 @_kernel("tnf_lookup")
-def _lookup(p: Params, sparsity: Sparsity | None) -> Terms:
+def _lookup(p: Params) -> Terms:
     return _loop("elements", _int(p, "size"))
 
 
 @_kernel("tnf_reshape")
-def _reshape(p: Params, sparsity: Sparsity | None) -> Terms:
+def _reshape(p: Params) -> Terms:
     return _loop("elements", _int(p, "size"))
 
 
 @_kernel("tnf_transpose")
-def _transpose(p: Params, sparsity: Sparsity | None) -> Terms:
+def _transpose(p: Params) -> Terms:
     n, rows, walk = _walk(p)
     return {**walk, **_loop("row", n, rows)}
 
 
 @_kernel("tnf_slice")
-def _slice(p: Params, sparsity: Sparsity | None) -> Terms:
+def _slice(p: Params) -> Terms:
     n, rows, walk = _walk(p)
     contiguous = int(np.asarray(p["strides"])[-1]) == 1
     return {
@@ -371,7 +373,7 @@ def _slice(p: Params, sparsity: Sparsity | None) -> Terms:
 
 
 @_kernel("tnf_pad")
-def _pad(p: Params, sparsity: Sparsity | None) -> Terms:
+def _pad(p: Params) -> Terms:
     n, rows, walk = _walk(p, "output_dims")
     sizes, results, befores = (np.asarray(p[name]) for name in ("input_dims", "output_dims", "before"))
     inside = np.ones((1,) * max(len(sizes) - 1, 1), bool)
@@ -402,7 +404,7 @@ def _filled(name: str, starts: NDArray[np.int64], length: int) -> Terms:
 
 
 @_kernel("tnf_concat")
-def _concat(p: Params, sparsity: Sparsity | None) -> Terms:
+def _concat(p: Params) -> Terms:
     outer, chunks = _int(p, "outer"), np.asarray(p["chunk"])
     rescaled = np.asarray(p["rescale"]) != 0
     shifts, double = np.asarray(p["shift"])[rescaled], p["rounding"] == Rounding.DOUBLE
@@ -414,6 +416,307 @@ def _concat(p: Params, sparsity: Sparsity | None) -> Terms:
         **_loop("rescaled", chunks[rescaled], outer),
         "rescaled: two words": 0.0 if double else float(elements[shifts >= -1].sum()),
         "rescaled: rounded twice": float(elements.sum()) if double else 0.0,
+    }
+
+
+# ---- the loops of the kernels for cores with the DSP extension ----
+
+
+def _steps(name: str, lengths: Any, times: float = 1.0, step: int = 4) -> Terms:
+    """Loops over `lengths`, each entered `times`, that take `step` elements a pass and then the rest one by one."""
+    array = np.atleast_1d(np.asarray(lengths, np.int64))
+    return {
+        f"{name}: {step} elements": float((array // step).sum() * times),
+        f"{name}: rests": float((array % step > 0).sum() * times),
+        f"{name}: rest": float((array % step).sum() * times),
+    }
+
+
+_TILE_CHANNELS = 16
+"""Channels between two visits to a tile's sums: TNF_TILE_PAIRS pairs."""
+
+
+def _tile_rows(name: str, times: float, n: int) -> Terms:
+    """Rows of n bytes that are put into a tile."""
+    return {
+        name: times,
+        f"{name}: 8 elements": times * (n // 8),
+        f"{name}: 4 elements": times * (n % 8 >= 4),
+        f"{name}: rests": times * (n % 4 > 0),
+    }
+
+
+def _tile_sums(visits: float, pairs: float, taps: int) -> Terms:
+    """Sums of tiles: the loop takes four quads of taps, and is entered behind those that are missing."""
+    quads = -(-taps // 4)
+    return {
+        "tile sums": visits,
+        "tile sums: pairs": pairs,
+        "tile sums: 4 quads": pairs * -(-quads // 4),
+        "tile sums: quads": pairs * quads,
+    }
+
+
+def _tile_layer(p: Params, rows: int, taps: int) -> Terms:
+    """A dense layer in tiles of four rows; one row that is left over is alone."""
+    channels = _int(p, "output_c")
+    visits, pairs = -(-channels // _TILE_CHANNELS), -(-channels // 2)
+    whole, left = divmod(rows, 4)
+    single, tiles = int(left == 1), whole + (left > 1)
+    # Whole tiles are finished quickly, and of those whose outputs may be any int8 pairs of channels in registers.
+    quick = whole * _int(p, "quick")
+    in_registers = channels // 2 if (p["act_min"], p["act_max"]) == (-128, 127) else 0
+    stored = channels - 2 * in_registers
+    quick_visits = (in_registers > 0) - (-stored // _TILE_CHANNELS)
+    return {
+        "tiles": tiles,
+        **_tile_rows("tile rows", 4 * tiles + single, taps),
+        **_tile_sums(quick * quick_visits + (tiles - quick) * visits, tiles * pairs, taps),
+        "pairs in registers": quick * in_registers,
+        "quick channels": quick * stored,
+        "one row": single,
+        "one row: sums": single * visits,
+        **_loop("one row: quads", -(-taps // 4), single * pairs),
+        "channels": (tiles - quick + single) * channels,
+        **_requantized(p, (rows - 4 * quick) * channels, _shifts(p)),
+    }
+
+
+def _shifts(p: Params) -> NDArray[np.int64]:
+    """Of each channel the shift, from its record: see `tile_layer_params` of `codegen.emit.base`."""
+    return np.asarray(p["channel"]).reshape(-1, 3)[:, 2].astype(np.int64)
+
+
+@_kernel("tnf_linear_dsp")
+def _linear_dsp(p: Params) -> Terms:
+    return _tile_layer(p, _int(p, "rows"), _int(p, "input_c"))
+
+
+@_kernel("tnf_conv2d_dsp")
+def _conv2d_dsp(p: Params) -> Terms:
+    rows, taps, windows = _windows(p)
+    channels, width = _int(p, "input_c"), _int(p, "kernel_w")
+    positions = rows.size * taps.size
+    met, columns = float(rows.sum()), taps[taps > 0]
+    # What of a row is outside the image is filled in, on its left and on its right.
+    left = _before(p, "w", "pad_left")[taps > 0]
+    runs = columns * channels if p["dilation_w"] == 1 else np.full(columns.sum(), channels)
+    outside = positions * _int(p, "kernel_h") - met * columns.size
+    return {
+        **windows,
+        "rows": met * columns.size,
+        "copied": met * runs.size,
+        **_steps("copied", runs, met),
+        **_steps("filled", np.concatenate([left, width - columns - left]) * channels, met),
+        "outside": outside,
+        **_steps("outside", width * channels, outside),
+        **_tile_layer(p, positions, _int(p, "kernel_h") * width * channels),
+    }
+
+
+def _before(p: Params, axis: str, padding: str) -> NDArray[np.int64]:
+    """Positions of each window before the image."""
+    starts = np.arange(_int(p, f"output_{axis}")) * _int(p, f"stride_{axis}") - _int(p, padding)
+    before: NDArray[np.int64] = np.clip(-(starts // _int(p, f"dilation_{axis}")), 0, _int(p, f"kernel_{axis}"))
+    return before
+
+
+@_kernel("tnf_depthwise_conv2d_dsp")
+def _depthwise_conv2d_dsp(p: Params) -> Terms:
+    height, width, channels, stride = (_int(p, name) for name in ("output_h", "output_w", "channels", "stride"))
+    outputs = np.array([min(_int(p, "strip"), height - first) for first in range(0, height, _int(p, "strip"))])
+    pairs = -(-outputs // 2)
+    # Rows of the image that a strip reads, above it, in it and below it.
+    rows = (2 * pairs - 1) * stride + 3
+    tops = np.arange(outputs.size) * _int(p, "strip") * stride - _int(p, "pad_top")
+    above = np.clip(-tops, 0, rows)
+    inside = np.clip(_int(p, "input_h") - tops, above, rows) - above
+    parts = sum(int((part > 0).sum()) for part in (above, inside, rows - above - inside))
+    columns = -(-width // 2) if stride == 1 else width
+    groups, lanes = -(-channels // 4), 4 * -(-channels // 4)
+    by_pairs, by_windows = lanes * (stride == 1), lanes * (stride == 2)
+    quick, others = lanes * _int(p, "quick"), lanes * (1 - _int(p, "quick"))
+    clamped = _int(p, "quick") * ((p["act_min"], p["act_max"]) != (-128, 127))
+    strips, row_pairs, output_rows = outputs.size, int(pairs.sum()), int(outputs.sum())
+    return {
+        "strips": strips,
+        "groups": groups * strips,
+        "plane: columns": groups * (columns + 1) * strips,
+        "plane: parts": groups * (columns + 1) * parts,
+        "plane: rows": groups * (columns + 1) * float(rows.sum()),
+        "pairs": by_pairs * strips,
+        "pairs: columns": by_pairs * columns * strips,
+        "pairs: pairs of rows": by_pairs * columns * row_pairs,
+        "windows": by_windows * strips,
+        "windows: columns": by_windows * columns * strips,
+        "windows: pairs of rows": by_windows * columns * row_pairs,
+        "quick": quick * strips,
+        "quick: columns": quick * (width // 2) * strips,
+        "quick: pairs of rows": quick * (width // 2) * row_pairs,
+        "quick: last column": quick * (width % 2) * output_rows,
+        **_steps("clamped", outputs * width * channels, clamped),
+        "rows of outputs": others * output_rows,
+        **_requantized(p, others * output_rows * width),
+    }
+
+
+@_kernel("tnf_matmul_dsp")
+def _matmul_dsp(p: Params) -> Terms:
+    batch, m, k, n, most = (_int(p, name) for name in ("batch", "m", "k", "n", "columns"))
+    columns = np.array([min(most, n - first) for first in range(0, n, most)])
+    pairs, quads = int(np.sum(-(-columns // 2))), -(-k // 4)
+    visits = int(np.sum(-(-columns // _TILE_CHANNELS)))
+    tiles = batch * -(-m // 4)
+    quick = batch * (m // 4) * _int(p, "quick")
+    return {
+        "matrices": batch,
+        "packed": batch * columns.size,
+        "packed: pairs": batch * pairs,
+        "packed: quads": batch * pairs * (k // 4),
+        "packed: rests": batch * pairs * (k % 4 > 0),
+        "tiles": tiles * columns.size,
+        **_tile_rows("tile rows", 4 * tiles * columns.size, k),
+        "corrections": tiles * columns.size * (p["b_zero_point"] != 0),
+        "corrections: quads": tiles * columns.size * (p["b_zero_point"] != 0) * quads,
+        **_tile_sums(tiles * visits, tiles * pairs, k),
+        "quick": quick * visits,
+        "quick: columns": quick * n,
+        "columns": (tiles - quick) * n,
+        **_requantized(p, (batch * m - 4 * quick) * n),
+    }
+
+
+def _pooling_dsp(p: Params) -> Terms:
+    rows, cols, windows = _windows(p)
+    quads, singles = divmod(_int(p, "channels"), 4)
+    positions = rows.size * cols.size
+    image_rows = float(rows.sum())
+    return {
+        **windows,
+        "four channels": positions * quads,
+        **_loop("four channels: row", cols, image_rows * quads),
+        "one channel": positions * singles,
+        **_loop("one channel: row", cols, image_rows * singles),
+    }
+
+
+_kernel("tnf_max_pool2d_dsp")(_pooling_dsp)
+_kernel("tnf_average_pool2d_dsp")(_pooling_dsp)
+
+
+@_kernel("tnf_softmax_dsp")
+def _softmax_dsp(p: Params) -> Terms:
+    rows, n = _int(p, "rows"), _int(p, "n")
+    # The whole table is computed, once a call.
+    computed, products = _exponentials(p)
+    return {
+        "rows": rows,
+        "row: 16 elements": rows * (n // 16),
+        "row: words left": rows * (n % 16 // 4),
+        **_steps("row", n, rows),
+        "exponentials": float(computed.sum()),
+        "exponentials: products": float((computed * products).sum()),
+    }
+
+
+@_kernel("tnf_layernorm_dsp")
+def _layernorm_dsp(p: Params) -> Terms:
+    rows, n = _int(p, "rows"), _int(p, "n")
+    clamped = rows * ((p["act_min"], p["act_max"]) != (-128, 127))
+    return {"rows": rows, **_steps("row", n, rows), "clamped": clamped, **_steps("clamped", n, clamped)}
+
+
+def _words_and_rest(p: Params) -> Terms:
+    return _steps("elements", _int(p, "size"))
+
+
+_kernel("tnf_add_dsp")(_words_and_rest)
+_kernel("tnf_mul_dsp")(_words_and_rest)
+
+
+@_kernel("tnf_lookup_dsp")
+def _lookup_dsp(p: Params) -> Terms:
+    return _steps("elements", _int(p, "size"), step=8)
+
+
+@_kernel("tnf_requantize_dsp")
+def _requantize_dsp(p: Params) -> Terms:
+    return {**_lookup_dsp(p), **_requantized(p, 256)}
+
+
+# ---- the loops of the kernels that leave zeros out ----
+
+_SPARSE_ROWS, _SPARSE_SUMS = 8, 8
+"""Rows of a tile, and channels between two visits to its sums: TNF_SPARSE_ROWS and TNF_SPARSE_SUMS."""
+
+
+def _sparse_layer(p: Params, rows: int) -> Terms:
+    """A sparse layer in tiles of eight rows, of which some may be missing: they are computed too."""
+    tiles, channels, block = -(-rows // _SPARSE_ROWS), _int(p, "output_c"), _int(p, "block")
+    blocks, shifts = _sparse_channels(p)
+    whole = rows // _SPARSE_ROWS if p["quick"] and (p["act_min"], p["act_max"]) == (-128, 127) else 0
+    others = (rows - _SPARSE_ROWS * whole) * channels
+    sizes: Terms = {}
+    for size in BLOCKS:
+        times = tiles * (block == size)
+        sizes |= {
+            f"blocks of {size}": times * float(blocks.sum()),
+            f"blocks of {size}: groups": times * float((-(-blocks // GROUP)).sum()),
+            f"blocks of {size}: parts of groups": times * float((blocks % GROUP > 0).sum()),
+        }
+    return {
+        "tiles": tiles,
+        "channels": tiles * channels,
+        "channels: with blocks": tiles * float((blocks > 0).sum()),
+        **sizes,
+        "visits": (tiles - whole) * -(-channels // _SPARSE_SUMS),
+        "channels: finished apart": (tiles - whole) * channels,
+        "outputs: quick": others * _int(p, "quick"),
+        **_requantized(p, others * (not p["quick"]), shifts),
+    }
+
+
+def _sparse_channels(p: Params) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each channel the blocks that are stored, and the shift: see `sparse_layer_params` of `codegen.emit.base`."""
+    counts = np.asarray(p["channel"]).reshape(-1, 3)[:, 2].astype(np.int64)
+    return counts >> 8, (counts & 255).astype(np.uint8).astype(np.int8).astype(np.int64)
+
+
+def _sparse_fill(p: Params, times: float) -> Terms:
+    """The channels of `times` positions, widened into a tile."""
+    n = _int(p, "input_c")
+    of_1, of_2, of_4 = (times * (p["block"] == size) for size in (1, 2, 4))
+    return {
+        "filled, blocks of 1": of_1,
+        "filled, blocks of 1: elements": of_1 * n,
+        **_tile_rows("filled, blocks of 2", of_2, n),
+        **_tile_rows("filled, blocks of 4", of_4, n),
+    }
+
+
+@_kernel("tnf_linear_sparse")
+def _linear_sparse(p: Params) -> Terms:
+    rows = _int(p, "rows")
+    return {**_sparse_fill(p, -(-rows // _SPARSE_ROWS) * _SPARSE_ROWS), **_sparse_layer(p, rows)}
+
+
+@_kernel("tnf_conv2d_sparse")
+def _conv2d_sparse(p: Params) -> Terms:
+    rows, taps, _ = _windows(p)
+    positions, kernel_h = rows.size * taps.size, _int(p, "kernel_h")
+    missing = -positions % _SPARSE_ROWS  # rows of the last tile, in which its last window is repeated
+    windows = positions + missing
+    inside = float(rows.sum() * taps.sum() + missing * rows[-1] * taps[-1])
+    outside = windows * kernel_h * _int(p, "kernel_w") - inside
+    block, channels = _int(p, "block"), _int(p, "input_c")
+    return {
+        "windows": windows,
+        "windows: rows": windows * kernel_h,
+        **_sparse_fill(p, inside),
+        "outside": outside,
+        "outside: elements": outside * channels * (block == 1),
+        "outside: words": outside * -(-channels // block) * (block // 2),
+        **_sparse_layer(p, positions),
     }
 
 
@@ -526,15 +829,12 @@ class Predictor:
 
     def predict(self, op: Operator, shapes: tuple[Shape, ...], sparsity: Sparsity | None = None) -> Prediction:
         """See `predict`."""
-        weight = getattr(op, "weight", None)
-        if sparsity is None and weight is not None:
-            sparsity = Sparsity.of(weight)
-        activations = sum(map(math.prod, (*shapes, op.output_shape(*shapes))))
-        return self.predict_call(kernel_call(op, shapes), activations, sparsity)
+        call = self._kernel_call(op if sparsity is None else _pruned(op, sparsity), shapes)
+        return self.predict_call(call, _activations(op, shapes))
 
-    def predict_call(self, call: KernelCall, activations: int, sparsity: Sparsity | None = None) -> Prediction:
+    def predict_call(self, call: KernelCall, activations: int) -> Prediction:
         """What one call of a kernel costs, whose inputs and output have so many bytes; see `predict`."""
-        counts = loop_counts(call, sparsity)
+        counts = loop_counts(call)
         cycles, instructions = (self.core.cost(metric, call.kernel, counts) for metric in ("cycles", "instructions"))
         waits = None
         if self.waits is not None and self.target is not None:
@@ -547,10 +847,44 @@ class Predictor:
         for node in graph.nodes:
             with located(f"node {node.name!r} ({node.op.name})"):
                 shapes = tuple(graph.tensors[tensor].shape for tensor in node.inputs)
+                call = self._kernel_call(node.op, shapes)
                 # The planner lays a view over its input, so that it runs no code.
-                view = kernel_call(node.op, shapes).view
-                nodes[node.name] = _NOTHING if view else self.predict(node.op, shapes)
+                activations = _activations(node.op, shapes)
+                nodes[node.name] = _NOTHING if call.view else self.predict_call(call, activations)
         return GraphPrediction(nodes)
+
+    def _kernel_call(self, op: Operator, shapes: tuple[Shape, ...]) -> KernelCall:
+        """The call that is generated for the core."""
+        return kernel_call(op, shapes, dsp=self.core.name in DSP_CORES)
+
+
+def _activations(op: Operator, shapes: tuple[Shape, ...]) -> int:
+    """Bytes of an operator's inputs and output."""
+    return sum(map(math.prod, (*shapes, op.output_shape(*shapes))))
+
+
+def _pruned(op: Operator, sparsity: Sparsity) -> Operator:
+    """The operator with its weight pruned as told; as it is where it has none.
+
+    Raises:
+        DataError: the weight has another number of blocks.
+    """
+    if not hasattr(op, "weight"):
+        return op
+    weighted: Any = op
+    weight: Int8Array = weighted.weight
+    size = sparsity.block_size
+    rows = math.prod(weight.shape[:-1])
+    blocks = -(-weight.shape[-1] // size)
+    if rows * blocks != sparsity.blocks:
+        raise DataError(
+            f"the sparsity is of {sparsity.blocks} blocks; weight {weight.shape} has {rows * blocks} of {size}"
+        )
+    kept = np.arange(sparsity.blocks) < sparsity.nonzero
+    np.random.default_rng(0).shuffle(kept)
+    mask = np.repeat(kept.reshape(rows, blocks), size, axis=1)[:, : weight.shape[-1]]
+    pruned: Operator = replace(weighted, weight=mask.reshape(weight.shape).astype(np.int8))
+    return pruned
 
 
 _NOTHING = Prediction(0.0, 0.0, 0.0)
@@ -613,12 +947,13 @@ def predict(
         op: the operator.
         shapes: of its inputs, one sample.
         target: a target, or a core's name for zero wait states alone.
-        sparsity: of the weight; the share of elements of `op.weight` that are not zero by default. Dense kernels, and
-            there are no others as yet, compute zeros too and ignore it.
+        sparsity: to which the weight is taken to be pruned, its blocks at random; `op.weight` as it is by default.
+            It decides whether the weight is encoded as sparse, and what that costs; operators without one ignore it.
 
     Raises:
         TargetError: there is no predictor for the core.
-        DataError: it was fitted for other kernels, or for memories of another speed.
+        DataError: it was fitted for other kernels, or for memories of another speed; or the weight has not as many
+            blocks as the sparsity.
         UnsupportedError: no kernel runs the operator.
     """
     return load_predictor(target).predict(op, shapes, sparsity)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from codegen.emit import KernelCall, Optimise, kernel_call
+from codegen.order import order_nodes
 from codegen.passes import fuse_attention
 from codegen.planner import ArenaPlan, check_plan, plan_arena
 from refsim.errors import UnsupportedError, located
@@ -78,7 +79,7 @@ class Program:
     """A graph as kernel calls on one arena.
 
     Attributes:
-        graph: the model; its attention fused where that makes the arena smaller.
+        graph: the model, its nodes in execution order; its attention fused where that makes the arena smaller.
         model_hash: SHA-256 of everything that decides the model's bytes, hexadecimal.
         steps: in execution order.
         inputs, outputs: the graph's ports.
@@ -115,13 +116,16 @@ class Program:
         return sum(step.call.macs for step in self.steps)
 
 
-def build_program(graph: Graph, *, dsp: bool = False, optimise: Optimise = Optimise.BALANCED) -> Program:
-    """Choose the kernels, plan the arena and check the plan; fuse attention where that makes the arena smaller.
+def build_program(
+    graph: Graph, *, dsp: bool = False, optimise: Optimise = Optimise.BALANCED, reorder: bool = True
+) -> Program:
+    """Choose the kernels and the order of the steps, plan the arena and check the plan; fuse attention where that pays.
 
     Args:
         graph: the model.
         dsp: the core has the DSP extension.
         optimise: what decides whether weights are encoded as sparse.
+        reorder: run the operators in another order than the graph's where that makes the arena smaller.
 
     Raises:
         UnsupportedError: naming the node, something that no kernel does; or a graph without nodes.
@@ -129,8 +133,13 @@ def build_program(graph: Graph, *, dsp: bool = False, optimise: Optimise = Optim
     if not graph.nodes:
         raise UnsupportedError(f"model {graph.name!r} has no operators: there is nothing to generate")
     model_hash = graph_hash(graph)
-    candidates = (_planned(candidate, dsp, optimise) for candidate in (graph, fuse_attention(graph)))
-    graph, calls, plan = min(candidates, key=lambda candidate: candidate[2].arena_bytes)
+    graph, calls, plan = _planned(graph, dsp, optimise, reorder)
+    fused = fuse_attention(graph)
+    if len(fused.nodes) < len(graph.nodes):
+        unfused = graph, calls, plan
+        graph, calls, plan = min(
+            unfused, _planned(fused, dsp, optimise, reorder), key=lambda candidate: candidate[2].arena_bytes
+        )
     check_plan(graph, calls, plan)
     at = plan.tensor_offsets
     steps = tuple(
@@ -165,13 +174,18 @@ def build_program(graph: Graph, *, dsp: bool = False, optimise: Optimise = Optim
     return Program(graph, model_hash, steps, tuple(map(place, graph.inputs)), tuple(map(place, graph.outputs)), plan)
 
 
-def _planned(graph: Graph, dsp: bool, optimise: Optimise) -> tuple[Graph, list[KernelCall], ArenaPlan]:
-    """A graph with its kernel calls and its memory plan."""
-    calls = []
+def _planned(
+    graph: Graph, dsp: bool, optimise: Optimise, reorder: bool
+) -> tuple[Graph, tuple[KernelCall, ...], ArenaPlan]:
+    """A graph with its nodes in execution order, their kernel calls and its memory plan."""
+    chosen: dict[str, KernelCall] = {}
     for node in graph.nodes:
         with located(f"node {node.name!r} ({node.op.name})"):
             shapes = tuple(graph.tensors[tensor].shape for tensor in node.inputs)
-            calls.append(kernel_call(node.op, shapes, dsp=dsp, optimise=optimise))
+            chosen[node.name] = kernel_call(node.op, shapes, dsp=dsp, optimise=optimise)
+    if reorder:
+        graph = order_nodes(graph, tuple(chosen.values()))
+    calls = tuple(chosen[node.name] for node in graph.nodes)
     return graph, calls, plan_arena(graph, calls)
 
 

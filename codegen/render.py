@@ -206,6 +206,8 @@ Model SHA-256: `{program.model_hash}`
 {peaks}
 | lower bound: all that is alive in one step | {plan.lower_bound} | step {fullest.index}, {_cell(fullest.node)} |
 
+![The arena over time](arena.svg)
+
 | port | name | shape | scale | zero point | arena offset | bytes |
 |---|---|---|---|---|---|---|
 {ports}

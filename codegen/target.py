@@ -23,7 +23,10 @@ _FPUS = {
     "cortex-m7": ("none", "single", "double"),
     "cortex-m33": ("none", "single"),
 }
-_DSP_CORES = ("cortex-m4", "cortex-m7", "cortex-m33")
+
+DSP_CORES = ("cortex-m4", "cortex-m7", "cortex-m33")
+"""Cores with the DSP extension, which is optional in Cortex-M33 and present in every one described here."""
+
 _PERMISSIONS = {"flash": ("rx",), "ram": ("rw", "rwx")}
 _GRAIN = 1024
 _BUILT_IN = Path(__file__).parent / "targets"
@@ -163,8 +166,8 @@ class Target:
 
     @property
     def dsp(self) -> bool:
-        """Whether the core has the DSP extension (optional in Cortex-M33, and present in every one described here)."""
-        return self.core in _DSP_CORES
+        """Whether the core has the DSP extension."""
+        return self.core in DSP_CORES
 
     @property
     def definitions(self) -> tuple[str, ...]:

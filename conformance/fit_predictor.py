@@ -79,6 +79,7 @@ class Meter:
     def __init__(self, target: Target, timing: Timing, toolchain: Toolchain | None = None) -> None:
         toolchain = toolchain or arm_toolchains()[0]
         self.compiler = f"{toolchain.name} {toolchain.version} {OPT}"
+        self._dsp = target.dsp
         self.room = target.data.size - target.stack_bytes - _RESERVED_RAM
         self._flash_room = target.code.size - _RESERVED_FLASH
         self._place = CortexMPlace(
@@ -90,12 +91,14 @@ class Meter:
         self._known = dict(_read_lines(self._file))
 
     def measure(self, sample: Sample) -> Measured | None:
-        """What a sample costs; None where it is larger than the chip.
+        """What a sample costs; None where it is larger than the chip, or where its kernel is not for the core.
 
         Raises:
             EmulationError: the kernel strayed, faulted or did not end.
         """
         key = sample_key(sample)
+        if sample.call.kernel.endswith("_dsp") and not self._dsp:
+            return None
         if key not in self._known:
             layout = arena_layout(sample.call, sample.inputs, sample.output_bytes)
             if len(layout.image) > self.room or sample.call.constant_bytes > self._flash_room:

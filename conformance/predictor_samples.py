@@ -1,19 +1,25 @@
 """Operators on which the predictor is fitted and checked: around Table I of the TinyFormer paper, and at random.
 
-A sample has a shape, legal weights and requantisation, and activations as trained networks have them: about normal, and
-as wide as int8. What a kernel costs hardly depends on its data, but it does in a softmax, whose exponentials are
-computed once for each value that occurs.
+Each kernel has its own samples, whichever would be generated for an operator of that size: the choice among kernels is
+not for the fit to know. A sample has a shape, legal weights and requantisation, and activations as trained networks
+have them: about normal, and as wide as int8. What a kernel costs hardly depends on its data, but it does in a softmax,
+whose exponentials are computed once for each value that occurs.
 """
 
+import importlib
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
-from codegen.emit import KernelCall, kernel_call
+import ckernels
+from codegen import emit
+from codegen.emit import KernelCall
+from codegen.encoding import BLOCKS
 from codegen.predictor import loop_counts
 from refsim.numerics import Int8Array, Int32Array, Rounding, quantize_multiplier
 from refsim.ops import OPERATORS
@@ -38,6 +44,12 @@ from refsim.ops.slice import Slice
 from refsim.ops.softmax import Softmax
 from refsim.ops.transpose import Transpose
 from refsim.tensor import Shape
+
+VARIANTS = ("", "_dsp", "_sparse")
+"""What the kernels of an operator are called after it: portable, for the DSP extension, and without zeros."""
+
+SPARSITIES = (0.0, 0.4, 0.6, 0.8, 0.9)
+"""Shares of zero blocks in the weights of the kernels that leave them out."""
 
 DEVIATION = 36.0
 """Standard deviation of activations, in steps of int8."""
@@ -281,7 +293,8 @@ def _layernorm(s: Space) -> Drawn:
 def _add(s: Space) -> Drawn:
     """Residuals; beyond the search also operands that repeat."""
     shape = s.shape()
-    a, b = s.random.uniform(0.2, 0.7 if s.wide else 0.5, 2)
+    # In imported models the input with the larger scale has the multiplier 1/2.
+    a, b = s.random.permutation([s.pick(0.5, 0.5, 0.7 if s.wide else 0.4), s.random.uniform(0.1, 0.5)])
     zero_point = s.zero_point()
     total = s.random.uniform(0.8, 2.0) / 2**19
     output = Requantization.from_real(total, zero_point, s.pick(-128, zero_point), 127, s.rounding)
@@ -422,18 +435,33 @@ _DRAW: dict[str, Callable[[Space], Drawn]] = {
 }
 
 
-def draw(operator: str, random: np.random.Generator, in_search: bool, variety: int = 0) -> Sample | None:
-    """A sample of an operator; None where it is larger than a chip holds.
+def kernels(operators: Iterable[str] = OPERATORS) -> Iterator[tuple[str, str]]:
+    """Every kernel of operators: the operator's name and one of `VARIANTS`."""
+    return (
+        (operator, variant)
+        for operator in operators
+        for variant in VARIANTS
+        if operator + variant in ckernels.sources()
+    )
+
+
+def draw(
+    operator: str, random: np.random.Generator, in_search: bool, variety: int = 0, *, variant: str = ""
+) -> Sample | None:
+    """A sample of a kernel; None where it is larger than a chip holds, or where the kernel does not do what was drawn.
 
     Args:
         operator: a name of `refsim.ops.OPERATORS`.
         random: the generator.
         in_search: of Table I, or else at random.
         variety: see `Space`.
+        variant: which of the operator's kernels, one of `VARIANTS`.
     """
     space = Space(random, in_search, variety)
     op, shapes = _DRAW[operator](space)
-    call = kernel_call(op, shapes)
+    call = _call(space, op, shapes, variant)
+    if call is None or call.kernel != f"tnf_{operator}{variant}":
+        return None
     output_bytes = math.prod(op.output_shape(*shapes))
     activations = sum(map(math.prod, shapes)) + (0 if 0 in call.in_place else output_bytes)
     if activations > MOST_ACTIVATIONS or call.constant_bytes > MOST_WEIGHTS or call.macs > MOST_MACS:
@@ -441,9 +469,29 @@ def draw(operator: str, random: np.random.Generator, in_search: bool, variety: i
     return Sample(operator, call, tuple(space.activations(shape) for shape in shapes), output_bytes, in_search)
 
 
+def _call(space: Space, op: Operator, shapes: tuple[Shape, ...], variant: str) -> KernelCall | None:
+    module = importlib.import_module(f"{emit.__name__}.{op.name}")
+    call: KernelCall | None
+    if variant == "_sparse":
+        block = space.pick(*BLOCKS)
+        call = module.sparse_kernel_call(_pruned(space, op, block), shapes, block)
+    else:
+        call = getattr(module, f"{variant.removeprefix('_')}_kernel_call".removeprefix("_"))(op, shapes)
+    return call
+
+
+def _pruned(space: Space, op: Operator, block: int) -> Operator:
+    """Blocks of the weight are set to 0."""
+    assert isinstance(op, Linear | Conv2D)
+    rows = op.weight.reshape(-1, op.weight.shape[-1])
+    kept = space.random.random((len(rows), -(-rows.shape[1] // block))) >= space.pick(*SPARSITIES)
+    mask = np.repeat(kept, block, axis=1)[:, : rows.shape[1]]
+    return replace(op, weight=(rows * mask).reshape(op.weight.shape))
+
+
 @dataclass(frozen=True)
 class Samples:
-    """What a fit is made and judged on; no two samples of an operator have one shape.
+    """What a fit is made and judged on; no two samples of a kernel have one shape.
 
     Attributes:
         training: around Table I and at random.
@@ -460,23 +508,23 @@ class Samples:
 
 
 def draw_samples(seed: int, in_search: int, at_random: int, held_out: int) -> Samples:
-    """Draw samples of every operator.
+    """Draw samples of every kernel.
 
     Args:
         seed: of everything.
-        in_search: for training, of Table I, for each operator; fewer where it has fewer shapes.
+        in_search: for training, of Table I, for each kernel; fewer where it has fewer shapes.
         at_random: for training, at random; more where something that a kernel does occurs in too few of them.
         held_out: of Table I; at most half of the shapes found.
     """
     training: list[Sample] = []
     kept: list[Sample] = []
-    for index, operator in enumerate(OPERATORS):
-        random = np.random.default_rng((seed, index))
-        found = _draw_distinct(lambda _: draw(operator, random, True), in_search + held_out, 0)  # noqa: B023
+    for index, (operator, variant) in enumerate(kernels()):
+        one = partial(draw, operator, np.random.default_rng((seed, index)), variant=variant)
+        found = _draw_distinct(lambda _: one(True), in_search + held_out, 0)  # noqa: B023
         apart = min(held_out, len(found) // 2)
         kept += found[:apart]
         training += found[apart:]
-        training += _draw_distinct(lambda i: draw(operator, random, False, i % 3), at_random, COVERED)  # noqa: B023
+        training += _draw_distinct(lambda i: one(False, i % 3), at_random, COVERED)  # noqa: B023
     return Samples(tuple(training), tuple(kept))
 
 

@@ -64,9 +64,7 @@ void tnf_conv2d_dsp(const tnf_conv2d_dsp_params *p, const int8_t *x, int8_t *y, 
     tnf_tile_layer layer;
     uint32_t *tile;
     layer.weight = (const uint32_t *)p->weight;
-    layer.bias = p->bias;
-    layer.multiplier = p->multiplier;
-    layer.shift = p->shift;
+    layer.channel = p->channel;
     layer.quads = (taps + 3) / 4;
     layer.channels = p->output_c;
     layer.zero_point = p->output_zero_point;

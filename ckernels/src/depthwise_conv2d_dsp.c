@@ -3,8 +3,8 @@
 
 /* Four channels at a time, a strip of the image is taken apart into a plane of words [columns][rows][LANES][2]: of each channel the
  * pairs of int16 (x0, x1) and (x2, x3), where x0 is the first position that the windows of a column read. With stride 1 a column is
- * two neighbouring windows, else one. Positions outside the image hold the zero point, which the bias takes back. The sums then take
- * the place of what nothing reads any more. */
+ * two neighbouring windows, with stride 2 one. Positions outside the image hold the zero point, which the bias takes back. The sums
+ * take the place of what nothing reads any more: of windows (2 k, 2 k + 1) in the pairs of column k, whichever the stride. */
 #define LANES 4
 #define STEP (2 * LANES) /* words from one row of a column to the next */
 
@@ -39,10 +39,10 @@ TNF_OWN_FUNCTION void put_rows(uint32_t *begin, uint32_t *end, const int8_t *x0,
     }
 }
 
-/* What a strip looks like: rows of windows; rows of the image that they read, of which `above` are before its first and `inside`
+/* What a strip looks like: rows of windows, and how many are computed, which is even; rows of the image that they read, of which `above` are before its first and `inside`
  * in it; words of the plane from one column to the next. */
 typedef struct {
-    int32_t outputs, rows, above, inside, columns, column;
+    int32_t outputs, computed, rows, above, inside, columns, column;
 } strip;
 
 /* A strip of the image, from its first row in the image on, of four channels. */
@@ -78,21 +78,11 @@ static void fill_plane(const tnf_depthwise_conv2d_dsp_params *p, const strip *s,
 
 /* ---- plane to sums ---- */
 
-/* The weights of a row of the kernel come as bytes (w0, w1, w2, 0). */
-static inline uint32_t pair01(uint32_t bytes)
-{
-    return tnf_low_halves(tnf_even_pair(bytes), tnf_odd_pair(bytes));
-}
-
-static inline uint32_t pair20(uint32_t bytes)
-{
-    return tnf_even_pair(bytes) >> 16;
-}
-
-/* Stride 1: the two sums of each column's `rows` windows of one channel, an even number, where the window's first words were. */
+/* The sums of one channel's windows, `rows` of them in each of `columns` columns, an even number. The columns of the plane are as long
+ * as these windows need. A row of the kernel comes as bytes (w0, w1, w2, 0). */
 #if TNF_DSP_INSTRUCTIONS
 
-/* Registers: r0 the plane, r1 where the loop ends, r2 and r3 a row's (x0, x1) and (x2, x3); r4-r9 each kernel row's (w0, w1) and
+/* Stride 1. Registers: r0 the plane, r1 where the loop ends, r2 and r3 a row's (x0, x1) and (x2, x3); r4-r9 each kernel row's (w0, w1) and
  * (w1, w2); r10-r11 and r12-lr the sums of two rows of windows. Each row of the plane is loaded once: it ends one row of windows,
  * is in the middle of the next and begins another. */
 #define UNPACK(first, second)                \
@@ -181,7 +171,73 @@ __attribute__((naked, noinline)) static void sums_of_pairs(uint32_t *plane, int3
             "pop {r4-r11, pc}\n\t");
 }
 
+/* Stride 2. Registers as above, but for r2, r3 and lr of two rows of the plane, r10 and r11 the sums of two windows, one below the
+ * other, and r12 where they go. A step ends one, whose first row it has seen, and begins the next. */
+#define TWO_ROWS(f, g, at, to)           \
+    "ldr r2, [r0, #" #at "+32]\n\t"      \
+    "ldr r3, [r0, #" #at "+36]\n\t"      \
+    "ldr lr, [r0, #" #at "+64]\n\t"      \
+    "smlad " #f ", r2, r6, " #f "\n\t"   \
+    "ldr r2, [r0, #" #at "+68]\n\t"      \
+    "smlabt " #f ", r3, r7, " #f "\n\t"  \
+    "smuad " #g ", lr, r4\n\t"           \
+    "smlad " #f ", lr, r8, " #f "\n\t"   \
+    "smlabt " #g ", r2, r5, " #g "\n\t"  \
+    "smlabt " #f ", r2, r9, " #f "\n\t"  \
+    "str " #f ", [r12, #" #to "]\n\t"
+
+__attribute__((naked, noinline)) static void sums_of_windows(uint32_t *plane, int32_t columns, int32_t rows, const int32_t *weight)
+{
+    __asm__("push {r4-r11, lr}\n\t"
+            "lsl r2, r2, #5\n\t" /* half a column, which is also what the sums take */
+            "add r11, r2, #28\n\t"
+            "rsb r10, r2, #4\n\t"
+            "push {r1, r2, r10, r11}\n\t" /* from a column's last sums to the next column's first, from even and odd columns */
+            "ldr r4, [r3]\n\t"
+            "ldr r6, [r3, #4]\n\t"
+            "ldr r8, [r3, #8]\n\t"
+            UNPACK(r4, r5)
+            UNPACK(r6, r7)
+            UNPACK(r8, r9)
+            "mov r12, r0\n\t"
+            "1:\n\t" /* a column */
+            LOAD(0)
+            "ldr r1, [sp, #4]\n\t"
+            "add r1, r0, r1, lsl #1\n\t"
+            "smuad r10, r2, r4\n\t"
+            "smlabt r10, r3, r5, r10\n\t"
+            "2:\n\t" /* two windows */
+            TWO_ROWS(r10, r11, 0, 0)
+            TWO_ROWS(r11, r10, 64, 32)
+            "add r0, r0, #128\n\t"
+            "add r12, r12, #64\n\t"
+            "cmp r0, r1\n\t"
+            "bne 2b\n\t"
+            "pop {r1, r2, r3, lr}\n\t"
+            "add r12, r12, r3\n\t"
+            "add r0, r0, #32\n\t"
+            "subs r1, r1, #1\n\t"
+            "mov r11, r3\n\t"
+            "mov r10, lr\n\t"
+            "push {r1, r2, r10, r11}\n\t"
+            "bne 1b\n\t"
+            "add sp, sp, #16\n\t"
+            "pop {r4-r11, pc}\n\t");
+}
+
 #else
+
+/* (w0, w1) */
+static inline uint32_t pair01(uint32_t bytes)
+{
+    return tnf_low_halves(tnf_even_pair(bytes), tnf_odd_pair(bytes));
+}
+
+/* (w2, 0) */
+static inline uint32_t pair20(uint32_t bytes)
+{
+    return tnf_even_pair(bytes) >> 16;
+}
 
 static void sums_of_pairs(uint32_t *plane, int32_t columns, int32_t rows, const int32_t *weight)
 {
@@ -202,33 +258,27 @@ static void sums_of_pairs(uint32_t *plane, int32_t columns, int32_t rows, const 
     }
 }
 
-#endif
-
-/* Stride 2: the sum of each column's `rows` windows of one channel, in the first word of as many rows. */
-static void sums_of_windows(uint32_t *plane, int32_t columns, int32_t rows, int32_t stride, int32_t column,
-                            const int32_t *weight)
+static void sums_of_windows(uint32_t *plane, int32_t columns, int32_t rows, const int32_t *weight)
 {
-    const uint32_t a01 = pair01((uint32_t)weight[0]), a20 = pair20((uint32_t)weight[0]);
-    const uint32_t b01 = pair01((uint32_t)weight[1]), b20 = pair20((uint32_t)weight[1]);
-    const uint32_t c01 = pair01((uint32_t)weight[2]), c20 = pair20((uint32_t)weight[2]);
-    int32_t k, row;
+    const int32_t column = (2 * rows + 1) * STEP;
+    int32_t k, row, tap;
     for (k = 0; k < columns; k++) {
-        const uint32_t *x = plane;
-        uint32_t *to = plane;
+        const uint32_t *x = plane + k * column;
+        uint32_t *to = plane + k / 2 * column + k % 2;
         for (row = 0; row < rows; row++) {
-            int32_t sum = tnf_smlad(x[0], a01, 0);
-            sum = tnf_smlad(x[1], a20, sum);
-            sum = tnf_smlad(x[STEP], b01, sum);
-            sum = tnf_smlad(x[STEP + 1], b20, sum);
-            sum = tnf_smlad(x[2 * STEP], c01, sum);
-            sum = tnf_smlad(x[2 * STEP + 1], c20, sum);
+            int32_t sum = 0;
+            for (tap = 0; tap < 3; tap++) {
+                const uint32_t bytes = (uint32_t)weight[tap];
+                sum = tnf_smlad(x[tap * STEP + 1], pair20(bytes), tnf_smlad(x[tap * STEP], pair01(bytes), sum));
+            }
             *to = (uint32_t)sum;
-            x += stride * STEP;
+            x += 2 * STEP;
             to += STEP;
         }
-        plane += column;
     }
 }
+
+#endif
 
 /* ---- sums to bytes ---- */
 
@@ -288,7 +338,8 @@ static inline void finish_pairs(const uint32_t *sums, int8_t *y, int32_t rows, q
     }
 }
 
-TNF_OWN_FUNCTION void finish_quickly(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums, int8_t *y)
+TNF_OWN_FUNCTION void finish_quickly(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums,
+                                     int8_t *y)
 {
     quick_step step;
     int32_t left = p->output_w, row;
@@ -296,19 +347,15 @@ TNF_OWN_FUNCTION void finish_quickly(const tnf_depthwise_conv2d_dsp_params *p, c
     step.bias = p->bias[channel];
     step.right = p->channels;
     step.down = p->output_w * p->channels;
-    if (p->stride_w == 1) {
-        for (; left >= 2; left -= 2) {
-            finish_pairs(sums, y, s->outputs, step);
-            sums += s->column;
-            y += left > 2 ? 2 * step.right : 0;
-        }
+    for (; left >= 2; left -= 2) {
+        finish_pairs(sums, y, s->outputs, step);
+        sums += s->column;
+        y += left > 2 ? 2 * step.right : 0;
     }
-    for (; left > 0; left--) {
+    if (left > 0) {
         for (row = 0; row < s->outputs; row++) {
             y[row * step.down] = (int8_t)quick_output(sums[row * STEP], step);
         }
-        sums += s->column;
-        y += left > 1 ? step.right : 0;
     }
 }
 
@@ -331,7 +378,7 @@ static void finish(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int
     int32_t oh, ow;
     for (oh = 0; oh < s->outputs; oh++) {
         for (ow = 0; ow < p->output_w; ow++) {
-            const int32_t word = p->stride_w == 1 ? ow / 2 * s->column + ow % 2 : ow * s->column;
+            const int32_t word = ow / 2 * s->column + ow % 2;
             y[(oh * p->output_w + ow) * p->channels] =
                 tnf_requantize_to_int8((int32_t)sums[oh * STEP + word] + p->bias[channel], p->multiplier[channel], p->shift[channel],
                                        p->rounding, p->output_zero_point, p->act_min, p->act_max);
@@ -344,15 +391,16 @@ static void finish(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int
 /* The strip that begins with row `first` of the output. */
 static strip strip_at(const tnf_depthwise_conv2d_dsp_params *p, int32_t first)
 {
-    const int32_t left = p->output_h - first, top = first * p->stride_h - p->pad_top;
+    const int32_t left = p->output_h - first, top = first * p->stride - p->pad_top;
     int32_t last;
     strip s;
     s.outputs = left < p->strip ? left : p->strip;
-    s.rows = ((s.outputs + 1) / 2 * 2 - 1) * p->stride_h + 3;
+    s.computed = (s.outputs + 1) / 2 * 2;
+    s.rows = (s.computed - 1) * p->stride + 3;
     s.above = tnf_clamp(-top, 0, s.rows);
     last = tnf_clamp(p->input_h - top, s.above, s.rows);
     s.inside = last - s.above;
-    s.columns = p->stride_w == 1 ? (p->output_w + 1) / 2 : p->output_w;
+    s.columns = p->stride == 1 ? (p->output_w + 1) / 2 : p->output_w;
     s.column = s.rows * STEP;
     return s;
 }
@@ -364,7 +412,7 @@ void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const in
     int32_t first, group, lane;
     for (first = 0; first < p->output_h; first += p->strip) {
         const strip s = strip_at(p, first);
-        const int32_t top = first * p->stride_h - p->pad_top + s.above;
+        const int32_t top = first * p->stride - p->pad_top + s.above;
         int8_t *out = y + first * p->output_w * p->channels;
         for (group = 0; group < p->channels; group += LANES) {
             /* the last four overlap those before where the channels are no multiple of four */
@@ -374,11 +422,7 @@ void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const in
                 const int32_t channel = start + lane;
                 const int32_t *weight = p->weight + 3 * channel;
                 uint32_t *sums = plane + 2 * lane;
-                if (p->stride_w == 1) {
-                    sums_of_pairs(sums, s.columns, (s.outputs + 1) / 2 * 2, weight);
-                } else {
-                    sums_of_windows(sums, s.columns, s.outputs, p->stride_h, s.column, weight);
-                }
+                (p->stride == 1 ? sums_of_pairs : sums_of_windows)(sums, s.columns, s.computed, weight);
                 if (p->quick != 0) {
                     finish_quickly(p, &s, channel, sums, out + channel);
                 } else {

@@ -7,9 +7,7 @@ void tnf_linear_dsp(const tnf_linear_dsp_params *p, const int8_t *x, int8_t *y, 
     tnf_tile_layer layer;
     int32_t left, row;
     layer.weight = (const uint32_t *)p->weight;
-    layer.bias = p->bias;
-    layer.multiplier = p->multiplier;
-    layer.shift = p->shift;
+    layer.channel = p->channel;
     layer.quads = (p->input_c + 3) / 4;
     layer.channels = p->output_c;
     layer.zero_point = p->output_zero_point;

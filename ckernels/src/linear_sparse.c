@@ -9,7 +9,7 @@ void tnf_linear_sparse(const tnf_linear_sparse_params *p, const int8_t *x, int8_
     for (first = 0; first < p->rows; first += TNF_SPARSE_ROWS) {
         const int32_t rows = p->rows - first < TNF_SPARSE_ROWS ? p->rows - first : TNF_SPARSE_ROWS;
         for (row = 0; row < TNF_SPARSE_ROWS; row++) { /* missing rows repeat the last */
-            tnf_sparse_fill(tile + row, x, p->input_c, p->block);
+            tnf_sparse_fill(tile, row, x, p->input_c, p->block);
             x += row + 1 < rows ? p->input_c : 0;
         }
         x += p->input_c;

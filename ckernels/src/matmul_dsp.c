@@ -85,7 +85,7 @@ static void tile_outputs(const tnf_matmul_dsp_params *p, const uint32_t *tile, c
     for (; columns > 0; columns -= COLUMNS) {
         const int32_t count = columns < COLUMNS ? columns : COLUMNS;
         int32_t sums[COLUMNS * TNF_TILE_ROWS];
-        tnf_tile_sums(sums, tile, packed, quads, (count + 1) / 2);
+        tnf_tile_sums(sums, tile, packed, quads, (count + 1) / 2, 0);
         if (p->quick != 0 && rows == TNF_TILE_ROWS) {
             const tnf_quick_scale scale = tnf_quick_scale_of(p->multiplier, p->shift, p->output_zero_point);
             finish_quickly(scale, sums, corrections, count, y, y + p->n);

@@ -25,7 +25,7 @@ class Optimise(StrEnum):
     """The fewest bytes of constants among what is no slower than dense weights."""
 
 
-SPARSE_COST = {False: {4: 0.9, 2: 1.2}, True: {4: 1.2, 2: 1.4}}
+SPARSE_COST = {False: {4: 0.9, 2: 1.2, 1: 1.6}, True: {4: 1.2, 2: 1.4, 1: 2.5}}
 """Time of a multiplication of a sparse kernel in those of the dense one, without and with the DSP extension, by block:
 as measured at 40 to 50 % of zeros on a Cortex-M0+ and on M4 and M7."""
 

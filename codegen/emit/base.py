@@ -153,10 +153,12 @@ def tile_layer_params(weight: Int8Array, bias: Int32Array, zero_point: int, outp
         zero_point: of the input, folded into the bias.
         output: the last step.
     """
+    stage = output.stage(len(weight))
+    channel = np.stack([folded_bias(weight, bias, zero_point), stage.multiplier, stage.shift], axis=1)
     return {
         "weight": dsp_weight(weight),
-        "bias": folded_bias(weight, bias, zero_point),
-        **channel_stage(output, len(weight)),
+        "channel": channel.astype(np.int32).ravel(),
+        **_output_range(output),
         "quick": quick(output),
     }
 

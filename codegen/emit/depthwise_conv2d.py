@@ -43,12 +43,13 @@ def dsp_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...]) -> KernelCal
         or channels < LANES
         or max(window.kernel) > DSP_KERNEL
         or window.dilation != (1, 1)
-        or not (window.stride == (1, 1) or window.stride[1] == 2)
+        or window.stride not in ((1, 1), (2, 2))
     ):
         return None
-    column_of = 2 if window.stride[1] == 1 else 1
-    row_bytes = -(-output_w // column_of) * LANES * 8
-    strip = _strip(output_h, window.stride[0], row_bytes)
+    stride = window.stride[0]
+    columns = -(-output_w // 2) if stride == 1 else output_w
+    row_bytes = columns * LANES * 8
+    strip = _strip(output_h, stride, row_bytes)
     taps = op.weight.reshape(-1, channels).T
     return KernelCall(
         kernel="tnf_depthwise_conv2d_dsp",
@@ -58,8 +59,7 @@ def dsp_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...]) -> KernelCal
             "channels": channels,
             "output_h": output_h,
             "output_w": output_w,
-            "stride_h": window.stride[0],
-            "stride_w": window.stride[1],
+            "stride": stride,
             "pad_top": window.padding[0],
             "pad_left": window.padding[1],
             "strip": strip,
@@ -70,7 +70,7 @@ def dsp_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...]) -> KernelCal
             **channel_stage(op.output, channels),
         },
         sources=("depthwise_conv2d_dsp",),
-        scratch_bytes=row_bytes * _strip_rows(strip, window.stride[0]),
+        scratch_bytes=row_bytes * _strip_rows(strip, stride),
         macs=output_h * output_w * op.weight.size,
     )
 

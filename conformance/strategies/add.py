@@ -11,6 +11,7 @@ from conformance.strategies.base import (
     broadcast_pairs,
     roundings,
     scalings,
+    shapes,
     zero_points,
 )
 from refsim.numerics import INT32_MAX, REQUANTIZED_MAX, Multiplier, Rounding, largest_distance, requantized_bound
@@ -28,11 +29,17 @@ def input_scalings() -> st.SearchStrategy[Scaling]:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """All patterns of broadcasting; multipliers from those that scales give to the ends of what is legal."""
-    rounding = draw(roundings())
+    """All patterns of broadcasting; multipliers from those that scales give to the ends of what is legal.
+
+    Half of the cases are as networks have them: equal shapes, one input halved exactly, and single rounding.
+    """
+    usual = draw(st.booleans())
+    rounding = Rounding.SINGLE if usual else draw(roundings())
     zero_point_a, zero_point_b, zero_point = draw(zero_points()), draw(zero_points()), draw(zero_points())
-    a, bound_a = _raised(draw(input_scalings()), zero_point_a, rounding, REQUANTIZED_MAX)
-    b, bound_b = _raised(draw(input_scalings()), zero_point_b, rounding, INT32_MAX - bound_a)
+    halved = draw(st.sampled_from(((True, False), (False, True)))) if usual else (False, False)
+    scaling_a, scaling_b = (Scaling(2**30, 27, 0) if exactly else draw(input_scalings()) for exactly in halved)
+    a, bound_a = _raised(scaling_a, zero_point_a, rounding, REQUANTIZED_MAX)
+    b, bound_b = _raised(scaling_b, zero_point_b, rounding, INT32_MAX - bound_a)
     bound = bound_a + bound_b
     total = draw(scalings()).pick(bound, bound // 2, rounding)
     output = Requantization(
@@ -42,7 +49,7 @@ def cases(draw: st.DrawFn) -> Case:
         *draw(activation_ranges(zero_point)),
         rounding,
     )
-    shape_a, shape_b = draw(broadcast_pairs())
+    shape_a, shape_b = (draw(shapes()),) * 2 if usual else draw(broadcast_pairs())
     op = Add(zero_point_a, zero_point_b, a, b, output)
     return Case(op, (draw(activations(shape_a)), draw(activations(shape_b))))
 

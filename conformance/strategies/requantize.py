@@ -9,8 +9,8 @@ from refsim.ops.requantize import Requantize
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Any shape."""
+    """Any shape; every byte, and more elements than there are bytes."""
     zero_point = draw(zero_points())
     bound = largest_distance(zero_point)
     op = Requantize(zero_point, draw(requantizations([bound], [bound])))
-    return Case(op, (draw(activations(draw(st.one_of(shapes(), st.just((256,)))))),))
+    return Case(op, (draw(activations(draw(st.one_of(shapes(), st.sampled_from(((256,), (403,))))))),))

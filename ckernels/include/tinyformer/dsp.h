@@ -398,7 +398,16 @@ static inline void tnf_tile_row(uint32_t *to, int32_t rows, const int8_t *x, int
     }
 }
 
-/* The sums of a tile's rows times the channels of `pairs` pairs: sums [2 * pairs][TNF_TILE_ROWS]. */
+/* The last step of a tile's sums where the quick one serves and any int8 may result. channel [channels][3]: bias, multiplier, shift. */
+typedef struct {
+    int8_t *y; /* the first channel in the tile's first row; rows are `stride` apart */
+    int32_t stride;
+    const int32_t *channel;
+    int32_t doubled; /* the zero point, twice, and one: shifted by one less than the last step's shift it is its offset */
+} tnf_tile_last_step;
+
+/* The sums of a tile's rows times the channels of `pairs` pairs: sums [2 * pairs][TNF_TILE_ROWS]. Where `last` is not NULL, none are
+ * stored but the bytes that they become; y and channel have then moved on behind them. */
 #if TNF_DSP_INSTRUCTIONS
 
 /* Registers: r4-r7 the sums of the first channel, r8-r11 of the second, r1 the tile, r2 the weights, r12 and lr the weights' pairs,
@@ -439,17 +448,36 @@ static inline void tnf_tile_row(uint32_t *to, int32_t rows, const int8_t *x, int
     next_first                                                             \
     next_second
 #endif
-#define TNF_TILE_LOAD(to, from, offset) "ldr.w " #to ", [" #from ", #" #offset "]\n\t"
-#define TNF_TILE_STEP_AT(tile, weight)                                                         \
-    TNF_TILE_STEP(TNF_TILE_LOAD(r0, r1, tile + 8), TNF_TILE_LOAD(r3, r1, tile + 12),           \
-                  TNF_TILE_LOAD(r12, r2, weight + 4), TNF_TILE_LOAD(r0, r1, tile + 16), TNF_TILE_LOAD(r3, r1, tile + 20))
-#define TNF_TILE_QUAD(tile, weight) TNF_TILE_STEP_AT(tile, weight) TNF_TILE_STEP_AT(tile + 16, weight + 4)
+#define TNF_TILE_LOAD(to, from, offset) "ldr.w " #to ", [" #from ", #" offset "]\n\t"
+
+/* The sums of a channel, whose parameters r0 points to, become bytes. */
+#define TNF_TILE_FINISH(s0, s1, s2, s3)             \
+    "ldm r0!, {r1, r2, r3}\n\t"                     \
+    "add " #s0 ", r1\n\t"                           \
+    "mvn r3, r3\n\t"                                \
+    "add " #s1 ", r1\n\t"                           \
+    "add " #s2 ", r1\n\t"                           \
+    "add " #s3 ", r1\n\t"                           \
+    "sub r1, r3, #1\n\t"                            \
+    "lsl r1, r12, r1\n\t"                           \
+    "smmla " #s0 ", " #s0 ", r2, r1\n\t"            \
+    "smmla " #s1 ", " #s1 ", r2, r1\n\t"            \
+    "asr " #s0 ", " #s0 ", r3\n\t"                  \
+    "smmla " #s2 ", " #s2 ", r2, r1\n\t"            \
+    "asr " #s1 ", " #s1 ", r3\n\t"                  \
+    "smmla " #s3 ", " #s3 ", r2, r1\n\t"            \
+    "asr " #s2 ", " #s2 ", r3\n\t"                  \
+    "ssat " #s0 ", #8, " #s0 "\n\t"                 \
+    "asr " #s3 ", " #s3 ", r3\n\t"                  \
+    "ssat " #s1 ", #8, " #s1 "\n\t"                 \
+    "ssat " #s2 ", #8, " #s2 "\n\t"                 \
+    "ssat " #s3 ", #8, " #s3 "\n\t"
 
 /* The loop takes four quads, 120 bytes of instructions each; where the number of quads is no multiple of four, it is entered behind
  * those that are missing. On the stack: where the pair's weights end, sums, tile, bytes of weights that are missing, bytes of
- * weights of a pair with those, where the loop is entered, pairs. */
+ * weights of a pair with those, where the loop is entered, pairs; `last` is above. */
 __attribute__((naked, noinline, unused)) static void tnf_tile_sums(int32_t *sums, const uint32_t *tile, const uint32_t *weight,
-                                                                   int32_t quads, int32_t pairs)
+                                                                   int32_t quads, int32_t pairs, tnf_tile_last_step *last)
 {
     __asm__("push {r4-r11, lr}\n\t"
             "ldr r8, [sp, #36]\n\t" /* pairs */
@@ -487,51 +515,90 @@ __attribute__((naked, noinline, unused)) static void tnf_tile_sums(int32_t *sums
             "ldr pc, [sp, #20]\n\t"
             ".p2align 2\n\t"
             "2:\n\t"
-            TNF_TILE_LOAD(r12, r2, 0) TNF_TILE_LOAD(r0, r1, 0) TNF_TILE_LOAD(r3, r1, 4)
+            TNF_TILE_LOAD(r12, r2, "0") TNF_TILE_LOAD(r0, r1, "0") TNF_TILE_LOAD(r3, r1, "4")
             "3:\n\t"
-            TNF_TILE_QUAD(0, 0)
-            TNF_TILE_QUAD(32, 8)
-            TNF_TILE_QUAD(64, 16)
-            TNF_TILE_STEP_AT(96, 24)
-            TNF_TILE_STEP(TNF_TILE_LOAD(r0, r1, 120), TNF_TILE_LOAD(r3, r1, 124), "", "ldr r0, [sp]\n\t", "add r2, #32\n\t")
+            ".irp step, 0, 1, 2, 3, 4, 5, 6\n\t"
+            TNF_TILE_STEP(TNF_TILE_LOAD(r0, r1, "16*\\step+8"), TNF_TILE_LOAD(r3, r1, "16*\\step+12"),
+                          TNF_TILE_LOAD(r12, r2, "4*\\step+4"), TNF_TILE_LOAD(r0, r1, "16*\\step+16"),
+                          TNF_TILE_LOAD(r3, r1, "16*\\step+20"))
+            ".endr\n\t"
+            TNF_TILE_STEP(TNF_TILE_LOAD(r0, r1, "120"), TNF_TILE_LOAD(r3, r1, "124"), "", "ldr r0, [sp]\n\t", "add r2, #32\n\t")
             "add r1, #128\n\t"
             "cmp r2, r0\n\t"
             "bne 2b\n\t"
-            "ldr r0, [sp, #4]\n\t"
+            "ldr lr, [sp, #68]\n\t"
             "ldr r12, [sp, #24]\n\t"
-            "stm r0!, {r4-r11}\n\t"
-            "subs r12, #1\n\t"
-            "str r0, [sp, #4]\n\t"
+            "cmp lr, #0\n\t"
+            "sub r12, #1\n\t"
             "str r12, [sp, #24]\n\t"
+            "bne 4f\n\t"
+            "ldr r0, [sp, #4]\n\t"
+            "cmp r12, #0\n\t"
+            "stm r0!, {r4-r11}\n\t"
+            "str r0, [sp, #4]\n\t"
             "bne 1b\n\t"
+            "b 5f\n\t"
+            "4:\n\t"
+            "ldr r12, [lr, #12]\n\t"
+            "ldr r0, [lr, #8]\n\t"
+            TNF_TILE_FINISH(r4, r5, r6, r7)
+            TNF_TILE_FINISH(r8, r9, r10, r11)
+            "str r0, [lr, #8]\n\t"
+            "ldr r0, [lr]\n\t"
+            "ldr r1, [lr, #4]\n\t"
+            "ldr r2, [sp]\n\t" /* the next pair's weights */
+            "ldr r12, [sp, #24]\n\t"
+            "add r3, r0, r1\n\t"
+            "strb r4, [r0]\n\t"
+            "strb r8, [r0, #1]\n\t"
+            "strb r5, [r3]\n\t"
+            "strb r9, [r3, #1]\n\t"
+            "add r3, r3, r1\n\t"
+            "add r0, r0, #2\n\t"
+            "strb r6, [r3]\n\t"
+            "strb r10, [r3, #1]\n\t"
+            "add r3, r3, r1\n\t"
+            "cmp r12, #0\n\t"
+            "strb r7, [r3]\n\t"
+            "strb r11, [r3, #1]\n\t"
+            "str r0, [lr]\n\t"
+            "bne 1b\n\t"
+            "5:\n\t"
             "add sp, #28\n\t"
             "pop {r4-r11, pc}\n\t");
 }
 
 #undef TNF_TILE_STEP
 #undef TNF_TILE_LOAD
-#undef TNF_TILE_STEP_AT
-#undef TNF_TILE_QUAD
+#undef TNF_TILE_FINISH
 
 #else
 
-static inline void tnf_tile_sums(int32_t *sums, const uint32_t *tile, const uint32_t *weight, int32_t quads, int32_t pairs)
+static inline void tnf_tile_sums(int32_t *sums, const uint32_t *tile, const uint32_t *weight, int32_t quads, int32_t pairs,
+                                 tnf_tile_last_step *last)
 {
-    int32_t pair, step, row;
-    for (pair = 0; pair < pairs; pair++) {
-        const uint32_t *x = tile;
-        for (row = 0; row < TNF_TILE_CHANNELS * TNF_TILE_ROWS; row++) {
-            sums[row] = 0;
-        }
+    int32_t channel, step, row;
+    for (channel = 0; channel < TNF_TILE_CHANNELS * pairs; channel++) {
+        const uint32_t *x = tile, *w = weight + channel / TNF_TILE_CHANNELS * 2 * quads;
+        int32_t own[TNF_TILE_ROWS] = {0, 0, 0, 0};
         for (step = 0; step < 2 * quads; step++) {
+            const uint32_t pair = channel % TNF_TILE_CHANNELS == 0 ? tnf_even_pair(w[step]) : tnf_odd_pair(w[step]);
             for (row = 0; row < TNF_TILE_ROWS; row++) {
-                sums[row] = tnf_smlad(*x, tnf_even_pair(*weight), sums[row]);
-                sums[TNF_TILE_ROWS + row] = tnf_smlad(*x, tnf_odd_pair(*weight), sums[TNF_TILE_ROWS + row]);
-                x++;
+                own[row] = tnf_smlad(*x++, pair, own[row]);
             }
-            weight++;
         }
-        sums += TNF_TILE_CHANNELS * TNF_TILE_ROWS;
+        if (last == 0) {
+            for (row = 0; row < TNF_TILE_ROWS; row++) {
+                *sums++ = own[row];
+            }
+        } else {
+            const tnf_quick_scale scale = tnf_quick_scale_of(last->channel[1], last->channel[2], last->doubled >> 1);
+            for (row = 0; row < TNF_TILE_ROWS; row++) {
+                last->y[row * last->stride] = (int8_t)tnf_ssat8(tnf_quick_requantize(own[row] + last->channel[0], scale));
+            }
+            last->channel += 3;
+            last->y++;
+        }
     }
 }
 
@@ -561,68 +628,46 @@ TNF_OWN_FUNCTION void tnf_row_sums(int32_t *sums, const uint32_t *row, const uin
 /* Pairs of channels between two visits to a tile's sums: few enough for the stack. */
 #define TNF_TILE_PAIRS 8
 
-/* Channels of weights, in the tile's order, and how their sums become bytes. */
+/* Channels of weights, in the tile's order, and how their sums become bytes; channel as in tnf_tile_last_step. */
 typedef struct {
     const uint32_t *weight;
-    const int32_t *bias;
-    const int32_t *multiplier;
-    const int32_t *shift;
+    const int32_t *channel;
     int32_t quads, channels;
     int32_t zero_point, act_min, act_max;
     int32_t rounding, quick;
 } tnf_tile_layer;
 
-static inline int8_t tnf_tile_byte(int32_t v, int32_t lo, int32_t hi, int32_t full_range)
+/* The last step of the first `rows` rows of sums [channels][tile_rows]. */
+TNF_OWN_FUNCTION void tnf_tile_finish(const tnf_tile_layer *layer, const int32_t *channel, int32_t channels, const int32_t *sums,
+                                      int8_t *y, int32_t rows, int32_t tile_rows)
 {
-    return (int8_t)(full_range ? tnf_ssat8(v) : tnf_clamp(v, lo, hi));
-}
-
-/* The last step of `channels` channels of a whole tile where the quick one serves; y is the first of them, in the tile's first row. */
-static inline void tnf_tile_finish_quickly(const tnf_tile_layer *layer, int32_t channel, int32_t channels, const int32_t *sums,
-                                           int8_t *y, int32_t full_range)
-{
-    const int32_t lo = layer->act_min, hi = layer->act_max, zero_point = layer->zero_point;
-    const int32_t *bias = layer->bias + channel, *multiplier = layer->multiplier + channel, *shift = layer->shift + channel;
-    const int32_t *end = bias + channels;
-    int8_t *y1 = y + layer->channels, *y2 = y1 + layer->channels, *y3 = y2 + layer->channels;
-    while (bias != end) {
-        const tnf_quick_scale scale = tnf_quick_scale_of(*multiplier++, *shift++, zero_point);
-        const int32_t b = *bias++;
-        const int32_t v0 = sums[0] + b, v1 = sums[1] + b, v2 = sums[2] + b, v3 = sums[3] + b;
-        *y++ = tnf_tile_byte(tnf_quick_requantize(v0, scale), lo, hi, full_range);
-        *y1++ = tnf_tile_byte(tnf_quick_requantize(v1, scale), lo, hi, full_range);
-        *y2++ = tnf_tile_byte(tnf_quick_requantize(v2, scale), lo, hi, full_range);
-        *y3++ = tnf_tile_byte(tnf_quick_requantize(v3, scale), lo, hi, full_range);
-        sums += TNF_TILE_ROWS;
+    const int32_t *end = channel + 3 * channels;
+    int32_t row;
+    for (; channel != end; channel += 3) {
+        for (row = 0; row < rows; row++) {
+            y[row * layer->channels] = tnf_requantize_to_int8(sums[row] + channel[0], channel[1], channel[2], layer->rounding,
+                                                              layer->zero_point, layer->act_min, layer->act_max);
+        }
+        sums += tile_rows;
+        y++;
     }
 }
 
-TNF_OWN_FUNCTION void tnf_tile_finish_full_range(const tnf_tile_layer *layer, int32_t channel, int32_t channels, const int32_t *sums,
-                                                 int8_t *y)
+/* The same for whole tiles where the quick last step serves. */
+TNF_OWN_FUNCTION void tnf_tile_finish_quickly(const tnf_tile_layer *layer, const int32_t *channel, int32_t channels,
+                                              const int32_t *sums, int8_t *y)
 {
-    tnf_tile_finish_quickly(layer, channel, channels, sums, y, 1);
-}
-
-TNF_OWN_FUNCTION void tnf_tile_finish_clamped(const tnf_tile_layer *layer, int32_t channel, int32_t channels, const int32_t *sums,
-                                              int8_t *y)
-{
-    tnf_tile_finish_quickly(layer, channel, channels, sums, y, 0);
-}
-
-/* The last step for any parameters and for the first `rows` of sums [channels][tile_rows]. */
-TNF_OWN_FUNCTION void tnf_tile_finish(const tnf_tile_layer *layer, int32_t channel, int32_t channels, const int32_t *sums, int8_t *y,
-                                      int32_t rows, int32_t tile_rows)
-{
-    int32_t row;
-    for (; channels > 0; channels--) {
-        for (row = 0; row < rows; row++) {
-            y[row * layer->channels] =
-                tnf_requantize_to_int8(sums[row] + layer->bias[channel], layer->multiplier[channel], layer->shift[channel],
-                                       layer->rounding, layer->zero_point, layer->act_min, layer->act_max);
-        }
-        sums += tile_rows;
-        channel++;
-        y++;
+    const int32_t lo = layer->act_min, hi = layer->act_max;
+    const int32_t *end = channel + 3 * channels;
+    int8_t *y1 = y + layer->channels, *y2 = y1 + layer->channels, *y3 = y2 + layer->channels;
+    for (; channel != end; channel += 3) {
+        const tnf_quick_scale scale = tnf_quick_scale_of(channel[1], channel[2], layer->zero_point);
+        const int32_t bias = channel[0];
+        *y++ = (int8_t)tnf_clamp(tnf_quick_requantize(sums[0] + bias, scale), lo, hi);
+        *y1++ = (int8_t)tnf_clamp(tnf_quick_requantize(sums[1] + bias, scale), lo, hi);
+        *y2++ = (int8_t)tnf_clamp(tnf_quick_requantize(sums[2] + bias, scale), lo, hi);
+        *y3++ = (int8_t)tnf_clamp(tnf_quick_requantize(sums[3] + bias, scale), lo, hi);
+        sums += TNF_TILE_ROWS;
     }
 }
 
@@ -630,28 +675,41 @@ TNF_OWN_FUNCTION void tnf_tile_finish(const tnf_tile_layer *layer, int32_t chann
 TNF_OWN_FUNCTION void tnf_tile_outputs(const tnf_tile_layer *layer, const uint32_t *tile, int32_t rows, int8_t *y)
 {
     const int32_t whole = layer->quick != 0 && rows == TNF_TILE_ROWS;
-    const int32_t full_range = layer->act_min == -128 && layer->act_max == 127;
     const uint32_t *weight = layer->weight;
-    int32_t channel;
-    for (channel = 0; channel < layer->channels; channel += TNF_TILE_CHANNELS * TNF_TILE_PAIRS) {
-        const int32_t left = layer->channels - channel;
+    const int32_t *channel = layer->channel;
+    int32_t left = layer->channels;
+    if (whole && layer->act_min == -128 && layer->act_max == 127 && left >= TNF_TILE_CHANNELS) {
+        const int32_t pairs = left / TNF_TILE_CHANNELS;
+        tnf_tile_last_step last;
+        last.y = y;
+        last.stride = left;
+        last.channel = channel;
+        last.doubled = 2 * layer->zero_point + 1;
+        tnf_tile_sums(0, tile, weight, layer->quads, pairs, &last);
+        weight += pairs * 2 * layer->quads;
+        channel = last.channel;
+        y = last.y;
+        left %= TNF_TILE_CHANNELS;
+    }
+    while (left > 0) {
         const int32_t channels = left < TNF_TILE_CHANNELS * TNF_TILE_PAIRS ? left : TNF_TILE_CHANNELS * TNF_TILE_PAIRS;
-        const int32_t pairs = (channels + 1) / 2;
+        const int32_t pairs = (channels + 1) / TNF_TILE_CHANNELS;
         int32_t sums[TNF_TILE_PAIRS * TNF_TILE_CHANNELS * TNF_TILE_ROWS];
         if (rows == 1) {
             tnf_row_sums(sums, tile, weight, layer->quads, pairs);
-            tnf_tile_finish(layer, channel, channels, sums, y + channel, 1, 1);
+            tnf_tile_finish(layer, channel, channels, sums, y, 1, 1);
         } else {
-            tnf_tile_sums(sums, tile, weight, layer->quads, pairs);
-            if (!whole) {
-                tnf_tile_finish(layer, channel, channels, sums, y + channel, rows, TNF_TILE_ROWS);
-            } else if (full_range) {
-                tnf_tile_finish_full_range(layer, channel, channels, sums, y + channel);
+            tnf_tile_sums(sums, tile, weight, layer->quads, pairs, 0);
+            if (whole) {
+                tnf_tile_finish_quickly(layer, channel, channels, sums, y);
             } else {
-                tnf_tile_finish_clamped(layer, channel, channels, sums, y + channel);
+                tnf_tile_finish(layer, channel, channels, sums, y, rows, TNF_TILE_ROWS);
             }
         }
-        weight += 2 * pairs * layer->quads;
+        weight += pairs * 2 * layer->quads;
+        channel += 3 * channels;
+        y += channels;
+        left -= channels;
     }
 }
 

@@ -41,8 +41,8 @@ typedef struct {
 } tnf_conv2d_params;
 void tnf_conv2d(const tnf_conv2d_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* The same in one group for cores with the DSP extension: weight in the words of tnf_tile_sums (dsp.h), the input's zero point in the
- * bias. Scratch: 9 bytes for each tap of a window (kernel_h * kernel_w * input_c, filled up to quads), 3 where there is one output position. */
+/* The same in one group for cores with the DSP extension: weight and channel as in tnf_linear_dsp.
+ * Scratch: 9 bytes for each tap of a window (kernel_h * kernel_w * input_c, filled up to quads), 3 where there is one position. */
 typedef struct {
     int32_t input_h, input_w, input_c;
     int32_t output_h, output_w, output_c;
@@ -54,9 +54,7 @@ typedef struct {
     int32_t act_min, act_max;
     int32_t rounding, quick;
     const int32_t *weight;
-    const int32_t *bias;
-    const int32_t *multiplier;
-    const int32_t *shift;
+    const int32_t *channel;
 } tnf_conv2d_dsp_params;
 void tnf_conv2d_dsp(const tnf_conv2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
 
@@ -96,14 +94,14 @@ typedef struct {
 } tnf_depthwise_conv2d_params;
 void tnf_depthwise_conv2d(const tnf_depthwise_conv2d_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension, where an output channel has its own input channel, of at least 4: kernels of up to 3 x 3,
- * filled up with weights of 0, without dilation; stride_w is 1, then stride_h as well, or 2. weight [channels][3] words of four int8, a
+/* The same for cores with the DSP extension, where each output channel has its own input channel and there are at least 4: kernels of up
+ * to 3 x 3, filled up with weights of 0, without dilation, `stride` 1 or 2 in both directions. weight [channels][3] words of four int8, a
  * row of the kernel and 0. The input's zero point is in the bias, too. Output rows are computed `strip` at a time, an even number, in a
- * scratch of columns * ((strip - 1) * stride_h + 3) * 32 bytes: a column for each two of output_w with stride_w 1, for each with 2. */
+ * scratch of columns * ((strip - 1) * stride + 3) * 32 bytes: a column for each two of output_w with stride 1, for each with 2. */
 typedef struct {
     int32_t input_h, input_w, channels;
     int32_t output_h, output_w;
-    int32_t stride_h, stride_w;
+    int32_t stride;
     int32_t pad_top, pad_left;
     int32_t strip;
     int32_t input_zero_point, output_zero_point;
@@ -129,21 +127,19 @@ typedef struct {
 } tnf_linear_params;
 void tnf_linear(const tnf_linear_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension: weight in the words of tnf_tile_sums (dsp.h), the input's zero point in the bias. Scratch:
- * 8 bytes for each input channel (filled up to quads), 2 where there is one row. */
+/* The same for cores with the DSP extension: weight in the words of tnf_tile_sums (dsp.h). channel [output_c][3]: bias with the
+ * input's zero point, multiplier, shift. Scratch: 8 bytes for each input channel (filled up to quads), 2 where there is one row. */
 typedef struct {
     int32_t rows, input_c, output_c;
     int32_t output_zero_point;
     int32_t act_min, act_max;
     int32_t rounding, quick;
     const int32_t *weight;
-    const int32_t *bias;
-    const int32_t *multiplier;
-    const int32_t *shift;
+    const int32_t *channel;
 } tnf_linear_dsp_params;
 void tnf_linear_dsp(const tnf_linear_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* The same with weights in the sparse encoding of docs/encoding.md: blocks of `block` weights, 4 or 2. channel [output_c][3]: bias with
+/* The same with weights in the sparse encoding of docs/encoding.md: blocks of `block` weights, 4, 2 or 1. channel [output_c][3]: bias with
  * the input's zero point, multiplier, 256 * number of blocks + (shift & 255). Runs on every core. */
 typedef struct {
     int32_t rows, input_c, output_c;

@@ -108,26 +108,27 @@ static inline int32_t tnf_leading_zeros64(uint64_t v)
     return high != 0u ? tnf_leading_zeros(high) : 32 + tnf_leading_zeros((uint32_t)v);
 }
 
-/* The largest r with r * r <= v, for every v. With v scaled by a power of four so that one of its top two bits is set, the root of
- * the high word is found bit by bit and one division gives the lower half, at most one too large (Zimmermann's Karatsuba root). */
+/* The largest r with r * r <= v, for every v. With v scaled by a power of four so that one of its top two bits is set, the high word's
+ * root takes two of Newton's steps, and one division gives the lower half, at most one too large (Zimmermann's Karatsuba root). */
 static inline uint32_t tnf_isqrt(uint64_t v)
 {
     const int32_t scale = tnf_leading_zeros64(v) & ~1;
-    uint32_t remainder, low, bit, dividend, quotient, root = 0u;
+    uint32_t high, low, dividend, quotient, remainder, root;
     if (v == 0u) {
         return 0u;
     }
     v <<= scale;
-    remainder = (uint32_t)(v >> 32);
+    high = (uint32_t)(v >> 32);
     low = (uint32_t)v;
-    for (bit = (uint32_t)1 << 30; bit != 0u; bit >>= 2) {
-        const uint32_t trial = root + bit;
-        root >>= 1;
-        if (remainder >= trial) {
-            remainder -= trial;
-            root += bit;
-        }
+    /* The tangent to the root at (3 * 2^14)^2 is 8 % too large at most, and what Newton's steps make of it one at most: tried for every
+     * high word. */
+    root = 24576u + ((high >> 16) * 43691u >> 16);
+    root = (root + high / root) >> 1;
+    root = (root + high / root) >> 1;
+    if (root > 0xFFFFu || root * root > high) {
+        root -= 1u;
     }
+    remainder = high - root * root;
     /* Dividing by 2 * root: both sides are halved to stay within 32 bits (remainder <= 2 * root < 2^17). */
     dividend = (remainder << 15) + (low >> 17);
     quotient = dividend / root;

@@ -30,55 +30,72 @@ typedef struct {
 
 /* Four activations become two pairs of int16, in the order of SXTB16 where blocks have four, side by side where they have two. Either
  * way the pairs lie TNF_SPARSE_ROWS words apart. */
-static inline void tnf_sparse_widen4(uint32_t *to, uint32_t bytes)
-{
-    to[0] = tnf_even_pair(bytes);
-    to[TNF_SPARSE_ROWS] = tnf_odd_pair(bytes);
-}
-
-static inline void tnf_sparse_widen2(uint32_t *to, uint32_t bytes)
+static inline uint32_t *tnf_sparse_widen(uint32_t *to, uint32_t bytes, int32_t block)
 {
     const uint32_t even = tnf_even_pair(bytes), odd = tnf_odd_pair(bytes);
-    to[0] = tnf_low_halves(even, odd);
-    to[TNF_SPARSE_ROWS] = tnf_high_halves(even, odd);
+    to[0] = block == 4 ? even : tnf_low_halves(even, odd);
+    to[TNF_SPARSE_ROWS] = block == 4 ? odd : tnf_high_halves(even, odd);
+    return to + 2 * TNF_SPARSE_ROWS;
 }
 
-/* Put n bytes into one row of a tile, filled up to whole blocks with 0; where the next bytes of the row go. Rounded up to four bytes,
- * what is put there must fit the tile. */
-static inline uint32_t *tnf_sparse_fill(uint32_t *to, const int8_t *x, int32_t n, int32_t block)
+static inline uint32_t *tnf_sparse_widen_all(uint32_t *to, const int8_t *x, int32_t quads, int32_t block)
 {
-    const int8_t *quads = x + (n & ~3);
-    uint32_t rest;
-    if (block == 4) {
-        for (; x != quads; x += 4) {
-            tnf_sparse_widen4(to, tnf_load4(x));
-            to += 2 * TNF_SPARSE_ROWS;
-        }
-    } else {
-        for (; x != quads; x += 4) {
-            tnf_sparse_widen2(to, tnf_load4(x));
-            to += 2 * TNF_SPARSE_ROWS;
-        }
+    if ((quads & 1) != 0) {
+        to = tnf_sparse_widen(to, tnf_load4(x), block);
+        x += 4;
     }
-    n &= 3;
-    if (n == 0) {
-        return to;
+    for (quads >>= 1; quads > 0; quads--) {
+        const uint32_t first = tnf_load4(x), second = tnf_load4(x + 4);
+        to = tnf_sparse_widen(to, first, block);
+        to = tnf_sparse_widen(to, second, block);
+        x += 8;
     }
-    rest = (uint8_t)x[0] | (n > 1 ? (uint32_t)(uint8_t)x[1] << 8 : 0u) | (n > 2 ? (uint32_t)(uint8_t)x[2] << 16 : 0u);
-    if (block == 4) {
-        tnf_sparse_widen4(to, rest);
-    } else {
-        tnf_sparse_widen2(to, rest);
-    }
-    return to + (block == 2 && n <= 2 ? TNF_SPARSE_ROWS : 2 * TNF_SPARSE_ROWS);
+    return to;
 }
 
-/* The same for channels outside the image: words of them. */
-static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t words)
+/* With blocks of one, a word holds an activation of two rows: n of them, each `step` bytes after the one before. */
+static inline uint32_t *tnf_sparse_widen_singly(uint32_t *to, int32_t row, const int8_t *x, int32_t step, int32_t n)
 {
+    uint32_t *word = to + row / 2;
+    for (; n > 0; n--) {
+        const uint32_t half = (uint32_t)*x & 0xFFFFu;
+        *word = (row & 1) == 0 ? half : (*word & 0xFFFFu) | half << 16;
+        word += TNF_SPARSE_ROWS / 2;
+        x += step;
+    }
+    return word - row / 2;
+}
+
+/* Put n bytes into one row of a tile, in the order of rows, filled up to whole blocks with 0; where the next bytes of the row go. Rounded
+ * up to four bytes, what is put there must fit the tile. */
+static inline uint32_t *tnf_sparse_fill(uint32_t *to, int32_t row, const int8_t *x, int32_t n, int32_t block)
+{
+    const int32_t left = n & 3;
+    if (block == 1) {
+        return tnf_sparse_widen_singly(to, row, x, 1, n);
+    }
+    to += row;
+    to = block == 4 ? tnf_sparse_widen_all(to, x, n >> 2, 4) : tnf_sparse_widen_all(to, x, n >> 2, 2);
+    if (left > 0) {
+        const int8_t *last = x + (n - left);
+        const uint32_t second = left > 1 ? (uint8_t)last[1] : 0u, third = left > 2 ? (uint8_t)last[2] : 0u;
+        to = tnf_sparse_widen(to, (uint8_t)last[0] | second << 8 | third << 16, block);
+        to -= block == 2 && left <= 2 ? TNF_SPARSE_ROWS : 0;
+    }
+    return to - row;
+}
+
+/* The same for n channels outside the image. */
+static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t row, int32_t zero_point, int32_t n, int32_t block)
+{
+    const int8_t x = (int8_t)zero_point;
     const uint32_t pair = ((uint32_t)zero_point & 0xFFFFu) * 0x10001u;
+    int32_t words = (n + block - 1) / block * (block / 2);
+    if (block == 1) {
+        return tnf_sparse_widen_singly(to, row, &x, 0, n);
+    }
     for (; words > 0; words--) {
-        *to = pair;
+        to[row] = pair;
         to += TNF_SPARSE_ROWS;
     }
     return to;
@@ -151,7 +168,7 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t
     "add r0, r0, r3, lsl #" step "\n" \
     ".endif\n"
 
-/* After three blocks of a group the next distance, and a step there; after the last the number of groups to do. */
+/* After three blocks of a group the next distance, and a step there; after the last, whether the group is the channel's last. */
 #define TNF_SPARSE_LOAD(distances)                  \
     ".if \\k < 3\n"                                 \
     "ldrb r3, [r1, #" distances "+\\k+1]\n"         \
@@ -162,7 +179,7 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t
     ".if \\k < 3\n"                                 \
     "add r0, r0, r3, lsl #" step "\n"               \
     ".else\n"                                       \
-    "subs r3, #1\n"                                 \
+    "cmp r1, r3\n"                                  \
     ".endif\n"
 
 /* Enter a group at its k-th block, the first that is there: `absent` bytes before it are left out. */
@@ -179,8 +196,9 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t
     "ssat r" next ", #8, r" next "\n"
 
 /* A group holds four blocks: `group` bytes, the last four of them distances. A channel begins with what is left over from whole
- * groups: its blocks are the last of a group of which the first words are left out. On the stack: the groups to do, and the walk. */
-#define TNF_SPARSE_WALK(block, distances, group, step, absent1, absent2, absent3) \
+ * groups: its blocks are the last of a group of which the first words are left out. On the stack: where the channel's last
+ * group begins, and the walk. */
+#define TNF_SPARSE_WALK(block, words, distances, group, step, absent1, absent2, absent3) \
     "push {r4-r11, lr}\n"                                                         \
     "ldm r0, {r1-r8}\n"                                                           \
     "push {r0-r8}\n"                                                              \
@@ -199,6 +217,9 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t
     "mov r\\sum, r4\n"                                                            \
     ".endr\n"                                                                     \
     "beq 3f\n"                                                                    \
+    words /* r12: those of the channel */                                         \
+    "add r12, r1, r12, lsl #2\n"                                                  \
+    "sub r12, #" group "\n"                                                       \
     "str r12, [sp]\n"                                                             \
     "lsls r3, r3, #31\n" /* carry: two blocks left over; minus: one */            \
     "bcs 5f\n"                                                                    \
@@ -209,7 +230,6 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t
     "2\\k:\n"                                                                     \
     block                                                                         \
     ".endr\n"                                                                     \
-    "str r3, [sp]\n"                                                              \
     "add r1, #" group "\n"                                                        \
     "bne 2b\n"                                                                    \
     "3:\n" /* the last step */                                                    \
@@ -272,6 +292,7 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t zero_point, int32_t
 __attribute__((naked, noinline, unused)) static void tnf_sparse_walk4(tnf_sparse_walk *walk)
 {
     __asm__(TNF_SPARSE_WALK(TNF_SPARSE_PAIRS("4*\\k", TNF_SPARSE_FIRST("6"), TNF_SPARSE_LOAD("16"), TNF_SPARSE_STEP("6")),
+                            "add r12, r3\n",
                             "16", "20", "6", "4", "8", "12"));
 }
 
@@ -283,15 +304,65 @@ __attribute__((naked, noinline, unused)) static void tnf_sparse_walk2(tnf_sparse
                             ".else\n"
                             TNF_SPARSE_PAIR("2*\\k-2", ", ror #8", "0", "", TNF_SPARSE_LOAD("8"), TNF_SPARSE_STEP("5"))
                             ".endif\n",
+                            "add r2, r3, #1\n"
+                            "add r12, r12, r2, lsr #1\n",
                             "8", "12", "5", "0", "4", "4"));
+}
+
+/* One weight for all rows, two of which share a word. */
+#ifdef TNF_DUAL_ISSUE
+#define TNF_SPARSE_SINGLE(first, load, also) \
+    "ldrsb r2, [r1, #\\k]\n"                 \
+    first                                    \
+    "ldr r12, [r0]\n"                        \
+    "ldr lr, [r0, #4]\n"                     \
+    load                                     \
+    "smlabb r4, r12, r2, r4\n"               \
+    "smlatb r5, r12, r2, r5\n"               \
+    "ldr r12, [r0, #8]\n"                    \
+    "smlabb r6, lr, r2, r6\n"                \
+    "smlatb r7, lr, r2, r7\n"                \
+    "ldr lr, [r0, #12]\n"                    \
+    "smlabb r8, r12, r2, r8\n"               \
+    "smlatb r9, r12, r2, r9\n"               \
+    also                                     \
+    "smlabb r10, lr, r2, r10\n"              \
+    "smlatb r11, lr, r2, r11\n"
+#else
+#define TNF_SPARSE_SINGLE(first, load, also) \
+    first                                    \
+    "ldrsb r2, [r1, #\\k]\n"                 \
+    "ldr r12, [r0]\n"                        \
+    "ldr lr, [r0, #4]\n"                     \
+    "smlabb r4, r12, r2, r4\n"               \
+    "smlatb r5, r12, r2, r5\n"               \
+    "smlabb r6, lr, r2, r6\n"                \
+    "smlatb r7, lr, r2, r7\n"                \
+    "ldr r12, [r0, #8]\n"                    \
+    "ldr lr, [r0, #12]\n"                    \
+    load                                     \
+    "smlabb r8, r12, r2, r8\n"               \
+    "smlatb r9, r12, r2, r9\n"               \
+    also                                     \
+    "smlabb r10, lr, r2, r10\n"              \
+    "smlatb r11, lr, r2, r11\n"
+#endif
+
+__attribute__((naked, noinline, unused)) static void tnf_sparse_walk1(tnf_sparse_walk *walk)
+{
+    __asm__(TNF_SPARSE_WALK(TNF_SPARSE_SINGLE(TNF_SPARSE_FIRST("4"), TNF_SPARSE_LOAD("4"), TNF_SPARSE_STEP("4")),
+                            "lsl r12, r12, #1\n",
+                            "4", "8", "4", "0", "0", "0"));
 }
 
 static inline void tnf_sparse_walk_channels(tnf_sparse_walk *walk, int32_t block)
 {
     if (block == 4) {
         tnf_sparse_walk4(walk);
-    } else {
+    } else if (block == 2) {
         tnf_sparse_walk2(walk);
+    } else {
+        tnf_sparse_walk1(walk);
     }
 }
 
@@ -305,6 +376,18 @@ static inline void tnf_sparse_pairs(int32_t *sums, const uint32_t *operands, uin
     for (row = 0; row < TNF_SPARSE_ROWS; row++) {
         const uint32_t x = operands[row];
         sums[row] += (int16_t)(uint16_t)(x & 0xFFFFu) * first + (int16_t)(uint16_t)(x >> 16) * second;
+    }
+}
+
+/* sums += a weight, the lowest byte of a word, times each row's activation. */
+static inline void tnf_sparse_single(int32_t *sums, const uint32_t *operands, uint32_t byte)
+{
+    const int32_t weight = (int8_t)(uint8_t)(byte & 0xFFu);
+    int32_t row;
+    for (row = 0; row < TNF_SPARSE_ROWS; row += 2) {
+        const uint32_t x = operands[row / 2];
+        sums[row] += (int16_t)(uint16_t)(x & 0xFFFFu) * weight;
+        sums[row + 1] += (int16_t)(uint16_t)(x >> 16) * weight;
     }
 }
 
@@ -327,12 +410,14 @@ static inline void tnf_sparse_walk_channels(tnf_sparse_walk *walk, int32_t block
             const uint32_t distances = words[block - absent];
             for (slot = first; slot < 4; slot++) {
                 const uint32_t weights = words[slot * block / 4 - absent];
-                operands += (int32_t)(distances >> (8 * slot) & 0xFFu) * (block / 2) * TNF_SPARSE_ROWS;
+                operands += (int32_t)(distances >> (8 * slot) & 0xFFu) * block * (TNF_SPARSE_ROWS / 2);
                 if (block == 4) {
                     tnf_sparse_pairs(sums, operands, weights);
                     tnf_sparse_pairs(sums, operands + TNF_SPARSE_ROWS, weights >> 8);
-                } else {
+                } else if (block == 2) {
                     tnf_sparse_pairs(sums, operands, weights >> (8 * (slot & 1)));
+                } else {
+                    tnf_sparse_single(sums, operands, weights >> (8 * slot));
                 }
             }
             walk->stream += block + 1 - absent;
