@@ -43,7 +43,7 @@ class _Reuse:
         lines = size / self.cache.line
         return lines * self._missed((lines + between / self.cache.line) / self.cache.sets)
 
-    def scattered(self, offsets: NDArray[np.int64], passes: float, step: int, stride: int) -> float:
+    def scattered(self, offsets: NDArray[np.int64], passes: float, step: int, stride: int, written: int = 0) -> float:
         """Lines that passes over bytes at `offsets` miss again.
 
         Args:
@@ -51,27 +51,34 @@ class _Reuse:
             passes: how many.
             step: bytes by which one pass is further than the one before.
             stride: the least distance between offsets, which passes fill step by step.
+            written: bytes that each pass writes elsewhere, one after the other.
         """
         if self.cache is None or passes <= 0:
             return 0.0
         lines = np.unique(offsets.ravel() // self.cache.line)
         of_sets = [float(n) for n in np.bincount(lines % self.cache.sets) if n]
         new = min(1.0, step / min(self.cache.line, stride))  # share of the passes that come to new lines
-        missed = (1 - new) * sum(n * self._missed(n) for n in of_sets) + new * sum(map(self._settling, of_sets))
-        return passes * missed
+        others = written / self.cache.line / self.cache.sets
+        again = sum(n * self._missed(n, others) for n in of_sets)
+        return passes * ((1 - new) * again + new * sum(map(self._settling, of_sets)))
 
-    def _missed(self, lines: float) -> float:
-        """Share of the lines of one set that is missed, when the same are read over and over."""
+    def together(self, stride: int) -> float:
+        """How many times as many lines four rows miss that are read at once: those in one set replace each other."""
+        if self.cache is None:
+            return 1.0
+        of_sets = np.bincount(np.arange(4) * stride // self.cache.line % self.cache.sets)
+        return 1.0 + sum(self._settling(float(n)) for n in of_sets) / 4
+
+    def _missed(self, lines: float, others: float = 0.0) -> float:
+        """Share of the lines of one set that is missed, when the same and each time `others` are read over and over."""
         assert self.cache is not None
         ways = self.cache.ways
         if not self.random:
-            return float(lines > ways)
-        if lines <= 1:
-            return 0.0
+            return 1.0 if lines > ways else min(1.0, others) if lines == ways else 0.0
         # A line stays if none of the misses until it is read again replaces it.
         share = 1.0
         for _ in range(_ITERATIONS):
-            share = 1.0 - (1.0 - 1.0 / ways) ** (share * (lines - 1))
+            share = 1.0 - (1.0 - 1.0 / ways) ** (share * max(0.0, lines - 1) + others)
         return share if share > _NEGLIGIBLE else 0.0
 
     def _settling(self, lines: float) -> float:
@@ -83,7 +90,7 @@ class _Reuse:
         return sum(ways / (ways - there) for there in range(int(lines))) - lines
 
 
-_ITERATIONS, _NEGLIGIBLE = 60, 0.01
+_ITERATIONS, _NEGLIGIBLE = 60, 0.001
 
 Loops = Mapping[str, float]
 """How often a kernel's loops are entered and repeated, as `codegen.predictor.loop_counts` tells."""
@@ -129,7 +136,7 @@ def _linear(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> 
     rows, n, outputs = int(p["rows"]), int(p["input_c"]), int(p["output_c"])
     # Weights once a row; the row once for four outputs, with their weights.
     return (
-        (rows - 1) * constants.swept(size, n + outputs),
+        (rows - 1) * constants.swept(size, n + outputs) * constants.together(n),
         rows * max(0.0, outputs / 4 - 1) * data.swept(n, 4 * n),
     )
 
@@ -140,7 +147,7 @@ def _conv2d(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> 
     window = int(p["kernel_h"]) * int(p["kernel_w"]) * int(p["input_c"]) // int(p["groups"])
     inside = _inside(call, loops)
     return (
-        max(0.0, positions * inside - 1) * constants.swept(size, window + outputs),
+        max(0.0, positions * inside - 1) * constants.swept(size, window + outputs) * constants.together(window),
         positions * inside * max(0.0, outputs / 4 - 1) * data.swept(window, 4 * window),
     )
 
@@ -204,7 +211,8 @@ def _permuted(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -
     for length, stride in inside:
         offsets = (offsets[:, None] + np.arange(length) * stride).ravel()
     passes = math.prod(dims[: near + 1])
-    return 0.0, data.scattered(offsets, passes, strides[near], min(stride for _, stride in inside))
+    stride = min(stride for _, stride in inside)
+    return 0.0, data.scattered(offsets, passes, strides[near], stride, written=offsets.size)
 
 
 _AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse, _Reuse], Again]] = {

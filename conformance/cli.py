@@ -66,7 +66,8 @@ def conformance(
     --operator or --model runs that alone. Exits with 1 if a byte differs or something that had to run did not.
     """
     _check_hypothesis()
-    from conformance.runner import Plan, choose_operators, choose_places, example_models, execute
+    from conformance.models import example_models
+    from conformance.runner import Plan, choose_operators, choose_places, execute
 
     console = Console()
     if replay is not None:
@@ -112,7 +113,7 @@ def bench(
     machine.
     """
     from conformance.bench import as_json, bench_table, emulated_table, measure, speed_table
-    from conformance.runner import example_models
+    from conformance.models import example_models
 
     if model is None:
         if not (examples := example_models()):

@@ -36,15 +36,15 @@ def fit_predictor(
     interrupted goes on where it was.
     """
     from codegen.predictor import BUILT_IN, Predictor
-    from codegen.target import CORES, load_target
+    from codegen.target import list_targets, load_target
     from conformance.fit_predictor import CHIPS, check_model, fit_core, fit_waits
+    from conformance.models import example_models
     from conformance.places import find_toolchain
     from conformance.predictor_samples import draw_samples
-    from conformance.runner import example_models
 
     toolchain = find_toolchain(compiler, "cortex-m") if compiler else None
     folder = output or BUILT_IN
-    fitted = [path.stem for path in sorted(BUILT_IN.glob("*.json")) if path.stem not in CORES]
+    fitted = [name for name in list_targets() if (BUILT_IN / f"{name}.json").exists()]
     targets = [load_target(name) for name in target or ([] if core else fitted)]
     cores = dict.fromkeys([*(core or ([] if target else CHIPS)), *(t.core for t in targets)])
     console = Console()

@@ -117,22 +117,28 @@ def lay_out(call: KernelCall, inputs: Sequence[Int8Array], output_size: int, in_
     )
 
 
-def arena_layout(call: KernelCall, inputs: Sequence[Int8Array], output_size: int) -> Layout:
+def arena_layout(
+    call: KernelCall, inputs: Sequence[Int8Array], output_size: int, *, begin: int = 0, grain: int = 16
+) -> Layout:
     """Place a call's buffers as a generated model does: one after the other, aligned, in place where the kernel can.
 
     Args:
         call: the kernel and its needs.
         inputs: int8 of any shape.
         output_size: bytes.
+        begin: where the first buffer begins, a multiple of 16.
+        grain: the image is a multiple of so many bytes, itself one of 16.
     """
     in_place = 0 in call.in_place
-    spans, cursor = [], 0
+    spans, cursor = [], begin
     for size in (*(x.size for x in inputs), *(() if in_place else (output_size,)), call.scratch_bytes):
         spans.append(Span(cursor, size))
         cursor += -(-size // 16) * 16
-    image = b"".join(x.tobytes() + bytes(-x.size % 16) for x in inputs)
+    image = bytearray(-(-cursor // grain) * grain)
+    for span, x in zip(spans, inputs, strict=False):
+        image[span.start : span.end] = x.tobytes()
     return Layout(
-        image + bytes(cursor - len(image)),
+        bytes(image),
         tuple(spans[: len(inputs)]),
         spans[0] if in_place else spans[len(inputs)],
         spans[-1] if call.scratch_bytes else None,

@@ -25,6 +25,7 @@ CHUNK = 32
 
 _STEP_ENDS = 1 << 30  # as in native/trace.c
 _GUARD = 64
+_EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,14 @@ class ModelUnderTest:
 def model_name(path: Path) -> str:
     """What a model is called: every example's file is model.onnx, so that its folder says which it is."""
     return path.resolve().parent.name if path.stem == "model" else path.stem
+
+
+def example_models() -> dict[Path, Path | None]:
+    """The models that come with the project, and the samples beside each."""
+    return {
+        model: samples if (samples := model.with_name("test.npz")).exists() else None
+        for model in sorted(_EXAMPLES.glob("*/model.onnx"))
+    }
 
 
 def read_model(path: Path, data: Path | None, count: int | None, *, seed: int = 0) -> ModelUnderTest:

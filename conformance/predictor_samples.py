@@ -100,8 +100,23 @@ class Sample:
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """Sizes of its inputs, output and constants: samples that agree in this are one."""
-        return (*(x.shape for x in self.inputs), self.output_bytes, self.call.constant_bytes)
+        """Every parameter of the call that is a size: samples that agree in these are one."""
+        sizes = {name: v for name, v in self.call.params.items() if name not in _DATA}
+        return tuple(
+            (name, v if isinstance(v, int) else v.tobytes())
+            for name, v in sizes.items()
+            if not any(part in name for part in _NO_SIZE)
+        )
+
+
+_DATA = ("weight", "bias", "channel", "gamma", "beta", "affine", "table", "value")
+"""Parameters that hold data."""
+
+_NO_SIZE = (
+    *("zero_point", "multiplier", "shift", "act_", "rounding", "quick", "coarse", "fine"),
+    *("rescale", "diff_min", "scale_bits", "epsilon"),
+)
+"""Parts of names of parameters that are no sizes."""
 
 
 Choice = TypeVar("Choice")
@@ -122,7 +137,7 @@ class Space:
         self.rounding = Rounding.DOUBLE if variety == 2 else Rounding.SINGLE
         self.wide = variety == 1
         if in_search:
-            # 32 x 32 images; the first stage works at 16 x 16, the second at 8 x 8 (baselines of the paper: 192 too).
+            # 32 x 32 images; the first stage works at 16 x 16, the second at 8 x 8; 192 channels are in Table IV.
             self.side, self.dim = self.pick((16, 32), (16, 44), (8, 96), (8, 128), (8, 192), (8, 256))
             self.width = self.side
             self.heads = self.pick(1, 2, 4)

@@ -17,8 +17,6 @@ from refsim.ops import OPERATORS
 RANDOM_SAMPLES = 64
 """Samples of a model that comes without data."""
 
-_EXAMPLES = Path(__file__).parent.parent / "examples"
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -65,14 +63,6 @@ def choose_places(names: Sequence[str], thorough: bool) -> list[PlaceSpec]:
     specs = place_specs()
     default = [name for name, spec in specs.items() if thorough or not spec.thorough]
     return [specs[name] for name in (_choose("place", names, list(specs)) if names else default)]
-
-
-def example_models() -> dict[Path, Path | None]:
-    """The models that come with the project, and the samples beside each."""
-    return {
-        model: samples if (samples := model.with_name("test.npz")).exists() else None
-        for model in sorted(_EXAMPLES.glob("*/model.onnx"))
-    }
 
 
 def execute(plan: Plan, progress: Progress) -> Report:

@@ -46,6 +46,7 @@ def dsp_kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall | None:
     if op.window.kernel == op.window.stride == (1, 1) and not any(op.window.padding):
         return linear.dsp_kernel_call(Linear(weight, op.bias, op.input_zero_point, op.output), shapes)
     taps = math.prod(op.weight.shape[1:])
+    row_bytes = 0 if op.weight.shape[3] % 4 == 0 else -(-taps // 8) * 8
     return KernelCall(
         kernel="tnf_conv2d_dsp",
         params={
@@ -54,7 +55,7 @@ def dsp_kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall | None:
             **tile_layer_params(weight, op.bias, op.input_zero_point, op.output),
         },
         sources=("conv2d_dsp",),
-        scratch_bytes=tile_bytes(taps, result[0] * result[1]) + -(-taps // 8) * 8,
+        scratch_bytes=tile_bytes(taps, result[0] * result[1]) + row_bytes,
         macs=result[0] * result[1] * op.weight.size,
     )
 

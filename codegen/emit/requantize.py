@@ -9,7 +9,7 @@ from refsim.tensor import Shape
 DSP_SCRATCH_BYTES = 256
 """TNF_REQUANTIZE_DSP_SCRATCH_BYTES: the output for each input."""
 
-TABLE_PAYS_FROM = 400
+TABLE_PAYS_FROM = 450
 """Elements from which, on Cortex-M4 and M7, it takes fewer cycles to requantise all 256 bytes and then look up each
 element, than to requantise each element."""
 

@@ -174,6 +174,16 @@ def hybrid_graph() -> Graph:
     return b.graph(logits, every)
 
 
+def two_branches() -> Graph:
+    """Two branches that are wide and then narrow; given with both wide parts first."""
+    b = Builder("branches")
+    x = b.input("x", (64,), 1 / 64, 0)
+    wide = [b.add(f"wide{i}", Pad((i,), (960 - i,), 0), x) for i in range(2)]
+    narrow = [b.add(f"narrow{i}", Slice((0,), (64,), (1,)), w) for i, w in enumerate(wide)]
+    y = b.tensors[x]
+    return b.graph(b.add("sum", Add.from_types(y, y, y), *narrow))
+
+
 @st.composite
 def random_graphs(draw: st.DrawFn) -> Graph:
     """A DAG of operators that work in place, share bytes, need scratch, or do none of it, with any pattern of reuse."""

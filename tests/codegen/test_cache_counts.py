@@ -102,6 +102,16 @@ def test_weights_that_fit_are_read_once():
     assert again["lines again"] == pytest.approx(63 * 17960 / LINE * 10, rel=0.05)
 
 
+@pytest.mark.parametrize("stride", [96, 256, 512, 1024, 2048])
+def test_rows_that_share_sets_replace_each_other(stride):
+    shape = cache(4096, 4)
+    walk = [row * stride + offset for offset in range(stride) for row in range(4)]
+    lines = 4 * stride / LINE
+    assert lines * _Reuse(shape, 10, True).together(stride) == pytest.approx(
+        misses(walk, shape, True, 1, begin=0), rel=0.25
+    )
+
+
 def test_weights_that_meet_only_padding_are_not_read():
     def again(padding: int) -> float:
         op = Conv2D(

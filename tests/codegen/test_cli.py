@@ -1,6 +1,7 @@
 """The commands on a small classifier, from float ONNX to C."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from codegen.cli import register
 from codegen.target import list_targets
 from refsim.errors import DataError, ModelError, TargetError, TinyFormerError
+from tests.codegen.graphs import two_branches
 
 APP = typer.Typer()
 register(APP)
@@ -86,6 +88,25 @@ def test_inspect(work: Path) -> None:
     for word in ("conv2d", "linear", "image", "logits", "lower bound", "multiply-accumulate"):
         assert word in text
     assert str(8 * 8 * 8 * 27) in text
+
+
+def test_plan(work: Path, tmp_path: Path) -> None:
+    text = run("plan", work / "model.onnx", "--svg", tmp_path / "new" / "arena.svg")
+    for word in ("head-tail", "greedy", "local search", "lower bound", "scratch", "model's order"):
+        assert word in text
+    assert ElementTree.parse(tmp_path / "new" / "arena.svg").getroot().tag.endswith("svg")
+    run("generate", work / "model.onnx", "--target", "stm32f746", "-o", tmp_path / "out")
+    assert "stm32f746 has" in run("plan", work / "model.onnx", "--target", "stm32f746", "--svg", tmp_path / "arena.svg")
+    assert (tmp_path / "arena.svg").read_bytes() == (tmp_path / "out" / "arena.svg").read_bytes()
+    with pytest.raises(TinyFormerError, match="cannot be written"):
+        run("plan", work / "model.onnx", "--svg", tmp_path)
+
+
+def test_plan_tells_what_another_order_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codegen.onnx.load", lambda path: two_branches())
+    text = run("plan", "branches.onnx")
+    assert "2 of 5 operators change places; in the model's order the arena has 2112 bytes." in text
+    assert "1152" in text
 
 
 def test_accuracy_of_both_models(work: Path) -> None:

@@ -213,6 +213,16 @@ def test_scratch_of_one_row_is_a_quarter_of_a_tile() -> None:
     assert scratch == [16, 64, 64]
 
 
+def test_a_convolution_puts_rows_together_first_where_channels_do_not_come_in_fours() -> None:
+    scratch = {
+        channels: emit.kernel_call(
+            Conv2D(np.ones((4, 3, 3, channels), np.int8), BIAS, 7, ONE), ((5, 6, channels),), dsp=True
+        ).scratch_bytes
+        for channels in (3, 4)
+    }
+    assert scratch == {3: 28 * 8 + 32, 4: 36 * 8}
+
+
 def test_matmul_rearranges_few_columns_of_long_rows_at_a_time() -> None:
     columns = {
         k: emit.kernel_call(MatMul(1, 2, ONE), ((9, k), (k, 101)), dsp=True).params["columns"] for k in (4, 256, 9999)

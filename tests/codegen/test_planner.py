@@ -1,6 +1,9 @@
 """Arena plans: legal for any graph, never below the lower bound, and refused by the checker when tampered with."""
 
+import itertools
 from dataclasses import replace
+from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -8,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import refsim
+from codegen import planner
 from codegen.emit import KernelCall, kernel_call
-from codegen.planner import ALIGNMENT, ArenaPlan, PlanError, check_plan, plan_arena
+from codegen.onnx import load
+from codegen.planner import ALIGNMENT, ArenaPlan, Buffer, PlanError, check_plan, plan_arena
+from codegen.program import build_program
 from refsim import Graph, TensorType
 from refsim.errors import UnsupportedError
 from refsim.numerics import Int8Array
@@ -21,6 +27,7 @@ from refsim.ops.softmax import Softmax
 from tests.codegen.graphs import Builder, hybrid_graph, random_graphs
 
 Y = TensorType((), 1 / 256, -128)
+EXAMPLE = Path(__file__).parents[2] / "examples" / "tinyformer_cifar10" / "model.onnx"
 IDENTITY = Lookup(np.arange(-128, 128).astype(np.int8))
 
 
@@ -46,9 +53,7 @@ def test_every_plan_is_legal_and_above_the_lower_bound(graph: Graph) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(random_graphs())
-def test_both_strategies_are_legal(graph: Graph) -> None:
-    from codegen import planner
-
+def test_every_strategy_is_legal(graph: Graph) -> None:
     calls = calls_of(graph)
     best = plan_arena(graph, calls)
     buffers = planner._buffers(graph, calls)
@@ -61,6 +66,59 @@ def test_both_strategies_are_legal(graph: Graph) -> None:
             scratch_offsets={b.first: at for b, at in zip(buffers, offsets, strict=True) if not b.tensors},
         )
         check_plan(graph, calls, plan)
+
+
+def tiling(random: Random, steps: int, height: int, cuts: int) -> list[Buffer]:
+    """A full arena of so many steps, cut at random into buffers: some plan reaches the lower bound, with no gap."""
+    parts = [(0, steps - 1, 0, height)]  # first and last step, offset, bytes
+    for _ in range(cuts):
+        first, last, offset, size = parts.pop(random.randrange(len(parts)))
+        if last > first and random.random() < 0.5:
+            middle = random.randrange(first, last)
+            parts += [(first, middle, offset, size), (middle + 1, last, offset, size)]
+        elif size > ALIGNMENT:
+            lower = ALIGNMENT * random.randrange(1, size // ALIGNMENT)
+            parts += [(first, last, offset, lower), (first, last, offset + lower, size - lower)]
+        else:
+            parts.append((first, last, offset, size))
+    return [Buffer((f"t{i}",), size, first, last) for i, (first, last, _, size) in enumerate(sorted(parts))]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_local_search_is_near_the_optimum_where_nothing_may_be_wasted(seed: int) -> None:
+    height = 8000
+    buffers = tiling(Random(seed), steps=15, height=height, cuts=20)
+    offsets = planner._local_search(buffers)
+    for (i, a), (j, b) in itertools.combinations(enumerate(buffers), 2):
+        assert not a.meets(b) or offsets[i] + a.bytes <= offsets[j] or offsets[j] + b.bytes <= offsets[i]
+    assert height <= planner._extent(buffers, offsets) <= 1.03 * height
+    assert planner._local_search(buffers) == offsets
+
+
+def test_local_search_beats_the_others_where_their_order_misleads_them() -> None:
+    strategies = dict.fromkeys(planner._STRATEGIES, 0)
+    for seed in range(20):
+        buffers = tiling(Random(seed), steps=15, height=8000, cuts=20)
+        for name, place in planner._STRATEGIES.items():
+            strategies[name] += planner._extent(buffers, place(buffers))
+    assert min(strategies, key=lambda name: strategies[name]) == "local search"
+
+
+@pytest.mark.parametrize("dsp", [False, True])
+def test_the_example_network_needs_no_more_than_the_lower_bound(dsp: bool) -> None:
+    program = build_program(load(EXAMPLE), dsp=dsp)
+    assert program.plan.arena_bytes == program.plan.lower_bound
+    assert program.plan.arena_bytes == max(program.plan.peaks.values())
+
+
+def test_buffers_of_a_plan_are_its_tensors_and_scratch() -> None:
+    graph = hybrid_graph()
+    calls = calls_of(graph)
+    plan = plan_arena(graph, calls)
+    tensors = [tensor for buffer in plan.buffers for tensor in buffer.tensors]
+    assert sorted(tensors) == sorted(plan.tensor_offsets)
+    assert {b.first: plan.offset(b) for b in plan.buffers if not b.tensors} == plan.scratch_offsets
+    assert max(plan.offset(b) + b.bytes for b in plan.buffers) == plan.arena_bytes
 
 
 @settings(max_examples=40, deadline=None)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from conformance import bench
-from conformance.runner import example_models
+from conformance.models import example_models
 from refsim.errors import DataError
 
 

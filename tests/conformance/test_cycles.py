@@ -20,8 +20,7 @@ from codegen.target import Target, load_target
 from conformance import emulator
 from conformance.emulator import HOST_WINDOW, CallResult, CortexM
 from conformance.host import HostLibrary
-from conformance.models import random_samples, read_model
-from conformance.runner import example_models
+from conformance.models import example_models, random_samples, read_model
 from conformance.timing.core import Block, CoreModel
 from conformance.timing.cores import core_model
 from conformance.timing.cortex_m7 import CortexM7

@@ -22,9 +22,9 @@ from conformance.fit_predictor import (
     held_out_error,
     non_negative_least_squares,
 )
+from conformance.models import example_models
 from conformance.places import CortexMPlace
 from conformance.predictor_samples import COVERED, Samples, draw, draw_samples
-from conformance.runner import example_models
 from conformance.timing.cycles import Timing
 from refsim.errors import TinyFormerError
 from refsim.ops import OPERATORS

@@ -97,6 +97,20 @@ FAULTS = (
     Fault("pad writes one byte too many", "pad", "for (; i < n; i++)", "for (; i <= n; i++)"),
     Fault("slice ignores its step", "slice", "row[i * stride]", "row[i]"),
     Fault("transpose confuses stride and length", "transpose", "at += stride;", "at += n;"),
+    Fault(
+        "sparse channels begin too late",
+        "linear",
+        "walk->stream += block + 1 - absent;",
+        "walk->stream += block + 1;",
+        "include/tinyformer/sparse.h",
+    ),
+    Fault(
+        "sparse windows are padded with 0",
+        "conv2d",
+        "tnf_sparse_pad(to, row, p->input_zero_point,",
+        "tnf_sparse_pad(to, row, 0,",
+        "src/conv2d_sparse.c",
+    ),
 )
 EMULATED = ("softmax rounds down", "mean takes bytes for unsigned", "pad writes one byte too many")
 
@@ -106,12 +120,17 @@ def patched(fault: Fault | None, operator: str, folder: Path) -> Library:
     copy = folder / "ckernels"
     shutil.copytree(ckernels.include_dir(), copy / "include")
     (copy / "src").mkdir()
-    shutil.copy(ckernels.source(operator), copy / "src")
+    used = (operator, "linear") if operator == "conv2d" else (operator,)  # a convolution of single positions is linear
+    names = [
+        f"{name}{kind}" for name in used for kind in ("", "_dsp", "_sparse") if f"{name}{kind}" in ckernels.sources()
+    ]
+    for name in names:
+        shutil.copy(ckernels.source(name), copy / "src")
     if fault is not None:
         text = (copy / fault.path).read_text()
         assert text.count(fault.old) == 1, f"{fault.path} has {text.count(fault.old)} times: {fault.old}"
         (copy / fault.path).write_text(text.replace(fault.old, fault.new))
-    return Library((copy / "src" / f"{operator}.c",), copy / "include")
+    return Library(tuple(copy / "src" / f"{name}.c" for name in names), copy / "include")
 
 
 def on_host(library: Library) -> Place:
@@ -119,7 +138,7 @@ def on_host(library: Library) -> Place:
 
 
 def on_cortex_m(library: Library) -> Place:
-    return CortexMPlace("cortex-m7", library, load_target("stm32f746"))
+    return CortexMPlace("cortex-m0plus", library, load_target("rp2040"))  # which runs the portable kernels
 
 
 def run(operator: str, library: Library, open_place: Callable[[Library], Place], folder: Path) -> Outcome:

@@ -370,8 +370,7 @@ static inline void tnf_tile_quad(uint32_t *to, int32_t rows, uint32_t bytes, uin
     to[rows] = tnf_odd_pair_plus(add, bytes);
 }
 
-/* A row of `n` bytes less `zero_point` into a tile of `rows` rows. The last quad is filled up with 0. */
-static inline void tnf_tile_row(uint32_t *to, int32_t rows, const int8_t *x, int32_t n, int32_t zero_point)
+static inline void tnf_tile_row_of(uint32_t *to, int32_t rows, const int8_t *x, int32_t n, int32_t zero_point)
 {
     const uint32_t add = (uint32_t)(uint16_t)(-zero_point) * 0x10001u;
     for (; n >= 8; n -= 8) {
@@ -395,6 +394,16 @@ static inline void tnf_tile_row(uint32_t *to, int32_t rows, const int8_t *x, int
             rest[i] = i < n ? x[i] : (int8_t)zero_point;
         }
         tnf_tile_quad(to, rows, tnf_load4(rest), add);
+    }
+}
+
+/* A row of `n` bytes less `zero_point` into a tile of `rows` rows, TNF_TILE_ROWS or 1. The last quad is filled up with 0. */
+TNF_OWN_FUNCTION void tnf_tile_row(uint32_t *to, int32_t rows, const int8_t *x, int32_t n, int32_t zero_point)
+{
+    if (rows == 1) {
+        tnf_tile_row_of(to, 1, x, n, zero_point);
+    } else {
+        tnf_tile_row_of(to, TNF_TILE_ROWS, x, n, zero_point);
     }
 }
 
@@ -604,24 +613,36 @@ static inline void tnf_tile_sums(int32_t *sums, const uint32_t *tile, const uint
 
 #endif
 
-/* The same for a tile of one row: sums [2 * pairs]. */
+/* The same for a tile of one row, two pairs at a time: sums [2 * pairs], and two more where their number is odd. */
 TNF_OWN_FUNCTION void tnf_row_sums(int32_t *sums, const uint32_t *row, const uint32_t *weight, int32_t quads, int32_t pairs)
 {
     const uint32_t *end = row + 2 * quads;
-    for (; pairs > 0; pairs--) {
-        const uint32_t *x = row;
-        int32_t first = 0, second = 0;
-        do { /* loads side by side: each costs less after another */
-            const uint32_t even = x[0], odd = x[1], even_weight = weight[0], odd_weight = weight[1];
-            first = tnf_smlad(even, tnf_even_pair(even_weight), first);
-            second = tnf_smlad(even, tnf_odd_pair(even_weight), second);
-            first = tnf_smlad(odd, tnf_even_pair(odd_weight), first);
-            second = tnf_smlad(odd, tnf_odd_pair(odd_weight), second);
+    for (; pairs > 0; pairs -= 2) {
+        const uint32_t *x = row, *other = pairs == 1 ? weight : weight + 2 * quads;
+        int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+        do {
+            uint32_t pair = x[0], a = weight[0], b = other[0];
+            s0 = tnf_smlad(pair, tnf_even_pair(a), s0);
+            s1 = tnf_smlad(pair, tnf_odd_pair(a), s1);
+            s2 = tnf_smlad(pair, tnf_even_pair(b), s2);
+            s3 = tnf_smlad(pair, tnf_odd_pair(b), s3);
+            pair = x[1];
+            a = weight[1];
+            b = other[1];
+            s0 = tnf_smlad(pair, tnf_even_pair(a), s0);
+            s1 = tnf_smlad(pair, tnf_odd_pair(a), s1);
+            s2 = tnf_smlad(pair, tnf_even_pair(b), s2);
+            s3 = tnf_smlad(pair, tnf_odd_pair(b), s3);
             x += 2;
             weight += 2;
+            other += 2;
         } while (x != end);
-        *sums++ = first;
-        *sums++ = second;
+        weight = other;
+        sums[0] = s0;
+        sums[1] = s1;
+        sums[2] = s2;
+        sums[3] = s3;
+        sums += 4;
     }
 }
 

@@ -42,7 +42,8 @@ typedef struct {
 void tnf_conv2d(const tnf_conv2d_params *p, const int8_t *x, int8_t *y, void *scratch);
 
 /* The same in one group for cores with the DSP extension: weight and channel as in tnf_linear_dsp.
- * Scratch: 9 bytes for each tap of a window (kernel_h * kernel_w * input_c, filled up to quads), 3 where there is one position. */
+ * Scratch: 8 bytes for each tap of a window (kernel_h * kernel_w * input_c, filled up to quads), 2 where there is one position; and one
+ * more where input_c is no multiple of 4. */
 typedef struct {
     int32_t input_h, input_w, input_c;
     int32_t output_h, output_w, output_c;
