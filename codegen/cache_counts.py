@@ -114,7 +114,7 @@ def cache_counts(call: KernelCall, loops: Loops, activations: int, target: Targe
     constants, data = (_reuse(target, address) for address in (target.code.origin, target.data.end - 1))
     again = _AGAIN.get(call.kernel, _nothing)(call, loops, constants, data)
     return {
-        "lines": constants.cycles(call.constant_bytes) + data.cycles(activations),
+        "lines": constants.cycles(call.constant_bytes) + data.cycles(activations + call.scratch_bytes),
         "lines again": again[0] * constants.wait + again[1] * data.wait,
     }
 
@@ -196,8 +196,9 @@ def _pooling(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) ->
     channels, width = int(p["channels"]), int(p["input_w"])
     rows = np.arange(min(int(p["kernel_h"]), int(p["input_h"])))[:, None]
     columns = np.arange(min(int(p["kernel_w"]), width))
-    pairs = int(p["output_h"]) * int(p["output_w"]) * channels / 2
-    return 0.0, data.scattered((rows * width + columns) * channels, pairs, 2, channels)
+    at_once = 4 if call.kernel.endswith("_dsp") else 2
+    passes = int(p["output_h"]) * int(p["output_w"]) * channels / at_once
+    return 0.0, data.scattered((rows * width + columns) * channels, passes, at_once, channels)
 
 
 def _permuted(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
@@ -215,13 +216,80 @@ def _permuted(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -
     return 0.0, data.scattered(offsets, passes, strides[near], stride, written=offsets.size)
 
 
+def _tiles(
+    call: KernelCall, rows: int, taps: int, read: int, tile_rows: int, sweeps: float, constants: _Reuse, data: _Reuse
+) -> Again:
+    """A layer that is computed a tile at a time.
+
+    Args:
+        call: the kernel.
+        rows: of the layer.
+        taps: of a row.
+        read: bytes of the input that the rows of a tile share with those of the tile before.
+        tile_rows: of a tile.
+        sweeps: how often each tile is read.
+        constants: where the weights are.
+        data: where everything else is.
+    """
+    tiles, tile = -(-rows // tile_rows), 2 * taps * min(rows, tile_rows)
+    size, outputs = call.constant_bytes, int(call.params["output_c"])
+    # Weights once a tile; the tile once for each few channels, with their weights.
+    return (
+        (tiles - 1) * constants.swept(size, tile + read + tile_rows * outputs),
+        tiles * max(0.0, sweeps - 1) * data.swept(tile, size / max(1.0, sweeps))
+        + (tiles - 1) * data.swept(read, size + tile + tile_rows * outputs),
+    )
+
+
+def _linear_tiles(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    p = call.params
+    return _tiles(call, int(p["rows"]), int(p["input_c"]), 0, *_tile_reads(call), constants, data)
+
+
+def _conv2d_tiles(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    p = call.params
+    kernel_h, kernel_w, inputs = (int(p[name]) for name in ("kernel_h", "kernel_w", "input_c"))
+    positions, taps = int(p["output_h"]) * int(p["output_w"]), kernel_h * kernel_w * inputs
+    rows, sweeps = _tile_reads(call)
+    read = kernel_h * (kernel_w + (rows - 1) * int(p["stride_w"])) * inputs
+    return _tiles(call, positions, taps, read, rows, sweeps, constants, data)
+
+
+def _tile_reads(call: KernelCall) -> tuple[int, float]:
+    """Rows of a tile, and how often it is read: by each pair of channels; sparse, as far as blocks are stored."""
+    if not call.sparse_block:
+        return 4, int(call.params["output_c"]) / 2
+    return 8, int(call.params["output_c"]) * call.work / max(1, call.macs)
+
+
+def _depthwise_conv2d_strips(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    p = call.params
+    channels, width, stride = int(p["channels"]), int(p["input_w"]), int(p["stride"])
+    strips, plane = loops["strips"], call.scratch_bytes
+    rows = min(int(p["strip"]) * stride + 2, int(p["input_h"]))
+    image = (np.arange(rows)[:, None] * width + np.arange(width)) * channels
+    # Of each position four channels at a time, whose line the next four use too; the plane once and again by each.
+    return (
+        (strips - 1) * constants.swept(call.constant_bytes, plane + rows * width * channels),
+        data.scattered(image, loops["groups"], 4, channels, written=2 * plane)
+        + 8 * loops["groups"] * data.swept(plane, 4 * image.size),
+    )
+
+
 _AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse, _Reuse], Again]] = {
     "tnf_average_pool2d": _pooling,
+    "tnf_average_pool2d_dsp": _pooling,
     "tnf_conv2d": _conv2d,
+    "tnf_conv2d_dsp": _conv2d_tiles,
+    "tnf_conv2d_sparse": _conv2d_tiles,
     "tnf_depthwise_conv2d": _depthwise_conv2d,
+    "tnf_depthwise_conv2d_dsp": _depthwise_conv2d_strips,
     "tnf_linear": _linear,
+    "tnf_linear_dsp": _linear_tiles,
+    "tnf_linear_sparse": _linear_tiles,
     "tnf_matmul": _matmul,
     "tnf_max_pool2d": _pooling,
+    "tnf_max_pool2d_dsp": _pooling,
     "tnf_mean": _mean,
     "tnf_slice": _permuted,
     "tnf_transpose": _permuted,

@@ -293,7 +293,7 @@ def _greedy_by_size(buffers: Sequence[Buffer]) -> list[int]:
     return [offsets[index] for index in range(len(buffers))]
 
 
-_TRIALS = 1000
+_TRIALS = 3000
 """Orders of buffers that the local search tries at most."""
 
 _FIRST_ORDERS: Sequence[Callable[[Buffer], tuple[int, ...]]] = (

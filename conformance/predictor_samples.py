@@ -359,7 +359,7 @@ def _mean(s: Space) -> Drawn:
 
 
 def _requantize(s: Space) -> Drawn:
-    return Requantize(s.zero_point(), s.output(s.random.uniform(1, 3) * DEVIATION)), (_vector(s),)
+    return Requantize(s.zero_point(), s.output(s.random.uniform(1, 6) * DEVIATION)), (_vector(s),)
 
 
 def _lookup(s: Space) -> Drawn:

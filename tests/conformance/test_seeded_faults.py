@@ -55,7 +55,9 @@ FAULTS = (
         "tnf_sat16(tnf_multiply_high(deviation, scale.reciprocal, scale.right))",
         "(int16_t)tnf_multiply_high(deviation, scale.reciprocal, scale.right)",
     ),
-    Fault("layernorm drops epsilon's high word", "layernorm", "(uint64_t)(uint32_t)p->epsilon_high << 32 | ", ""),
+    Fault(
+        "layernorm drops epsilon's high word", "layernorm", "(uint64_t)(uint32_t)epsilon_high << 32 | ", "", NUMERICS
+    ),
     Fault(
         "conv2d pads one row too many", "conv2d", "oh * p->stride_h - p->pad_top", "oh * p->stride_h - p->pad_top - 1"
     ),
