@@ -116,6 +116,7 @@ def cache_counts(call: KernelCall, loops: Loops, activations: int, target: Targe
     return {
         "lines": constants.cycles(call.constant_bytes) + data.cycles(activations + call.scratch_bytes),
         "lines again": again[0] * constants.wait + again[1] * data.wait,
+        "scratch again": _SCRATCH_AGAIN.get(call.kernel, _no_scratch)(call, loops, data) * data.wait,
     }
 
 
@@ -216,77 +217,117 @@ def _permuted(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -
     return 0.0, data.scattered(offsets, passes, strides[near], stride, written=offsets.size)
 
 
-def _tiles(
-    call: KernelCall, rows: int, taps: int, read: int, tile_rows: int, sweeps: float, constants: _Reuse, data: _Reuse
-) -> Again:
-    """A layer that is computed a tile at a time.
+@dataclass(frozen=True)
+class _Tiles:
+    """How a layer is computed a tile at a time.
 
-    Args:
-        call: the kernel.
+    Attributes:
         rows: of the layer.
-        taps: of a row.
-        read: bytes of the input that the rows of a tile share with those of the tile before.
         tile_rows: of a tile.
-        sweeps: how often each tile is read.
-        constants: where the weights are.
-        data: where everything else is.
+        tile: bytes of a tile.
+        sweeps: how often a tile is read: once for each pair of channels; sparse, as far as blocks are stored.
+        shared: bytes of the input that a tile shares with those before and after it.
     """
-    tiles, tile = -(-rows // tile_rows), 2 * taps * min(rows, tile_rows)
-    size, outputs = call.constant_bytes, int(call.params["output_c"])
-    # Weights once a tile; the tile once for each few channels, with their weights.
+
+    rows: int
+    tile_rows: int
+    tile: int
+    sweeps: float
+    shared: int
+
+    @classmethod
+    def of(cls, call: KernelCall) -> "_Tiles":
+        p = call.params
+        outputs, inputs = int(p["output_c"]), int(p["input_c"])
+        if "rows" in p:
+            rows, taps, window = int(p["rows"]), inputs, 0
+        else:
+            rows = int(p["output_h"]) * int(p["output_w"])
+            kernel_h, kernel_w = int(p["kernel_h"]), int(p["kernel_w"])
+            taps, window = kernel_h * kernel_w * inputs, kernel_h * inputs
+        if call.sparse_block:
+            tile_rows, sweeps = 8, outputs * call.work / max(1, call.macs)
+        else:
+            tile_rows, sweeps = 1 if rows == 1 else 4, outputs / 2
+        shared = window * (int(p["kernel_w"]) + (tile_rows - 1) * int(p["stride_w"])) if window else 0
+        return cls(rows, tile_rows, 2 * taps * tile_rows, sweeps, shared)
+
+    @property
+    def count(self) -> int:
+        return -(-self.rows // self.tile_rows)
+
+
+def _tiles(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    tiles, size = _Tiles.of(call), call.constant_bytes
+    written = tiles.tile + tiles.tile_rows * int(call.params["output_c"])
+    # Weights once a tile.
+    again = tiles.count - 1
     return (
-        (tiles - 1) * constants.swept(size, tile + read + tile_rows * outputs),
-        tiles * max(0.0, sweeps - 1) * data.swept(tile, size / max(1.0, sweeps))
-        + (tiles - 1) * data.swept(read, size + tile + tile_rows * outputs),
+        again * constants.swept(size, written + tiles.shared),
+        again * data.swept(tiles.shared, size + written),
     )
 
 
-def _linear_tiles(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
-    p = call.params
-    return _tiles(call, int(p["rows"]), int(p["input_c"]), 0, *_tile_reads(call), constants, data)
-
-
-def _conv2d_tiles(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
-    p = call.params
-    kernel_h, kernel_w, inputs = (int(p[name]) for name in ("kernel_h", "kernel_w", "input_c"))
-    positions, taps = int(p["output_h"]) * int(p["output_w"]), kernel_h * kernel_w * inputs
-    rows, sweeps = _tile_reads(call)
-    read = kernel_h * (kernel_w + (rows - 1) * int(p["stride_w"])) * inputs
-    return _tiles(call, positions, taps, read, rows, sweeps, constants, data)
-
-
-def _tile_reads(call: KernelCall) -> tuple[int, float]:
-    """Rows of a tile, and how often it is read: by each pair of channels; sparse, as far as blocks are stored."""
-    if not call.sparse_block:
-        return 4, int(call.params["output_c"]) / 2
-    return 8, int(call.params["output_c"]) * call.work / max(1, call.macs)
+def _tiles_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> float:
+    tiles = _Tiles.of(call)
+    # Once for each of its rows, and for each few channels with their weights.
+    filled = (tiles.tile_rows - 1) * data.swept(tiles.tile, tiles.tile / 2 / tiles.tile_rows)
+    return tiles.count * (filled + tiles.sweeps * data.swept(tiles.tile, call.constant_bytes / max(1.0, tiles.sweeps)))
 
 
 def _depthwise_conv2d_strips(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
     p = call.params
-    channels, width, stride = int(p["channels"]), int(p["input_w"]), int(p["stride"])
-    strips, plane = loops["strips"], call.scratch_bytes
-    rows = min(int(p["strip"]) * stride + 2, int(p["input_h"]))
-    image = (np.arange(rows)[:, None] * width + np.arange(width)) * channels
-    # Of each position four channels at a time, whose line the next four use too; the plane once and again by each.
+    channels, plane = int(p["channels"]), call.scratch_bytes
+    image, result = _strip_offsets(call)
+    touched = result.size * min(data.cache.line if data.cache else 0, channels)
+    # Of each position four channels at a time, and of each output one, whose line the next use too.
     return (
-        (strips - 1) * constants.swept(call.constant_bytes, plane + rows * width * channels),
-        data.scattered(image, loops["groups"], 4, channels, written=2 * plane)
-        + 8 * loops["groups"] * data.swept(plane, 4 * image.size),
+        (loops["strips"] - 1) * constants.swept(call.constant_bytes, plane + (image.size + result.size) * channels),
+        data.scattered(image, loops["groups"], 4, channels, written=plane + touched)
+        + data.scattered(result, 4 * loops["groups"], 1, channels, written=plane),
     )
 
+
+def _depthwise_conv2d_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> float:
+    # Each of four channels reads the plane for its sums, and those beside its outputs.
+    _, result = _strip_offsets(call)
+    line = data.cache.line if data.cache else 0
+    return 8 * loops["groups"] * data.swept(call.scratch_bytes, result.size * min(line, int(call.params["channels"])))
+
+
+def _strip_offsets(call: KernelCall) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where a strip's positions of one channel lie: of the image, and of the output."""
+    p = call.params
+    channels, strip = int(p["channels"]), int(p["strip"])
+    rows = min(strip * int(p["stride"]) + 2, int(p["input_h"]))
+    image = np.arange(rows)[:, None] * int(p["input_w"]) + np.arange(int(p["input_w"]))
+    result = np.arange(min(strip, int(p["output_h"])))[:, None] * int(p["output_w"]) + np.arange(int(p["output_w"]))
+    return image * channels, result * channels
+
+
+def _no_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> float:
+    return 0.0
+
+
+_SCRATCH_AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse], float]] = {
+    "tnf_conv2d_dsp": _tiles_scratch,
+    "tnf_conv2d_sparse": _tiles_scratch,
+    "tnf_depthwise_conv2d_dsp": _depthwise_conv2d_scratch,
+    "tnf_linear_dsp": _tiles_scratch,
+    "tnf_linear_sparse": _tiles_scratch,
+}
 
 _AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse, _Reuse], Again]] = {
     "tnf_average_pool2d": _pooling,
     "tnf_average_pool2d_dsp": _pooling,
     "tnf_conv2d": _conv2d,
-    "tnf_conv2d_dsp": _conv2d_tiles,
-    "tnf_conv2d_sparse": _conv2d_tiles,
+    "tnf_conv2d_dsp": _tiles,
+    "tnf_conv2d_sparse": _tiles,
     "tnf_depthwise_conv2d": _depthwise_conv2d,
     "tnf_depthwise_conv2d_dsp": _depthwise_conv2d_strips,
     "tnf_linear": _linear,
-    "tnf_linear_dsp": _linear_tiles,
-    "tnf_linear_sparse": _linear_tiles,
+    "tnf_linear_dsp": _tiles,
+    "tnf_linear_sparse": _tiles,
     "tnf_matmul": _matmul,
     "tnf_max_pool2d": _pooling,
     "tnf_max_pool2d_dsp": _pooling,

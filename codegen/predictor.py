@@ -436,6 +436,11 @@ def _steps(name: str, lengths: Any, times: float = 1.0, step: int = 4) -> Terms:
     }
 
 
+def _rows(name: str, n: int, times: float) -> Terms:
+    """As `_steps` for rows that lie one after the other, of which most are not aligned unless their length is."""
+    return {**_steps(name, n, times), f"{name}: 4 elements, unaligned": times * (n // 4) * (n % 4 > 0)}
+
+
 _TILE_CHANNELS = 16
 """Channels between two visits to a tile's sums: TNF_TILE_PAIRS pairs."""
 
@@ -445,6 +450,7 @@ def _tile_rows(name: str, times: float, n: int) -> Terms:
     return {
         name: times,
         f"{name}: 8 elements": times * (n // 8),
+        f"{name}: 8 elements, unaligned": times * (n // 8) * (n % 4 > 0),
         f"{name}: 4 elements": times * (n % 8 >= 4),
         f"{name}: rests": times * (n % 4 > 0),
     }
@@ -474,11 +480,11 @@ def _tile_layer(p: Params, rows: int, taps: int) -> Terms:
     quick_visits = (in_registers > 0) - (-stored // _TILE_CHANNELS)
     return {
         "tiles": tiles,
-        **_tile_rows("tile rows", 4 * tiles + single, taps),
+        **_tile_rows("tile rows", 4 * tiles, taps),
         **_tile_sums(quick * quick_visits + (tiles - quick) * visits, tiles * pairs, taps),
         "pairs in registers": quick * in_registers,
         "quick channels": quick * stored,
-        "one row": single,
+        **_tile_rows("one row", single, taps),
         "one row: sums": single * visits,
         **_loop("one row: quads", -(-taps // 4), single * pairs),
         "channels": (tiles - quick + single) * channels,
@@ -617,7 +623,7 @@ def _softmax_dsp(p: Params) -> Terms:
         "rows": rows,
         "row: 16 elements": rows * (n // 16),
         "row: words left": rows * (n % 16 // 4),
-        **_steps("row", n, rows),
+        **_rows("row", n, rows),
         "exponentials": float(computed.sum()),
         "exponentials: products": float((computed * products).sum()),
     }
@@ -632,7 +638,7 @@ def _attention_dsp(p: Params) -> Terms:
 def _layernorm_dsp(p: Params) -> Terms:
     rows, n = _int(p, "rows"), _int(p, "n")
     clamped = rows * ((p["act_min"], p["act_max"]) != (-128, 127))
-    return {"rows": rows, **_steps("row", n, rows), "clamped": clamped, **_steps("clamped", n, clamped)}
+    return {"rows": rows, **_rows("row", n, rows), "clamped": clamped, **_rows("clamped", n, clamped)}
 
 
 def _words_and_rest(p: Params) -> Terms:
