@@ -284,6 +284,30 @@ def _score_differences(n: int, many: bool) -> NDArray[np.float64]:
     return probabilities
 
 
+@_kernel("tnf_attention")
+def _attention(p: Params) -> Terms:
+    return _joined(p, _matmul, _softmax)
+
+
+def _joined(p: Params, matmul: Count, softmax: Count) -> Terms:
+    """What the three operators of attention count, each with its name before it."""
+    batch, m, n = (_int(p, name) for name in ("batch", "m", "n"))
+    parts = {
+        "scores": matmul({**p, **_own(p, "scores"), "columns": n}),
+        "softmax": softmax({"rows": batch * m, "n": n, **_own(p, "softmax")}),
+        "context": matmul({**p, **_own(p, "context"), "k": n, "n": p["d"], "columns": p["d"]}),
+    }
+    return {
+        "tiles": batch * -(-m // _int(p, "tile_rows")),
+        **{f"{part}: {name}": count for part, terms in parts.items() for name, count in terms.items()},
+    }
+
+
+def _own(p: Params, operator: str) -> Params:
+    """The parameters of one of several operators that a kernel joins."""
+    return {name.removeprefix(f"{operator}_"): value for name, value in p.items() if name.startswith(f"{operator}_")}
+
+
 @_kernel("tnf_layernorm")
 def _layernorm(p: Params) -> Terms:
     rows, n = _int(p, "rows"), _int(p, "n")
@@ -603,6 +627,11 @@ def _softmax_dsp(p: Params) -> Terms:
         "exponentials": float(computed.sum()),
         "exponentials: products": float((computed * products).sum()),
     }
+
+
+@_kernel("tnf_attention_dsp")
+def _attention_dsp(p: Params) -> Terms:
+    return _joined(p, _matmul_dsp, _softmax_dsp)
 
 
 @_kernel("tnf_layernorm_dsp")

@@ -10,6 +10,7 @@ import numpy as np
 
 from codegen.emit import KernelCall, Optimise, kernel_call
 from codegen.order import order_nodes
+from codegen.passes import fuse_attention
 from codegen.planner import ArenaPlan, check_plan, plan_arena
 from refsim.errors import UnsupportedError, located
 from refsim.graph import Graph, Port
@@ -78,7 +79,7 @@ class Program:
     """A graph as kernel calls on one arena.
 
     Attributes:
-        graph: the model, its nodes in execution order.
+        graph: the model, its nodes in execution order; its attention fused where that makes the arena smaller.
         model_hash: SHA-256 of everything that decides the model's bytes, hexadecimal.
         steps: in execution order.
         inputs, outputs: the graph's ports.
@@ -118,7 +119,7 @@ class Program:
 def build_program(
     graph: Graph, *, dsp: bool = False, optimise: Optimise = Optimise.BALANCED, reorder: bool = True
 ) -> Program:
-    """Choose the kernels and the order of the steps, plan the arena and check the plan.
+    """Choose the kernels and the order of the steps, plan the arena and check the plan; fuse attention where that pays.
 
     Args:
         graph: the model.
@@ -131,16 +132,14 @@ def build_program(
     """
     if not graph.nodes:
         raise UnsupportedError(f"model {graph.name!r} has no operators: there is nothing to generate")
-    chosen: dict[str, KernelCall] = {}
-    for node in graph.nodes:
-        with located(f"node {node.name!r} ({node.op.name})"):
-            shapes = tuple(graph.tensors[tensor].shape for tensor in node.inputs)
-            chosen[node.name] = kernel_call(node.op, shapes, dsp=dsp, optimise=optimise)
     model_hash = graph_hash(graph)
-    if reorder:
-        graph = order_nodes(graph, tuple(chosen.values()))
-    calls = [chosen[node.name] for node in graph.nodes]
-    plan = plan_arena(graph, calls)
+    graph, calls, plan = _planned(graph, dsp, optimise, reorder)
+    fused = fuse_attention(graph)
+    if len(fused.nodes) < len(graph.nodes):
+        unfused = graph, calls, plan
+        graph, calls, plan = min(
+            unfused, _planned(fused, dsp, optimise, reorder), key=lambda candidate: candidate[2].arena_bytes
+        )
     check_plan(graph, calls, plan)
     at = plan.tensor_offsets
     steps = tuple(
@@ -173,6 +172,21 @@ def build_program(
         )
 
     return Program(graph, model_hash, steps, tuple(map(place, graph.inputs)), tuple(map(place, graph.outputs)), plan)
+
+
+def _planned(
+    graph: Graph, dsp: bool, optimise: Optimise, reorder: bool
+) -> tuple[Graph, tuple[KernelCall, ...], ArenaPlan]:
+    """A graph with its nodes in execution order, their kernel calls and its memory plan."""
+    chosen: dict[str, KernelCall] = {}
+    for node in graph.nodes:
+        with located(f"node {node.name!r} ({node.op.name})"):
+            shapes = tuple(graph.tensors[tensor].shape for tensor in node.inputs)
+            chosen[node.name] = kernel_call(node.op, shapes, dsp=dsp, optimise=optimise)
+    if reorder:
+        graph = order_nodes(graph, tuple(chosen.values()))
+    calls = tuple(chosen[node.name] for node in graph.nodes)
+    return graph, calls, plan_arena(graph, calls)
 
 
 def graph_hash(graph: Graph) -> str:

@@ -24,6 +24,7 @@ from codegen.predictor import loop_counts
 from refsim.numerics import Int8Array, Int32Array, Rounding, quantize_multiplier
 from refsim.ops import OPERATORS
 from refsim.ops.add import Add
+from refsim.ops.attention import Attention
 from refsim.ops.average_pool2d import AveragePool2D
 from refsim.ops.base import Operator, Requantization
 from refsim.ops.concat import Concat
@@ -277,6 +278,24 @@ def _softmax(s: Space) -> Drawn:
     return Softmax.from_scale(s.random.uniform(0.02, 0.15)), ((rows, n),)
 
 
+def _attention(s: Space) -> Drawn:
+    """All heads of a stage; beyond the search any queries, keys and values."""
+    depth = width = s.dim // s.heads
+    queries = keys = s.tokens
+    transposed = True, False
+    if not s.in_search:
+        queries, keys, depth, width = s.upto(40), s.upto(80), s.upto(40), s.upto(40)
+        transposed = s.pick(False, True), s.pick(False, True)
+    k_zero, v_zero = s.pick(0, s.zero_point()), s.pick(0, s.zero_point())
+    scores = s.output(math.sqrt(depth) * DEVIATION * math.hypot(DEVIATION, k_zero))
+    context = s.output(256 * math.hypot(DEVIATION, v_zero))
+    softmax = Softmax.from_scale(s.random.uniform(0.02, 0.15))
+    op = Attention(MatMul(0, k_zero, scores, transposed[0]), softmax, MatMul(-128, v_zero, context, transposed[1]))
+    k = (keys, depth) if transposed[0] else (depth, keys)
+    v = (width, keys) if transposed[1] else (keys, width)
+    return op, ((s.heads, queries, depth), (s.heads, *k), (s.heads, *v))
+
+
 def _layernorm(s: Space) -> Drawn:
     n = s.dim if s.in_search else s.upto(300)
     shape = (s.tokens if s.in_search else s.upto(60), n)
@@ -410,6 +429,7 @@ def _concat(s: Space) -> Drawn:
 
 _DRAW: dict[str, Callable[[Space], Drawn]] = {
     "add": _add,
+    "attention": _attention,
     "average_pool2d": _average_pool2d,
     "concat": _concat,
     "conv2d": _conv2d,

@@ -98,24 +98,46 @@ static void tile_outputs(const tnf_matmul_dsp_params *p, const uint32_t *tile, c
     }
 }
 
+static void pack_columns(const tnf_matmul_dsp_params *p, const int8_t *b, int32_t columns, uint32_t *packed)
+{
+    pack(packed, b, columns, p->transpose_b ? p->k : 1, p->k, p->transpose_b ? 1 : p->n);
+}
+
+/* All rows of a times packed columns. */
+static void multiply(const tnf_matmul_dsp_params *p, const int8_t *a, const uint32_t *packed, int32_t columns, int8_t *y, uint32_t *tile)
+{
+    const int32_t k = p->k;
+    int32_t first, row;
+    for (first = 0; first < p->m; first += TNF_TILE_ROWS) {
+        const int32_t rows = p->m - first < TNF_TILE_ROWS ? p->m - first : TNF_TILE_ROWS;
+        for (row = 0; row < TNF_TILE_ROWS; row++) { /* missing rows repeat the last, so that the tile holds nothing stale */
+            tnf_tile_row(tile + row, TNF_TILE_ROWS, a + (first + (row < rows ? row : rows - 1)) * k, k, p->a_zero_point);
+        }
+        tile_outputs(p, tile, packed, columns, rows, y + first * p->n);
+    }
+}
+
+void tnf_matmul_dsp_pack(const tnf_matmul_dsp_params *p, const int8_t *b, void *packed)
+{
+    pack_columns(p, b, p->n, (uint32_t *)packed);
+}
+
+void tnf_matmul_dsp_packed(const tnf_matmul_dsp_params *p, const int8_t *a, const void *packed, int8_t *y, void *scratch)
+{
+    multiply(p, a, (const uint32_t *)packed, p->n, y, (uint32_t *)scratch);
+}
+
 void tnf_matmul_dsp(const tnf_matmul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch)
 {
     const int32_t k = p->k, n = p->n;
-    const int32_t step = p->transpose_b ? k : 1;
     uint32_t *tile = (uint32_t *)scratch;
     uint32_t *packed = tile + (k + 3) / 4 * TNF_TILE_WORDS;
-    int32_t batch, column, first, row;
+    int32_t batch, column;
     for (batch = 0; batch < p->batch; batch++) {
         for (column = 0; column < n; column += p->columns) {
             const int32_t columns = n - column < p->columns ? n - column : p->columns;
-            pack(packed, b + column * step, columns, step, k, p->transpose_b ? 1 : n);
-            for (first = 0; first < p->m; first += TNF_TILE_ROWS) {
-                const int32_t rows = p->m - first < TNF_TILE_ROWS ? p->m - first : TNF_TILE_ROWS;
-                for (row = 0; row < TNF_TILE_ROWS; row++) { /* missing rows repeat the last, so that the tile holds nothing stale */
-                    tnf_tile_row(tile + row, TNF_TILE_ROWS, a + (first + (row < rows ? row : rows - 1)) * k, k, p->a_zero_point);
-                }
-                tile_outputs(p, tile, packed, columns, rows, y + first * n + column);
-            }
+            pack_columns(p, b + column * (p->transpose_b ? k : 1), columns, packed);
+            multiply(p, a, packed, columns, y + column, tile);
         }
         a += p->m * k;
         b += k * n;

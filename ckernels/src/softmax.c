@@ -18,15 +18,21 @@ static int32_t fill(const tnf_softmax_params *p, exponentials *table, int32_t mi
     return e;
 }
 
-void tnf_softmax(const tnf_softmax_params *p, const int8_t *x, int8_t *y, void *scratch)
+void tnf_softmax_begin(void *scratch)
+{
+    exponentials *table = (exponentials *)scratch;
+    int32_t i;
+    for (i = 0; i < 8; i++) {
+        table->valid[i] = 0u;
+    }
+}
+
+void tnf_softmax_rows(const tnf_softmax_params *p, const int8_t *x, int8_t *y, void *scratch)
 {
     exponentials *table = (exponentials *)scratch;
     const int32_t *value = table->value;
     const int32_t n = p->n;
     int32_t row, i;
-    for (i = 0; i < 8; i++) {
-        table->valid[i] = 0u;
-    }
     for (row = 0; row < p->rows; row++) {
         int32_t max = x[0];
         int32_t sum = 0;
@@ -54,4 +60,10 @@ void tnf_softmax(const tnf_softmax_params *p, const int8_t *x, int8_t *y, void *
         x += n;
         y += n;
     }
+}
+
+void tnf_softmax(const tnf_softmax_params *p, const int8_t *x, int8_t *y, void *scratch)
+{
+    tnf_softmax_begin(scratch);
+    tnf_softmax_rows(p, x, y, scratch);
 }

@@ -83,14 +83,20 @@ TNF_OWN_FUNCTION void divide(const int32_t *value, const int8_t *x, int8_t *y, i
     }
 }
 
-void tnf_softmax_dsp(const tnf_softmax_dsp_params *p, const int8_t *x, int8_t *y, void *scratch)
+void tnf_softmax_dsp_begin(const tnf_softmax_dsp_params *p, void *scratch)
 {
     int32_t *table = (int32_t *)scratch; /* E of the distances from 255 down to 0 */
-    const int32_t n = p->n;
-    int32_t row, i;
+    int32_t i;
     for (i = 0; i < 256; i++) {
         table[i] = tnf_softmax_exponential(255 - i, p->multiplier, p->shift, p->diff_min);
     }
+}
+
+void tnf_softmax_dsp_rows(const tnf_softmax_dsp_params *p, const int8_t *x, int8_t *y, const void *scratch)
+{
+    const int32_t *table = (const int32_t *)scratch;
+    const int32_t n = p->n;
+    int32_t row, i;
     for (row = 0; row < p->rows; row++) {
         const int32_t *value = table + (127 - largest(x, n));
         const uint32_t sum = sum_of(value, x, n);
@@ -108,4 +114,10 @@ void tnf_softmax_dsp(const tnf_softmax_dsp_params *p, const int8_t *x, int8_t *y
         x += n;
         y += n;
     }
+}
+
+void tnf_softmax_dsp(const tnf_softmax_dsp_params *p, const int8_t *x, int8_t *y, void *scratch)
+{
+    tnf_softmax_dsp_begin(p, scratch);
+    tnf_softmax_dsp_rows(p, x, y, scratch);
 }

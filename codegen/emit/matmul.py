@@ -44,13 +44,17 @@ def dsp_kernel_call(op: MatMul, shapes: tuple[Shape, ...]) -> KernelCall | None:
         return None
     portable = kernel_call(op, shapes)
     n = op.output_shape(*shapes)[-1]
-    taps = -(-k // 4) * 4
-    columns = min(max(PACKED_BYTES // taps, MIN_COLUMNS), n + 1) // 2 * 2
+    columns = min(max(PACKED_BYTES // packed_bytes(k, 1) * 2, MIN_COLUMNS), n + 1) // 2 * 2
     full_range = (op.output.act_min, op.output.act_max) == (-128, 127)
     return KernelCall(
         kernel="tnf_matmul_dsp",
         params={**portable.params, "quick": quick(op.output) * full_range, "columns": columns},
         sources=("matmul_dsp",),
-        scratch_bytes=tile_bytes(taps, TILE_ROWS) + -(-taps * columns // 8) * 8,
+        scratch_bytes=tile_bytes(k, TILE_ROWS) + packed_bytes(k, columns),
         macs=portable.macs,
     )
+
+
+def packed_bytes(k: int, columns: int) -> int:
+    """Bytes of so many columns of b, of k elements each, rearranged: quads of pairs, a multiple of 8."""
+    return -(-k // 4) * 4 * -(-columns // 2) * 2

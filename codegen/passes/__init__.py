@@ -1,5 +1,6 @@
 """Graph passes: pure functions refsim.Graph -> refsim.Graph, each of which keeps the outputs byte for byte."""
 
+from codegen.passes.attention import fuse_attention
 from codegen.passes.constants import fold_constants
 from codegen.passes.flatten import permute_flattened_weights
 from codegen.passes.identities import drop_identities
@@ -14,6 +15,7 @@ __all__ = [
     "drop_identities",
     "drop_unused",
     "fold_constants",
+    "fuse_attention",
     "merge_tables",
     "optimize",
     "permute_flattened_weights",

@@ -57,19 +57,24 @@ static void check_and_free(array a, int32_t is_output)
     static void run_##name(const void *p, const int8_t *const *x, int8_t *y, void *scratch) { tnf_##name(p, x[0], y, scratch); }
 #define BINARY(name) \
     static void run_##name(const void *p, const int8_t *const *x, int8_t *y, void *scratch) { tnf_##name(p, x[0], x[1], y, scratch); }
+#define TERNARY(name) \
+    static void run_##name(const void *p, const int8_t *const *x, int8_t *y, void *scratch) \
+    { \
+        tnf_##name(p, x[0], x[1], x[2], y, scratch); \
+    }
 #define VARIADIC(name) \
     static void run_##name(const void *p, const int8_t *const *x, int8_t *y, void *scratch) { tnf_##name(p, x, y, scratch); }
-#define OPERATORS(U, B, V) \
+#define OPERATORS(U, B, T, V) \
     U(conv2d) U(depthwise_conv2d) U(linear) B(matmul) B(add) B(mul) U(requantize) U(lookup) U(softmax) U(layernorm) \
-    U(max_pool2d) U(average_pool2d) U(mean) U(reshape) U(transpose) U(slice) U(pad) V(concat)
-OPERATORS(UNARY, BINARY, VARIADIC)
+    U(max_pool2d) U(average_pool2d) U(mean) U(reshape) U(transpose) U(slice) U(pad) T(attention) V(concat)
+OPERATORS(UNARY, BINARY, TERNARY, VARIADIC)
 
 typedef struct {
     const char *name;
     void (*run)(const void *p, const int8_t *const *x, int8_t *y, void *scratch);
 } operator_entry;
 #define ENTRY(name) {#name, run_##name},
-static const operator_entry operators[] = {OPERATORS(ENTRY, ENTRY, ENTRY)};
+static const operator_entry operators[] = {OPERATORS(ENTRY, ENTRY, ENTRY, ENTRY)};
 
 static void run_case(const char *name)
 {

@@ -10,6 +10,7 @@ from tests.ckernels.compilers import CROSS, HOST, STRICT
 OPERATORS = (
     *("conv2d", "depthwise_conv2d", "linear", "matmul", "add", "mul", "requantize", "lookup", "softmax", "layernorm"),
     *("max_pool2d", "average_pool2d", "mean", "reshape", "transpose", "slice", "pad", "concat"),
+    "attention",
 )
 
 

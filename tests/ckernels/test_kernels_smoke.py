@@ -44,7 +44,8 @@ def _parse_structs() -> dict[str, list[tuple[str, str, bool]]]:
 
 
 STRUCTS = _parse_structs()
-SCRATCH = {"softmax": 256 * 4 + 32}
+SCRATCH_ROWS = 3
+SCRATCH = {"softmax": 256 * 4 + 32, "attention": 256 * 4 + 32 + 32}
 
 
 @dataclass
@@ -190,6 +191,18 @@ def linear(draw: Draw) -> Case:
     return Case("linear", p, [x], expected)
 
 
+def matmul_by_contract(p: dict, a: Values, b: Values) -> Values:
+    """One matrix times another."""
+    outputs = []
+    for i, j in contract.indices((p["m"], p["n"])):
+        acc = 0
+        for t in range(p["k"]):
+            right = b[j * p["k"] + t if p["transpose_b"] else t * p["n"] + j]
+            acc += (a[i * p["k"] + t] - p["a_zero_point"]) * (right - p["b_zero_point"])
+        outputs.append(finished(p, acc))
+    return outputs
+
+
 def matmul(draw: Draw) -> Case:
     batch, m, k, n = draw.randint(1, 3), draw.randint(1, 4), draw.randint(1, 12), draw.randint(1, 10)
     p: dict = draw.finish() | {"batch": batch, "m": m, "k": k, "n": n, "transpose_b": draw.randrange(2)}
@@ -197,12 +210,8 @@ def matmul(draw: Draw) -> Case:
     p["multiplier"], p["shift"] = draw.multiplier(255 * 255 * k)
     a, b = draw.bytes(batch * m * k), draw.bytes(batch * k * n)
     expected = []
-    for s, i, j in contract.indices((batch, m, n)):
-        acc = 0
-        for t in range(k):
-            place = (s * n + j) * k + t if p["transpose_b"] else (s * k + t) * n + j
-            acc += (a[(s * m + i) * k + t] - p["a_zero_point"]) * (b[place] - p["b_zero_point"])
-        expected.append(finished(p, acc))
+    for s in range(batch):
+        expected += matmul_by_contract(p, a[s * m * k : (s + 1) * m * k], b[s * k * n : (s + 1) * k * n])
     return Case("matmul", p, [a, b], expected)
 
 
@@ -277,6 +286,31 @@ def softmax(draw: Draw) -> Case:
     rest = (p["multiplier"], shift, p["diff_min"])
     expected = [y for k in range(p["rows"]) for y in contract.softmax_row(x[k * p["n"] : (k + 1) * p["n"]], *rest)]
     return Case("softmax", p, [x], expected, draw.choice((-1, 0)))
+
+
+def attention(draw: Draw) -> Case:
+    batch, m, k, n = draw.randint(1, 3), draw.randint(1, 4), draw.randint(1, 12), draw.randint(1, 10)
+    d, shift = draw.choice((k, draw.randint(1, 10))), draw.choice((5, 20, 22, 23))
+    softmax: dict = {"multiplier": draw.number(2**30, 2**31 - 1), "shift": shift, "diff_min": -(31 * 2**26 // 2**shift)}
+    products = []
+    for terms, a_zero_point in ((k, draw.zero_point()), (n, -128)):
+        own: dict = draw.finish() | {"transpose_b": draw.randrange(2)}
+        own |= {"a_zero_point": a_zero_point, "b_zero_point": draw.choice((0, draw.zero_point()))}
+        own["multiplier"], own["shift"] = draw.multiplier(255 * 255 * terms)
+        products.append(own)
+    scores, context = products
+    q, keys, values = draw.bytes(batch * m * k), draw.bytes(batch * k * n), draw.bytes(batch * n * d)
+    expected = []
+    for s in range(batch):
+        head = matmul_by_contract(
+            scores | {"m": m, "k": k, "n": n}, q[s * m * k : (s + 1) * m * k], keys[s * k * n : (s + 1) * k * n]
+        )
+        shares = [y for i in range(m) for y in contract.softmax_row(head[i * n : (i + 1) * n], *softmax.values())]
+        expected += matmul_by_contract(context | {"m": m, "k": n, "n": d}, shares, values[s * n * d : (s + 1) * n * d])
+    p: dict = {"batch": batch, "m": m, "k": k, "n": n, "d": d, "tile_rows": draw.randint(1, SCRATCH_ROWS)}
+    for name, own in (("scores", scores), ("softmax", softmax), ("context", context)):
+        p |= {f"{name}_{field}": value for field, value in own.items()}
+    return Case("attention", p, [q, keys, values], expected, draw.choice((-1, 0)) if d == k else -1)
 
 
 def layernorm(draw: Draw) -> Case:
@@ -386,7 +420,7 @@ def concat(draw: Draw) -> Case:
 BUILDERS = {
     builder.__name__.rstrip("_"): builder
     for builder in (
-        *(conv2d, depthwise_conv2d, linear, matmul, add, mul, requantize, lookup, softmax, layernorm),
+        *(conv2d, depthwise_conv2d, linear, matmul, add, mul, requantize, lookup, softmax, attention, layernorm),
         *(max_pool2d, average_pool2d, mean, reshape, transpose, slice_, pad, concat),
     )
 }

@@ -21,6 +21,7 @@ from refsim.errors import UnsupportedError
 from refsim.numerics import Multiplier
 from refsim.ops import OPERATORS, Operator, Requantization
 from refsim.ops.add import Add
+from refsim.ops.attention import Attention
 from refsim.ops.average_pool2d import AveragePool2D
 from refsim.ops.concat import Concat
 from refsim.ops.conv2d import Conv2D
@@ -49,6 +50,7 @@ BIAS = np.arange(4, dtype=np.int32)
 
 CASES: list[tuple[Operator, tuple[Shape, ...]]] = [
     (Add(1, 2, Multiplier(2**30, 0), Multiplier(2**30, -1), Requantization.from_real(2.0**-19, 0)), ((3, 4), (4,))),
+    (Attention(MatMul(1, 2, ONE), Softmax.from_scale(0.1), MatMul(-128, 3, ONE)), ((2, 5, 4), (2, 4, 7), (2, 7, 4))),
     (AveragePool2D((2, 2), (2, 2)), ((4, 4, 3),)),
     (Concat(1, (None, Requantize(4, Requantization.from_real(0.5, 3)))), ((2, 3), (2, 5))),
     (Conv2D(np.ones((4, 3, 3, 2), np.int8), BIAS, 7, ONE, (2, 1), (1, 1, 1, 1), (1, 2)), ((8, 9, 2),)),
@@ -73,6 +75,7 @@ CASES: list[tuple[Operator, tuple[Shape, ...]]] = [
     (Mul(1, 2, Requantization.from_real(2.0**-10, 3)), ((3, 4), (3, 4))),
     (Requantize(1, ONE), ((50, 40),)),
     (Softmax.from_scale(0.1), ((50, 40),)),
+    (Attention(MatMul(1, 2, ONE), Softmax.from_scale(0.1), MatMul(-128, 3, ONE)), ((50, 4), (4, 40), (40, 4))),
 ]
 
 

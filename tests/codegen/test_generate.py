@@ -20,9 +20,12 @@ from conformance.toolchain import Toolchain, arm_toolchains, build_firmware, bui
 from refsim import Graph, TensorType
 from refsim.errors import TargetError, TinyFormerError, UnsupportedError
 from refsim.numerics import Int8Array
+from refsim.ops import Requantization
 from refsim.ops.lookup import Lookup
+from refsim.ops.matmul import MatMul
 from refsim.ops.pad import Pad
 from refsim.ops.reshape import Reshape
+from refsim.ops.softmax import Softmax
 from refsim.ops.transpose import Transpose
 from tests.codegen.graphs import Builder, hybrid_graph, two_branches
 
@@ -336,3 +339,23 @@ def test_what_no_kernel_does_is_refused_with_the_node(tmp_path: Path) -> None:
     empty.input("x", (2,))
     with pytest.raises(UnsupportedError, match="no operators"):
         generate(empty.graph("x"), TARGET, tmp_path / "out")
+
+
+def attention_graph(tokens: int) -> Graph:
+    b = Builder("attention")
+    kind = TensorType((), 1 / 64, -3)
+    q, k, v = (b.input(name, (2, tokens, 8)) for name in "qkv")
+    scores = b.add("scores", MatMul(-3, -3, Requantization.from_real(1 / 64, -3), transpose_b=True), q, k)
+    shares = b.add("softmax", Softmax.from_scale(1 / 64), scores, like=TensorType((), 1 / 256, -128))
+    b.add("context", MatMul(-128, -3, Requantization.from_real(1 / 256, -3)), shares, v, like=kind)
+    return b.graph("context")
+
+
+@pytest.mark.parametrize("dsp", [False, True])
+def test_attention_is_fused_where_that_makes_the_arena_smaller(dsp: bool) -> None:
+    few, many = (build_program(attention_graph(tokens), dsp=dsp) for tokens in (6, 256))
+    assert [step.operator for step in few.steps] == ["matmul", "softmax", "matmul"]
+    assert [step.operator for step in many.steps] == ["attention"]
+    assert many.plan.arena_bytes < 2 * 256 * 256 / 5
+    assert many.model_hash == graph_hash(attention_graph(256))
+    assert many.macs == 2 * 2 * 256 * 256 * 8

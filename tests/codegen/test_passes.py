@@ -15,6 +15,7 @@ from codegen.passes import (
     drop_identities,
     drop_unused,
     fold_constants,
+    fuse_attention,
     merge_tables,
     optimize,
     permute_flattened_weights,
@@ -44,6 +45,7 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "drop_identities": drop_identities,
     "drop_unused": drop_unused,
     "fold_constants": fold_constants,
+    "fuse_attention": fuse_attention,
     "merge_tables": merge_tables,
     "optimize": optimize,
     "permute_flattened_weights": permute_flattened_weights,
@@ -113,7 +115,7 @@ class Drawing:
             "part",
             "mean",
         ]
-        kinds += ["rows", "product", "pooled", "known"]
+        kinds += ["rows", "product", "attention", "pooled", "known"]
         kind = self.draw(st.sampled_from(kinds))
         result = getattr(self, kind)(f"n{index}", self.pick())
         if result is not None:
@@ -195,6 +197,25 @@ class Drawing:
                 if self.shape(y)[-1 if transposed else -2] == shape[-1]:
                     return self.b.add(name, MatMul(-3, -3, output, transposed), x, y)
         return None
+
+    def attention(self, name: str, x: str) -> str | None:
+        """As fused; now and then with another reader of the scores or the probabilities."""
+        shape = self.shape(x)
+        fitting = [y for y in self.pool if len(shape) > 1 and self.shape(y)[:-1] == shape[:-1]]
+        keys = [y for y in fitting if self.shape(y)[-1] == shape[-1]]
+        if not keys:
+            return None
+        output = Requantization.from_real(1 / 64, -3)
+        key, value = self.draw(st.sampled_from(keys)), self.draw(st.sampled_from(fitting))
+        scores = self.b.add(f"{name}s", MatMul(-3, -3, output, transpose_b=True), x, key)
+        shares = self.b.add(f"{name}p", Softmax.from_scale(1 / 64), scores, like=TensorType((), 1 / 256, -128))
+        kind = self.draw(st.sampled_from(["plain", "plain", "scores read", "probabilities read"]))
+        if kind == "scores read":
+            self.pool.append(scores)
+        elif kind == "probabilities read":
+            requantize = Requantize(-128, Requantization.from_real(0.25, -3))
+            self.pool.append(self.b.add(f"{name}r", requantize, shares, like=scaled(())))
+        return self.b.add(name, MatMul(-128, -3, Requantization.from_real(1 / 256, -3)), shares, value, like=scaled(()))
 
     def pooled(self, name: str, x: str) -> str | None:
         return self.b.add(name, MaxPool2D((1, 1)), x) if len(self.shape(x)) == 3 else None
@@ -311,6 +332,29 @@ def test_tables_merge_into_one() -> None:
     after = optimize(graph)
     assert kinds(after) == ["lookup"]
     assert_same(graph, after)
+
+
+def attention(*outputs: str) -> Graph:
+    b = Builder("attention")
+    q, k, v = (b.input(name, (2, 5, 4)) for name in "qkv")
+    scores = b.add("scores", MatMul(-3, -3, Requantization.from_real(1 / 64, -3), transpose_b=True), q, k)
+    shares = b.add("softmax", Softmax.from_scale(1 / 64), scores, like=TensorType((), 1 / 256, -128))
+    b.add("context", MatMul(-128, -3, Requantization.from_real(1 / 256, -3)), shares, v, like=scaled(()))
+    return b.graph(*outputs)
+
+
+def test_attention_is_one_operator() -> None:
+    graph = attention("context")
+    after = fuse_attention(graph)
+    assert [(node.name, node.op.name, node.inputs) for node in after.nodes] == [("context", "attention", (*"qkv",))]
+    assert set(after.tensors) == {*"qkv", "context"}
+    assert_same(graph, after)
+
+
+@pytest.mark.parametrize("kept", ["scores", "softmax"])
+def test_scores_that_someone_else_reads_stay(kept: str) -> None:
+    graph = attention("context", kept)
+    assert fuse_attention(graph).nodes == graph.nodes
 
 
 def test_constants_are_computed_beforehand() -> None:

@@ -17,6 +17,7 @@ from refsim.errors import DataError, TargetError, UnsupportedError
 from refsim.numerics import Multiplier
 from refsim.ops import OPERATORS, Requantization
 from refsim.ops.add import Add
+from refsim.ops.attention import Attention
 from refsim.ops.conv2d import Conv2D
 from refsim.ops.depthwise_conv2d import DepthwiseConv2D
 from refsim.ops.linear import Linear
@@ -325,6 +326,21 @@ def test_a_softmax_fills_its_table_once():
     steep = counts(1000, 64, shift=26)  # all but the smallest differences give 0
     assert steep["exponentials"] < 70
     assert steep["exponentials: looked for"] == many
+
+
+def test_attention_counts_as_its_three_operators():
+    scores, softmax, context = MatMul(1, 2, STAGE, True), Softmax.from_scale(0.1), MatMul(-128, 3, STAGE)
+    call = kernel_call(Attention(scores, softmax, context), ((2, 30, 8), (2, 100, 8), (2, 100, 12)))
+    parts = {
+        "scores": kernel_call(scores, ((2, 30, 8), (2, 100, 8))),
+        "softmax": kernel_call(softmax, ((2, 30, 100),)),
+        "context": kernel_call(context, ((2, 30, 100), (2, 100, 12))),
+    }
+    counts = loop_counts(call)
+    assert counts.pop("calls") == 1
+    assert counts.pop("tiles") == 2 * 3  # of 10 rows
+    expected = {f"{part}: {name}": n for part, one in parts.items() for name, n in loop_counts(one).items()}
+    assert counts == {name: count for name, count in expected.items() if not name.endswith(": calls")}
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(1, 5), st.integers(0, 2**16))

@@ -153,6 +153,18 @@ def test_rows_cover_their_domain(drawn: Callable[[str], list[Case]]) -> None:
     assert some(found, lambda op, case: op.epsilon == 0 and len(np.unique(case.inputs[0])) == 1)
 
 
+def test_attention_covers_both_kernels_tiles_and_work_in_place(drawn: Callable[[str], list[Case]]) -> None:
+    for dsp in (False, True):
+        kernel = "tnf_attention_dsp" if dsp else "tnf_attention"
+        found = [(kernel_call(case.op, case.shapes, dsp=dsp), case) for case in drawn("attention")]
+        calls = [call for call, _ in found if call.kernel == kernel]
+        assert len(calls) > 0.1 * len(found)
+        assert any(call.in_place for call in calls) and not all(call.in_place for call in calls)
+        tiled = [call.params for call in calls if call.params["m"] > call.params["tile_rows"]]
+        assert any(p["m"] % p["tile_rows"] for p in tiled)
+        assert any(p["batch"] > 1 for p in tiled)
+
+
 def test_shapes_cover_ranks_and_broadcasting(drawn: Callable[[str], list[Case]]) -> None:
     for operator in ("add", "mul"):
         found = drawn(operator)

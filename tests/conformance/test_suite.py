@@ -391,9 +391,9 @@ def test_the_first_layer_that_differs_is_named(where: str, tmp_path: Path) -> No
     source.write_text(text.replace(old, f"1 + {old}"))
     place = HostModel(generated) if where == "host" else CortexMModel(generated)
     outcome = compare_model(ModelUnderTest(graph, random_samples(graph, 3)), place, where, 3)
-    first = next(node for node in graph.nodes if node.op.name == "softmax")
+    first = next(step for step in generated.steps if "softmax" in step.call.sources)
     assert outcome.mismatches == 3
-    assert f"{first.name!r} (softmax), tensor {first.output!r}" in outcome.message
+    assert f"{first.node!r} ({first.operator}), tensor {first.output!r}" in outcome.message
     assert "the first at index" in outcome.message
 
 

@@ -12,6 +12,7 @@ from refsim import Rounding, TensorType
 from refsim.errors import QuantizationError, ShapeError
 from refsim.ops import OPERATORS, Requantization
 from refsim.ops.add import Add
+from refsim.ops.attention import Attention
 from refsim.ops.average_pool2d import AveragePool2D
 from refsim.ops.concat import Concat
 from refsim.ops.conv2d import Conv2D
@@ -225,6 +226,33 @@ def test_softmax_on_long_equal_rows(length):
     assert op.run(x)[0, 0].tolist() == softmax_by_definition(x[0, 0], op)
 
 
+@settings(max_examples=30)
+@given(SEEDS, ROUNDINGS, ZERO_POINTS, ZERO_POINTS, ZERO_POINTS, st.booleans(), st.booleans())
+def test_attention(seed, rounding, zq, zk, zv, transpose_k, transpose_v):
+    rng = np.random.default_rng(seed)
+    heads, m, k, n, d = (int(v) for v in rng.integers(1, 5, 5))
+    op = Attention(
+        MatMul(zq, zk, stage(rng, 1, rounding, 3), transpose_k),
+        Softmax.from_scale(0.125),
+        MatMul(-128, zv, stage(rng, 1, rounding, -4), transpose_v),
+    )
+    q, keys, values = int8(rng, 2, heads, m, k), int8(rng, 2, heads, n, k), int8(rng, 2, heads, n, d)
+    given_keys = keys if transpose_k else np.ascontiguousarray(keys.swapaxes(-1, -2))
+    given_values = np.ascontiguousarray(values.swapaxes(-1, -2)) if transpose_v else values
+    y = op.run(q, given_keys, given_values)
+    assert y.shape[1:] == op.output_shape(q.shape[1:], given_keys.shape[1:], given_values.shape[1:])
+    for s, h, i in np.ndindex(2, heads, m):
+        scores = [
+            sum((int(a) - zq) * (int(b) - zk) for a, b in zip(q[s, h, i], key, strict=True)) for key in keys[s, h]
+        ]
+        shares = softmax_by_definition([reference.finish(acc, op.scores.output) for acc in scores], op.softmax)
+        for j in range(d):
+            acc = sum(
+                (share + 128) * (int(value) - zv) for share, value in zip(shares, values[s, h, :, j], strict=True)
+            )
+            assert y[s, h, i, j] == reference.finish(acc, op.context.output)
+
+
 def test_softmax_is_close_to_the_real_one():
     rng = np.random.default_rng(3)
     x = rng.integers(-128, 128, (50, 64)).astype(np.int8)
@@ -375,6 +403,15 @@ def test_data_movement_moves_bytes():
         (lambda: Softmax.from_scale(2.0**-27), QuantizationError, "input scale"),
         (lambda: Softmax.from_scale(0.1).output_shape((2, 4096)), ShapeError, "4095"),
         (
+            lambda: Attention(
+                MatMul(0, 0, Requantization.from_real(0.1, 0)),
+                Softmax.from_scale(0.1),
+                MatMul(0, 0, Requantization.from_real(0.1, 0)),
+            ),
+            QuantizationError,
+            "probabilities have zero point -128, .* built for 0",
+        ),
+        (
             lambda: LayerNorm(
                 np.array([-32768], np.int16), np.zeros(1, np.int32), 0, Requantization.from_real(1e-6, 0)
             ),
@@ -401,5 +438,5 @@ def test_wrong_parameters_are_refused(make, error, words):
 
 
 def test_operators_are_found_by_name():
-    assert len(OPERATORS) == 18
+    assert len(OPERATORS) == 19
     assert OPERATORS["conv2d"] is Conv2D

@@ -176,6 +176,11 @@ typedef struct {
     int32_t columns;
 } tnf_matmul_dsp_params;
 void tnf_matmul_dsp(const tnf_matmul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
+/* Its two halves, for attention, on one matrix and all of its columns (batch and columns are not used): `pack` rearranges b into a byte
+ * for each of k, filled up to quads, and of n, filled up to pairs; `packed` multiplies by what was packed, with 8 bytes of scratch for
+ * each of k, filled up to quads. */
+void tnf_matmul_dsp_pack(const tnf_matmul_dsp_params *p, const int8_t *b, void *packed);
+void tnf_matmul_dsp_packed(const tnf_matmul_dsp_params *p, const int8_t *a, const void *packed, int8_t *y, void *scratch);
 
 /* Element-wise sum with broadcasting. dims is the output's shape, rank entries; strides are in elements, 0 on a broadcast axis.
  * In place on an input whose shape is the output's. */
@@ -265,12 +270,61 @@ typedef struct {
     int32_t diff_min;
 } tnf_softmax_params;
 void tnf_softmax(const tnf_softmax_params *p, const int8_t *x, int8_t *y, void *scratch);
+/* Its two halves, for attention: `begin` empties the table, `rows` uses what is in it and adds to it. */
+void tnf_softmax_begin(void *scratch);
+void tnf_softmax_rows(const tnf_softmax_params *p, const int8_t *x, int8_t *y, void *scratch);
 
 /* The same for cores with the DSP extension and for many elements: the scratch holds the exponentials of all 256 distances, which are
  * computed first. In place. */
 #define TNF_SOFTMAX_DSP_SCRATCH_BYTES (256 * 4)
 typedef tnf_softmax_params tnf_softmax_dsp_params;
 void tnf_softmax_dsp(const tnf_softmax_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
+/* Its two halves: `begin` computes the table, `rows` uses it. */
+void tnf_softmax_dsp_begin(const tnf_softmax_dsp_params *p, void *scratch);
+void tnf_softmax_dsp_rows(const tnf_softmax_dsp_params *p, const int8_t *x, int8_t *y, const void *scratch);
+
+/* Matmul of queries [batch][m][k] and keys [batch][k][n] (or transposed) to scores, softmax of each row of n, matmul of the
+ * probabilities and values [batch][n][d] (or transposed) to y [batch][m][d]: tile_rows rows at a time, so that no more scores than
+ * those exist. Fields of the three operators have their names before them. In place on the queries where d = k. Scratch:
+ * TNF_SOFTMAX_SCRATCH_BYTES and the scores of a tile. */
+typedef struct {
+    int32_t batch, m, k, n, d;
+    int32_t tile_rows;
+    int32_t scores_transpose_b;
+    int32_t scores_a_zero_point, scores_b_zero_point, scores_output_zero_point;
+    int32_t scores_multiplier, scores_shift;
+    int32_t scores_act_min, scores_act_max;
+    int32_t scores_rounding;
+    int32_t softmax_multiplier, softmax_shift;
+    int32_t softmax_diff_min;
+    int32_t context_transpose_b;
+    int32_t context_a_zero_point, context_b_zero_point, context_output_zero_point;
+    int32_t context_multiplier, context_shift;
+    int32_t context_act_min, context_act_max;
+    int32_t context_rounding;
+} tnf_attention_params;
+void tnf_attention(const tnf_attention_params *p, const int8_t *q, const int8_t *k, const int8_t *v, int8_t *y, void *scratch);
+
+/* The same for cores with the DSP extension. In place on the queries where d = k. Scratch, one after the other, each of a multiple of 8
+ * bytes: TNF_SOFTMAX_DSP_SCRATCH_BYTES, keys and values as tnf_matmul_dsp_pack packs them, the scratch of tnf_matmul_dsp_packed for the
+ * larger of k and n, and the scores of a tile. */
+typedef struct {
+    int32_t batch, m, k, n, d;
+    int32_t tile_rows;
+    int32_t scores_transpose_b;
+    int32_t scores_a_zero_point, scores_b_zero_point, scores_output_zero_point;
+    int32_t scores_multiplier, scores_shift;
+    int32_t scores_act_min, scores_act_max;
+    int32_t scores_rounding, scores_quick;
+    int32_t softmax_multiplier, softmax_shift;
+    int32_t softmax_diff_min;
+    int32_t context_transpose_b;
+    int32_t context_a_zero_point, context_b_zero_point, context_output_zero_point;
+    int32_t context_multiplier, context_shift;
+    int32_t context_act_min, context_act_max;
+    int32_t context_rounding, context_quick;
+} tnf_attention_dsp_params;
+void tnf_attention_dsp(const tnf_attention_dsp_params *p, const int8_t *q, const int8_t *k, const int8_t *v, int8_t *y, void *scratch);
 
 /* Scaled-LayerNorm over rows of length n. The 64-bit epsilon is epsilon_high * 2^32 + epsilon_low (low word unsigned). In place. */
 typedef struct {

@@ -1,0 +1,42 @@
+"""Cases of attention."""
+
+import math
+
+from hypothesis import strategies as st
+
+from conformance.strategies.base import Case, activations, lengths, often, requantizations, shapes, zero_points
+from refsim.numerics import largest_distance
+from refsim.ops.attention import Attention
+from refsim.ops.matmul import MatMul
+from refsim.ops.softmax import OUTPUT_ZERO_POINT, Softmax, smallest_difference
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Any queries, keys and values, in both layouts; in half of the cases tiles hold only a part of the rows."""
+    if draw(st.booleans()):
+        queries, keys = draw(st.sampled_from((4, 9, 17, 70))), draw(st.sampled_from((65, 101, 300, 1100)))
+    else:
+        queries, keys = draw(lengths(5)), draw(lengths(9))
+    depth = draw(lengths(9, (33,) if keys < 1100 else ()))
+    width = draw(often((depth,), lengths(6, (17,))))
+    leading = draw(shapes(0, 4, most=3, size=max(1, min(6, 24_000 // (keys * (depth + width))))))
+    scores = draw(_products(depth, draw(zero_points())))
+    context = draw(_products(keys, OUTPUT_ZERO_POINT))
+    real = st.integers(18, 24)
+    shift = draw(st.one_of(real, real, often((1, 31), st.integers(1, 31))))
+    multiplier = draw(often((2**30, 2**31 - 1), st.integers(2**30, 2**31 - 1)))
+    op = Attention(scores, Softmax(multiplier, shift, smallest_difference(shift)), context)
+    k = (keys, depth) if scores.transpose_b else (depth, keys)
+    v = (width, keys) if context.transpose_b else (keys, width)
+    return Case(op, tuple(draw(activations((*leading, *shape))) for shape in ((queries, depth), k, v)))
+
+
+@st.composite
+def _products(draw: st.DrawFn, terms: int, a_zero_point: int) -> MatMul:
+    """A legal matmul of so many products."""
+    b_zero_point = draw(zero_points())
+    product = largest_distance(a_zero_point) * largest_distance(b_zero_point)
+    usual = draw(st.sampled_from((math.isqrt(terms) * product // 2, terms * product // 4)))
+    output = draw(requantizations([terms * product], [usual]))
+    return MatMul(a_zero_point, b_zero_point, output, draw(st.booleans()))
