@@ -36,12 +36,22 @@ class _Reuse:
         """Cycles of waiting for so many contiguous bytes."""
         return size / self.cache.line * self.wait if self.cache else 0.0
 
-    def swept(self, size: float, between: float = 0.0) -> float:
-        """Lines of `size` bytes that a pass over them misses, with `between` other bytes read in each pass."""
+    def swept(self, size: float, between: float = 0.0, new: float = 0.0) -> float:
+        """Lines of `size` bytes that a pass over them misses.
+
+        Args:
+            size: bytes.
+            between: other bytes that each pass reads.
+            new: bytes that each pass reads for the first time.
+        """
         if self.cache is None:
             return 0.0
         lines = size / self.cache.line
-        return lines * self._missed((lines + between / self.cache.line) / self.cache.sets)
+        of_set, others = (
+            (lines + between / self.cache.line) / self.cache.sets,
+            new / self.cache.line / self.cache.sets,
+        )
+        return lines * self._missed(of_set, others)
 
     def scattered(self, offsets: NDArray[np.int64], passes: float, step: int, stride: int, written: int = 0) -> float:
         """Lines that passes over bytes at `offsets` miss again.
@@ -96,7 +106,7 @@ Loops = Mapping[str, float]
 """How often a kernel's loops are entered and repeated, as `codegen.predictor.loop_counts` tells."""
 
 Again = tuple[float, float]
-"""Lines of constants and of activations that are missed in later passes."""
+"""Lines of constants and of activations, or of scratch memory filled and read, that are missed in later passes."""
 
 
 def cache_counts(call: KernelCall, loops: Loops, activations: int, target: Target) -> dict[str, float]:
@@ -113,10 +123,12 @@ def cache_counts(call: KernelCall, loops: Loops, activations: int, target: Targe
     """
     constants, data = (_reuse(target, address) for address in (target.code.origin, target.data.end - 1))
     again = _AGAIN.get(call.kernel, _nothing)(call, loops, constants, data)
+    filled, read = _SCRATCH_AGAIN.get(call.kernel, _no_scratch)(call, loops, data)
     return {
         "lines": constants.cycles(call.constant_bytes) + data.cycles(activations + call.scratch_bytes),
         "lines again": again[0] * constants.wait + again[1] * data.wait,
-        "scratch again": _SCRATCH_AGAIN.get(call.kernel, _no_scratch)(call, loops, data) * data.wait,
+        "scratch filled again": filled * data.wait,
+        "scratch read again": read * data.wait,
     }
 
 
@@ -268,11 +280,14 @@ def _tiles(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> A
     )
 
 
-def _tiles_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> float:
+def _tiles_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> Again:
     tiles = _Tiles.of(call)
+    taps, weights = tiles.tile / 2 / tiles.tile_rows, call.constant_bytes / max(1.0, tiles.sweeps)
     # Once for each of its rows, and for each few channels with their weights.
-    filled = (tiles.tile_rows - 1) * data.swept(tiles.tile, tiles.tile / 2 / tiles.tile_rows)
-    return tiles.count * (filled + tiles.sweeps * data.swept(tiles.tile, call.constant_bytes / max(1.0, tiles.sweeps)))
+    return (
+        tiles.count * (tiles.tile_rows - 1) * data.swept(tiles.tile, new=taps),
+        tiles.count * tiles.sweeps * data.swept(tiles.tile, new=weights),
+    )
 
 
 def _depthwise_conv2d_strips(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
@@ -288,11 +303,12 @@ def _depthwise_conv2d_strips(call: KernelCall, loops: Loops, constants: _Reuse, 
     )
 
 
-def _depthwise_conv2d_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> float:
+def _depthwise_conv2d_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> Again:
     # Each of four channels reads the plane for its sums, and those beside its outputs.
     _, result = _strip_offsets(call)
     line = data.cache.line if data.cache else 0
-    return 8 * loops["groups"] * data.swept(call.scratch_bytes, result.size * min(line, int(call.params["channels"])))
+    touched = result.size * min(line, int(call.params["channels"]))
+    return 0.0, 8 * loops["groups"] * data.swept(call.scratch_bytes, touched)
 
 
 def _strip_offsets(call: KernelCall) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -305,11 +321,24 @@ def _strip_offsets(call: KernelCall) -> tuple[NDArray[np.int64], NDArray[np.int6
     return image * channels, result * channels
 
 
-def _no_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> float:
-    return 0.0
+def _attention(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    batch, m, k, n, d = (int(call.params[name]) for name in ("batch", "m", "k", "n", "d"))
+    # Keys and values once a row.
+    return 0.0, batch * (m - 1) * (data.swept(k * n, k + n) + data.swept(n * d, n + d))
 
 
-_SCRATCH_AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse], float]] = {
+def _attention_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> Again:
+    batch, m, k, n, d = (int(call.params[name]) for name in ("batch", "m", "k", "n", "d"))
+    # Packed keys and values once for four rows.
+    return 0.0, batch * (-(-m // 4) - 1) * (data.swept(k * n, 8 * k) + data.swept(n * d, 8 * n))
+
+
+def _no_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> Again:
+    return 0.0, 0.0
+
+
+_SCRATCH_AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse], Again]] = {
+    "tnf_attention_dsp": _attention_scratch,
     "tnf_conv2d_dsp": _tiles_scratch,
     "tnf_conv2d_sparse": _tiles_scratch,
     "tnf_depthwise_conv2d_dsp": _depthwise_conv2d_scratch,
@@ -318,6 +347,7 @@ _SCRATCH_AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse], float]] = {
 }
 
 _AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse, _Reuse], Again]] = {
+    "tnf_attention": _attention,
     "tnf_average_pool2d": _pooling,
     "tnf_average_pool2d_dsp": _pooling,
     "tnf_conv2d": _conv2d,

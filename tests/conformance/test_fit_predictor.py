@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from codegen.encoding import BLOCKS
 from codegen.predictor import BUILT_IN, load_predictor, read_fit
 from codegen.target import CORES, load_target
 from conformance import fit_predictor, fit_predictor_cli
@@ -24,13 +25,13 @@ from conformance.fit_predictor import (
 )
 from conformance.models import example_models
 from conformance.places import CortexMPlace
-from conformance.predictor_samples import COVERED, Samples, draw, draw_samples
+from conformance.predictor_samples import COVERED, SPARSITIES, Samples, draw, draw_samples, kernels
 from conformance.timing.cycles import Timing
 from refsim.errors import TinyFormerError
-from refsim.ops import OPERATORS
 
 BAND_MEDIAN, BAND_WORST = 0.05, 0.15
 MOST_MACS = 3_000_000
+KERNELS = [f"tnf_{operator}{variant}" for operator, variant in kernels()]
 TARGETS = sorted(path.stem for path in BUILT_IN.glob("*.json") if path.stem not in CORES)
 ZERO_WAIT = Timing.ZERO_WAIT
 
@@ -102,19 +103,28 @@ def test_errors_are_relative():
 
 
 def test_no_shape_of_an_operator_is_both_fitted_and_held_out(samples):
-    for operator in OPERATORS:
-        training = {s.shape for s in samples.training if s.operator == operator}
-        held_out = {s.shape for s in samples.held_out if s.operator == operator}
+    for kernel in KERNELS:
+        training = {s.shape for s in samples.training if s.call.kernel == kernel}
+        held_out = {s.shape for s in samples.held_out if s.call.kernel == kernel}
         assert training and held_out and not training & held_out
     assert all(sample.in_search for sample in samples.held_out)
     assert samples.count == len(samples.training) + len(samples.held_out)
 
 
 def test_samples_hold_everything_that_a_kernel_does(samples):
-    for operator in OPERATORS:
-        counts = [sample.counts for sample in samples.training if sample.operator == operator]
+    for kernel in KERNELS:
+        counts = [sample.counts for sample in samples.training if sample.call.kernel == kernel]
         for name in counts[0]:
-            assert sum(count[name] > 0 for count in counts) >= min(COVERED, 3), (operator, name)
+            assert sum(count[name] > 0 for count in counts) >= min(COVERED, 3), (kernel, name)
+
+
+def test_weights_are_as_sparse_as_told(samples):
+    found = [s for s in samples.training if s.call.sparse_block and s.call.macs / s.call.work > 1]
+    assert {s.call.sparse_block for s in found} == set(BLOCKS)
+    random = np.random.default_rng(1)
+    drawn = [s for _ in range(60) if (s := draw("linear", random, True, variant="_sparse")) is not None]
+    shares = [s.call.work / s.call.macs for s in drawn if s.call.params["rows"] % 8 == 0]
+    assert min(shares) < 1.2 * (1 - max(SPARSITIES)) and max(shares) > 0.9
 
 
 def test_the_same_seed_draws_the_same_samples(samples):
@@ -194,16 +204,20 @@ def test_fresh_measurements_are_within_the_band(name, fresh):
     predictor = load_predictor(target if name in TARGETS else name)
     random = np.random.default_rng(2026)
     errors = []
-    for operator in OPERATORS:
-        drawn = (draw(operator, random, True) for _ in range(100))
+    for operator, variant in (kernel for kernel in kernels() if target.dsp or kernel[1] != "_dsp"):
+        drawn = (draw(operator, random, True, variant=variant) for _ in range(100))
         found = ((s, meter.measure(s)) for s in drawn if s is not None and s.call.macs < MOST_MACS)
         for sample, measured in itertools.islice(((s, m) for s, m in found if m is not None), 2):
             predicted = predictor.predict_call(sample.call, sample.activation_bytes)
             cycles = predicted.cycles + (predicted.waits or 0.0)
             errors.append(abs(cycles / (measured["cycles"] + measured["waits"]) - 1))
-            assert errors[-1] < BAND_WORST, (operator, measured, predicted)
-            assert abs(predicted.instructions / measured["instructions"] - 1) < BAND_WORST, (operator, measured)
-    assert len(errors) == 2 * len(OPERATORS)
+            assert errors[-1] < BAND_WORST, (operator, variant, measured, predicted)
+            assert abs(predicted.instructions / measured["instructions"] - 1) < BAND_WORST, (
+                operator,
+                variant,
+                measured,
+            )
+    assert len(errors) == 2 * len([kernel for kernel in KERNELS if target.dsp or not kernel.endswith("_dsp")])
     assert np.median(errors) < BAND_MEDIAN
 
 
