@@ -160,4 +160,4 @@ def test_memories_without_a_cache_have_no_lines():
             for region in target.memory
         ),
     )
-    assert counted(Mean(0, 0, 0, STAGE), (64, 256), plain) == {"lines": 0, "lines again": 0}
+    assert set(counted(Mean(0, 0, 0, STAGE), (64, 256), plain).values()) == {0}

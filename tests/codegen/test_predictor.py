@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 import ckernels
 from codegen import predictor
-from codegen.emit import kernel_call
+from codegen.emit import conv2d, kernel_call
+from codegen.emit import linear as linear_emitter
+from codegen.encoding import BLOCKS
 from codegen.predictor import BUILT_IN, Sparsity, loop_counts, predict, predict_graph, read_fit
 from codegen.target import CORES, DSP_CORES, load_target
 from refsim.errors import DataError, TargetError, UnsupportedError
@@ -258,7 +260,7 @@ def test_convolutions_count_each_multiplication(size, kernel, stride, padding, d
     height, width, _ = op.output_shape(shape)
     rows = window_visits(size[0], height, kernel, stride, padding, dilation)
     taps = window_visits(size[1], width, kernel, stride, padding, dilation)
-    counts = loop_counts(kernel_call(op, (shape,)))
+    counts = loop_counts(conv2d.kernel_call(op, (shape,)))
     quads, singles = divmod(outputs, 4)
     entered, elements = loop(counts, "four channels: run")
     assert elements == sum(rows) * sum(taps) * inputs * groups * quads
@@ -369,6 +371,96 @@ def test_attention_counts_as_its_three_operators():
     assert counts.pop("tiles") == 2 * 3  # of 10 rows
     expected = {f"{part}: {name}": n for part, one in parts.items() for name, n in loop_counts(one).items()}
     assert counts == {name: count for name, count in expected.items() if not name.endswith(": calls")}
+
+
+def steps(counts: dict[str, float], name: str, step: int = 4) -> float:
+    """Elements of a loop that takes several at a time and then the rest."""
+    return step * counts[f"{name}: {step} elements"] + counts[f"{name}: rest"]
+
+
+@given(st.integers(1, 23), st.integers(1, 40), st.integers(1, 37))
+def test_tiles_count_every_row_and_every_output(rows, inputs, outputs):
+    call = linear_emitter.dsp_kernel_call(linear(outputs, inputs), ((rows, inputs),))
+    counts = loop_counts(call)
+    single = rows % 4 == 1
+    assert counts["one row"] == single
+    assert counts["tiles"] == counts["tile rows"] / 4 == (rows + 2) // 4
+    assert 2 * counts["tile rows: 8 elements"] + counts["tile rows: 4 elements"] == counts["tile rows"] * (inputs // 4)
+    assert counts["tile sums: pairs"] == counts["tiles"] * -(-outputs // 2)
+    finished = 8 * counts["pairs in registers"] + 4 * counts["quick channels"] + counts["outputs: high word"]
+    assert finished == rows * outputs
+
+
+@given(
+    st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    st.sampled_from([(1, 3), (3, 1), (3, 3), (2, 3)]),
+    st.integers(1, 2),
+    st.integers(0, 2),
+    st.integers(1, 2),
+    st.integers(1, 6),
+)
+def test_windows_are_gathered_whole(size, kernel, stride, padding, dilation, channels):
+    dilation = dilation if max(kernel) * 2 - 1 <= min(size) else 1
+    op = Conv2D(
+        np.ones((3, *kernel, channels), np.int8),
+        np.zeros(3, np.int32),
+        0,
+        STAGE,
+        stride=(stride, stride),
+        padding=(padding,) * 4,
+        dilation=(dilation, dilation),
+    )
+    shape = (*size, channels)
+    height, width, _ = op.output_shape(shape)
+    counts = loop_counts(conv2d.dsp_kernel_call(op, (shape,)))
+    rows, taps = (
+        window_visits(size[axis], (height, width)[axis], kernel[axis], stride, padding, dilation) for axis in (0, 1)
+    )
+    assert steps(counts, "copied") == sum(rows) * sum(taps) * channels
+    gathered = steps(counts, "copied") + steps(counts, "filled") + steps(counts, "outside")
+    assert gathered == height * width * kernel[0] * kernel[1] * channels
+    for block in BLOCKS:
+        call = conv2d.sparse_kernel_call(op, (shape,), block)
+        counts = loop_counts(call)
+        assert counts[f"blocks of {block}"] * block * 8 == call.work
+        assert counts["outputs: quick"] + 8 * (counts["channels"] - counts["channels: finished apart"]) == (
+            height * width * 3
+        )
+        taken = counts["outside"] + sum(counts[f"filled, blocks of {size}"] for size in BLOCKS)
+        assert taken == -(-height * width // 8) * 8 * kernel[0] * kernel[1]
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(4, 9), st.integers(1, 2))
+def test_a_depthwise_convolution_in_strips_counts_every_output(height, width, channels, stride):
+    op = DepthwiseConv2D(
+        np.ones((3, 3, channels), np.int8),
+        np.zeros(channels, np.int32),
+        0,
+        STAGE,
+        stride=(stride, stride),
+        padding=(1, 1, 1, 1),
+    )
+    counts = loop_counts(kernel_call(op, ((height, width, channels),), dsp=True))
+    rows, columns, _ = op.output_shape((height, width, channels))
+    lanes = 4 * -(-channels // 4)
+    assert counts["quick: last column"] == lanes * rows * (columns % 2)
+    assert counts["quick: pairs of rows"] == lanes * (columns // 2) * -(-rows // 2)
+    assert counts["pairs: pairs of rows" if stride == 1 else "windows: pairs of rows"] == (
+        lanes * -(-rows // 2) * (-(-columns // 2) if stride == 1 else columns)
+    )
+
+
+def test_sparse_channels_count_their_blocks():
+    weight = np.zeros((5, 40), np.int8)
+    weight[1, ::8] = 3  # five blocks of four, and of two
+    weight[2, :16] = 1  # four blocks of four, eight of two
+    op = dataclasses.replace(linear(5, 40), weight=weight)
+    for block, blocks, groups, parts in ((4, 9, 3, 1), (2, 13, 4, 1), (1, 21, 6, 1)):
+        counts = loop_counts(linear_emitter.sparse_kernel_call(op, ((11, 40),), block))
+        assert counts["tiles"] == 2 and counts["channels: with blocks"] == 2 * 2
+        of_block = [counts[f"blocks of {block}{part}"] for part in ("", ": groups", ": parts of groups")]
+        assert of_block == [2 * blocks, 2 * groups, 2 * parts]
+        assert sum(counts[f"blocks of {other}"] for other in BLOCKS if other != block) == 0
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(1, 5), st.integers(0, 2**16))
