@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
+import conformance.layout
 import conformance.timing
 from codegen.cache_counts import cache_counts
 from codegen.generate import generate
@@ -361,7 +362,8 @@ def sample_key(sample: Sample) -> str:
 
 def _model_hash() -> str:
     """Of everything of this package that decides a count: the timing models, the hooks, and where buffers lie."""
-    files = [*Path(conformance.timing.__file__).parent.rglob("*.py"), *NATIVE.iterdir(), Path(__file__)]
+    timing, layout = Path(conformance.timing.__file__).parent, Path(conformance.layout.__file__)
+    files = [*timing.rglob("*.py"), *NATIVE.iterdir(), layout, Path(__file__)]
     return _digest([part for path in sorted(files) for part in (path.name, path.read_bytes())])
 
 

@@ -12,9 +12,9 @@ from rich.table import Table
 from conformance.console import progress_bar, write_whole
 
 if TYPE_CHECKING:
-    from codegen.predictor import Predictor
+    from codegen.predictor import HeldOutError, Predictor
 
-_IN_SEARCH, _AT_RANDOM, _HELD_OUT = 24, 40, 8
+_IN_SEARCH, _AT_RANDOM, _HELD_OUT = 30, 60, 12
 
 
 def fit_predictor(
@@ -89,8 +89,14 @@ def _error_table(predictors: list[Predictor]) -> Table:
     table = Table("kernel (shapes)", title=title)
     for name, _ in columns:
         table.add_column(name, justify="right")
-    for kernel, first in columns[0][1].items():
-        errors = [found[kernel] for _, found in columns]
-        cells = (" / ".join(f"{100 * v:.1f}" for v in (e.median, e.percentile90, e.worst)) for e in errors)
-        table.add_row(f"{kernel.removeprefix('tnf_')} ({first.samples})", *cells)
+    kernels = {kernel: error.samples for _, errors in columns for kernel, error in errors.items()}
+    for kernel, samples in kernels.items():
+        cells = (_error_cell(errors.get(kernel)) for _, errors in columns)
+        table.add_row(f"{kernel.removeprefix('tnf_')} ({samples})", *cells)
     return table
+
+
+def _error_cell(error: HeldOutError | None) -> str:
+    """Empty where the core does not run the kernel."""
+    figures = (error.median, error.percentile90, error.worst) if error else ()
+    return " / ".join(f"{100 * figure:.1f}" for figure in figures)
