@@ -135,7 +135,7 @@ def build_program(
     model_hash = graph_hash(graph)
     graph, calls, plan = _planned(graph, dsp, optimise, reorder)
     fused = fuse_attention(graph)
-    if len(fused.nodes) < len(graph.nodes):
+    if fused is not graph:
         unfused = graph, calls, plan
         graph, calls, plan = min(
             unfused, _planned(fused, dsp, optimise, reorder), key=lambda candidate: candidate[2].arena_bytes

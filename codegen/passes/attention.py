@@ -10,8 +10,14 @@ from refsim.ops.softmax import Softmax
 
 
 def fuse_attention(graph: Graph) -> Graph:
-    """Matmul, softmax, matmul become one attention where nobody else reads scores or probabilities."""
-    return drop_unused(replace(graph, nodes=tuple(_fused(graph, node) or node for node in graph.nodes)))
+    """Matmul, softmax, matmul become one attention where nobody else reads scores or probabilities.
+
+    Where there is none, the graph stays as it is.
+    """
+    fused = {node.name: attention for node in graph.nodes if (attention := _fused(graph, node))}
+    if not fused:
+        return graph
+    return drop_unused(replace(graph, nodes=tuple(fused.get(node.name, node) for node in graph.nodes)))
 
 
 def _fused(graph: Graph, context: Node) -> Node | None:

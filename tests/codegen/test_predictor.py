@@ -423,9 +423,7 @@ def test_windows_are_gathered_whole(size, kernel, stride, padding, dilation, cha
         call = conv2d.sparse_kernel_call(op, (shape,), block)
         counts = loop_counts(call)
         assert counts[f"blocks of {block}"] * block * 8 == call.work
-        assert counts["outputs: quick"] + 8 * (counts["channels"] - counts["channels: finished apart"]) == (
-            height * width * 3
-        )
+        assert counts["outputs: quick"] + 8 * counts["channels: finished at once"] == height * width * 3
         taken = counts["outside"] + sum(counts[f"filled, blocks of {size}"] for size in BLOCKS)
         assert taken == -(-height * width // 8) * 8 * kernel[0] * kernel[1]
 
