@@ -193,9 +193,21 @@ def _inside(call: KernelCall, loops: Loops) -> float:
 def _matmul(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
     p = call.params
     batch, m, k, n = (int(p[name]) for name in ("batch", "m", "k", "n"))
+    return 0.0, batch * _product(m, k, n, bool(p["transpose_b"]), data)
+
+
+def _product(m: int, k: int, n: int, transposed: bool, data: _Reuse) -> float:
     # b once a row; not transposed, four columns of it at a time.
-    columns = 0.0 if p["transpose_b"] else data.scattered(np.arange(k) * n, batch * m * n / 4, 4, n)
-    return 0.0, max(columns, batch * (m - 1) * data.swept(k * n, k + n))
+    columns = 0.0 if transposed else data.scattered(np.arange(k) * n, m * n / 4, 4, n)
+    return max(columns, (m - 1) * data.swept(k * n, k + n))
+
+
+def _attention(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    p = call.params
+    batch, m, k, n, d = (int(p[name]) for name in ("batch", "m", "k", "n", "d"))
+    # As its two products are, a few rows at a time: from one few to the next nothing stays that does not fit with all.
+    scores = _product(m, k, n, bool(p["scores_transpose_b"]), data)
+    return 0.0, batch * (scores + _product(m, n, d, bool(p["context_transpose_b"]), data))
 
 
 def _mean(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
@@ -319,12 +331,6 @@ def _strip_offsets(call: KernelCall) -> tuple[NDArray[np.int64], NDArray[np.int6
     image = np.arange(rows)[:, None] * int(p["input_w"]) + np.arange(int(p["input_w"]))
     result = np.arange(min(strip, int(p["output_h"])))[:, None] * int(p["output_w"]) + np.arange(int(p["output_w"]))
     return image * channels, result * channels
-
-
-def _attention(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
-    batch, m, k, n, d = (int(call.params[name]) for name in ("batch", "m", "k", "n", "d"))
-    # Keys and values once a row.
-    return 0.0, batch * (m - 1) * (data.swept(k * n, k + n) + data.swept(n * d, n + d))
 
 
 def _attention_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> Again:

@@ -681,10 +681,10 @@ def _sparse_layer(p: Params, rows: int) -> Terms:
         }
     return {
         "tiles": tiles,
-        "channels": tiles * channels,
         "channels: with blocks": tiles * float((blocks > 0).sum()),
         **sizes,
         "visits": (tiles - whole) * -(-channels // _SPARSE_SUMS),
+        "channels: finished at once": whole * channels,
         "channels: finished apart": (tiles - whole) * channels,
         "outputs: quick": others * _int(p, "quick"),
         **_requantized(p, others * (not p["quick"]), shifts),

@@ -270,7 +270,7 @@ def fit_waits(
     for kernel, measured in training.items():
         counts = [_counts_with_waits(sample, target) for sample, _ in measured]
         values = [found["waits"] for _, found in measured]
-        costs[kernel] = fit_costs(counts, values, [_all_cycles(found) for _, found in measured])
+        costs[kernel] = fit_costs(counts, values, [_all_cycles(found) + _FEW for _, found in measured])
         predicted = (
             core.cost("cycles", kernel, sample.counts) + _cost(costs[kernel], _counts_with_waits(sample, target))
             for sample, _ in held_out[kernel]
@@ -278,6 +278,11 @@ def fit_waits(
         errors[kernel] = held_out_error(predicted, (_all_cycles(found) for _, found in held_out[kernel]))
     memories = memories_hash(target)
     return Fit(target.name, meter.compiler, kernels_hash(), memories, seed, {"waits": costs}, {"waits": errors})
+
+
+_FEW = 20_000
+"""Cycles of which an error of waits is at least relative to: in calls of fewer, most waits are for lines that come once,
+and what they say of the loops would not hold for longer ones."""
 
 
 def _measure(
