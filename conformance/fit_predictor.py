@@ -281,8 +281,8 @@ def fit_waits(
 
 
 _FEW = 20_000
-"""Cycles of which an error of waits is at least relative to: in calls of fewer, most waits are for lines that come once,
-and what they say of the loops would not hold for longer ones."""
+"""An error of waits is relative to these cycles more than the call takes: in short calls most waits are for lines that
+come once, and what they say of the loops would not hold for longer ones."""
 
 
 def _measure(

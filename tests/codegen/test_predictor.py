@@ -113,9 +113,9 @@ def test_a_file_that_is_no_current_fit_says_what_to_run(tmp_path, text, said):
 def test_a_kernel_whose_counts_changed_is_refused():
     fit = read_fit(FITS["cortex-m7"])
     table = json.loads(fit.as_json())
-    del table["costs"]["cycles"]["tnf_linear"]["rows"]
+    del table["costs"]["cycles"]["tnf_linear_dsp"]["tiles"]
     changed = predictor.Predictor(dataclasses.replace(fit, costs=table["costs"]))
-    with pytest.raises(DataError, match="fitted without tnf_linear as it is now: run `tinyformer fit-predictor`"):
+    with pytest.raises(DataError, match="fitted without tnf_linear_dsp as it is now: run `tinyformer fit-predictor`"):
         changed.predict(linear(4, 8), ((2, 8),))
 
 
