@@ -54,6 +54,7 @@ class ModelOutcome:
         message: the first divergence, or what went wrong; empty where nothing did.
         instructions: of each step, the mean over the samples; empty where they are not counted.
         stack_bytes: deepest use of the stack; 0 where it is not measured.
+        operators: of each step. Order and fusion of the steps may differ from place to place.
     """
 
     model: str
@@ -65,6 +66,7 @@ class ModelOutcome:
     message: str = ""
     instructions: tuple[float, ...] = ()
     stack_bytes: int = 0
+    operators: tuple[str, ...] = ()
 
     @property
     def total_instructions(self) -> float:
@@ -311,6 +313,7 @@ def compare_model(
         message,
         tuple(counted.mean(axis=0).tolist()) if counted.size else (),
         place.stack_bytes,
+        tuple(step.operator for step in place.model.steps),
     )
 
 

@@ -42,7 +42,6 @@ class Report:
         places: the compiler and options of each place that ran.
         operators: outcomes.
         models: outcomes.
-        layers: operator of each step of a model, by the model's name.
         not_run: what did not run and why.
     """
 
@@ -51,7 +50,6 @@ class Report:
     places: dict[str, str] = field(default_factory=dict)
     operators: list[Outcome] = field(default_factory=list)
     models: list[ModelOutcome] = field(default_factory=list)
-    layers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     not_run: list[NotRun] = field(default_factory=list)
 
     @property
@@ -70,9 +68,9 @@ class Report:
             parts += [*(_operator_table(self.operators, group) for group in groups), _place_table(self)]
         if self.models:
             parts.append(_model_table(self.models))
-            for model, layers in self.layers.items():
+            for model in dict.fromkeys(o.model for o in self.models):
                 counted = [o for o in self.models if o.model == model and o.instructions]
-                parts += [_instruction_table(model, counted, layers)] if counted else []
+                parts += [_instruction_table(model, counted)] if counted else []
         parts += [Text(f"not run: {entry.what}: {entry.reason}", "yellow") for entry in self.not_run]
         parts += _failures(self)
         return Group(*parts)
@@ -125,23 +123,24 @@ def _model_table(outcomes: Sequence[ModelOutcome]) -> Table:
     return table
 
 
-def _instruction_table(model: str, outcomes: Sequence[ModelOutcome], layers: Sequence[str]) -> Table:
+def _instruction_table(model: str, outcomes: Sequence[ModelOutcome]) -> Table:
     """Instructions of each operator at each place, most first, and its share at the first place."""
     table = Table("operator", title=f"{escape(model)}: thousands of instructions a sample")
-    table.add_column("layers", justify="right")
     for o in outcomes:
         table.add_column(o.place.removeprefix("cortex-"), justify="right")
     table.add_column("share", justify="right")
-    sums = {
-        operator: [sum(n for n, name in zip(o.instructions, layers, strict=True) if name == operator) for o in outcomes]
-        for operator in set(layers)
-    }
+    operators = dict.fromkeys(operator for o in outcomes for operator in o.operators)
+    sums = {operator: [_instructions_of(operator, o) for o in outcomes] for operator in operators}
     for operator, totals in sorted(sums.items(), key=lambda item: -item[1][0]):
         share = f"{totals[0] / outcomes[0].total_instructions:.1%}"
-        table.add_row(operator, str(layers.count(operator)), *(f"{n / 1000:,.1f}" for n in totals), share)
+        table.add_row(operator, *(f"{n / 1000:,.1f}" if n else "-" for n in totals), share)
     table.add_section()
-    table.add_row("all", str(len(layers)), *(f"{o.total_instructions / 1000:,.1f}" for o in outcomes), "100.0%")
+    table.add_row("all", *(f"{o.total_instructions / 1000:,.1f}" for o in outcomes), "100.0%")
     return table
+
+
+def _instructions_of(operator: str, outcome: ModelOutcome) -> float:
+    return sum(n for n, name in zip(outcome.instructions, outcome.operators, strict=True) if name == operator)
 
 
 def _failures(report: Report) -> list[RenderableType]:

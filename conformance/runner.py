@@ -129,7 +129,6 @@ def _run_model(plan: Plan, path: Path, data: Path | None, report: Report, progre
     name = model_name(path)
     task = progress.add_task(f"{name}: reading", total=None)
     model = read_model(path, data, None if data else RANDOM_SAMPLES)
-    report.layers[name] = tuple(node.op.name for node in model.graph.nodes)
     with TemporaryDirectory() as folder:
         for spec in plan.places:
             if not spec.model:

@@ -28,7 +28,15 @@ from conformance import vectors
 from conformance.cli import register
 from conformance.comparison import difference
 from conformance.layout import Layout, lay_out
-from conformance.models import CortexMModel, HostModel, ModelUnderTest, compare_model, open_place, random_samples
+from conformance.models import (
+    CortexMModel,
+    HostModel,
+    ModelOutcome,
+    ModelUnderTest,
+    compare_model,
+    open_place,
+    random_samples,
+)
 from conformance.places import ARENA_BYTES, CortexMPlace, HostPlace, Library, Place, PlaceSpec, place_specs
 from conformance.report import NotRun, Report
 from conformance.runner import Plan, choose_operators, choose_places, execute
@@ -586,3 +594,18 @@ def test_without_hypothesis_the_command_says_what_to_install(monkeypatch: pytest
 def test_running_a_model_does_not_need_hypothesis() -> None:
     code = "import sys; sys.modules['hypothesis'] = None; import conformance.models, conformance.cli"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_steps_may_differ_from_place_to_place() -> None:
+    report = Report("ci", 0)
+    report.models += [
+        ModelOutcome("net", "cortex-m7", 1, 1, 0, 0.1, instructions=(3000.0,), operators=("attention",)),
+        ModelOutcome("net", "cortex-m4", 1, 2, 0, 0.1, instructions=(1000.0, 4000.0), operators=("matmul", "softmax")),
+    ]
+    console = Console(width=120, file=io.StringIO())
+    console.print(report.render())
+    assert isinstance(console.file, io.StringIO)
+    rows = [line.replace("│", " ").split() for line in console.file.getvalue().splitlines()]
+    assert ["attention", "3.0", "-", "100.0%"] in rows
+    assert ["softmax", "-", "4.0", "0.0%"] in rows
+    assert ["all", "3.0", "5.0", "100.0%"] in rows
