@@ -18,13 +18,14 @@ CASES, SEED = 200, 0  # those of the ci profile
 
 @dataclass(frozen=True)
 class Fault:
-    """`old` becomes `new` in a source or, where it is a primitive, in the header."""
+    """`old` becomes `new` in a source or, where it is a primitive, in the header; a case of `elements` shows it."""
 
     name: str
     operator: str
     old: str
     new: str
     file: str = ""
+    elements: int = 64
 
     @property
     def path(self) -> str:
@@ -113,8 +114,38 @@ FAULTS = (
         "tnf_sparse_pad(to, row, 0,",
         "src/conv2d_sparse.c",
     ),
+    Fault(
+        "windows above the image are padded with 0",
+        "conv2d",
+        "put_outside(&to, p->input_zero_point, p->kernel_w * channels);",
+        "put_outside(&to, 0, p->kernel_w * channels);",
+        "src/conv2d_dsp.c",
+    ),
+    Fault(
+        "a tile of one row keeps the rest of four",
+        "linear",
+        "const int32_t tile_rows = rows == 1 ? 1 : TNF_TILE_ROWS;",
+        "const int32_t tile_rows = TNF_TILE_ROWS;",
+        "src/linear_dsp.c",
+    ),
+    Fault(
+        "the quotient is not rounded",
+        "softmax",
+        "((uint32_t)1 << (right - 1))) >> right;",
+        "0u) >> right;",
+        "src/softmax_dsp.c",
+        elements=600,  # smaller ones run by the portable kernel
+    ),
+    Fault(
+        "matmul corrects by the wrong zero point",
+        "matmul",
+        "corrections[0] = zero_point * s0;",
+        "corrections[0] = (zero_point - 1) * s0;",
+        "src/matmul_dsp.c",
+    ),
 )
 EMULATED = ("softmax rounds down", "mean takes bytes for unsigned", "pad writes one byte too many")
+EMULATED_DSP = ("windows above the image are padded with 0", "matmul corrects by the wrong zero point")
 
 
 def patched(fault: Fault | None, operator: str, folder: Path) -> Library:
@@ -143,6 +174,10 @@ def on_cortex_m(library: Library) -> Place:
     return CortexMPlace("cortex-m0plus", library, load_target("rp2040"))  # which runs the portable kernels
 
 
+def on_cortex_m_with_dsp(library: Library) -> Place:
+    return CortexMPlace("cortex-m4", library, load_target("stm32f407"))
+
+
 def run(operator: str, library: Library, open_place: Callable[[Library], Place], folder: Path) -> Outcome:
     place = open_place(library)
     try:
@@ -160,7 +195,7 @@ def expect_found(fault: Fault, open_place: Callable[[Library], Place], folder: P
     assert outcome.vector is not None
     vector = vectors.load(outcome.vector)
     assert vector.case.op.name == fault.operator
-    assert sum(x.size for x in vector.case.inputs) <= 64, "the case was not shrunk"
+    assert sum(x.size for x in vector.case.inputs) <= fault.elements, "the case was not shrunk"
     golden = vector.case.op.run(*vector.case.inputs)[0]
     assert (golden == vector.golden).all()
     for wrong, chosen in ((True, library), (False, Library())):
@@ -177,6 +212,11 @@ def test_a_fault_is_found_on_the_host(fault: Fault, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", [f for f in FAULTS if f.name in EMULATED], ids=lambda fault: fault.name)
 def test_a_fault_is_found_under_emulation(fault: Fault, tmp_path: Path) -> None:
     expect_found(fault, on_cortex_m, tmp_path)
+
+
+@pytest.mark.parametrize("fault", [f for f in FAULTS if f.name in EMULATED_DSP], ids=lambda fault: fault.name)
+def test_a_fault_is_found_under_emulation_of_the_dsp_extension(fault: Fault, tmp_path: Path) -> None:
+    expect_found(fault, on_cortex_m_with_dsp, tmp_path)
 
 
 @pytest.mark.parametrize("operator", sorted({fault.operator for fault in FAULTS}))
