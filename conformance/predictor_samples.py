@@ -535,11 +535,11 @@ def draw_samples(seed: int, in_search: int, at_random: int, held_out: int) -> Sa
     kept: list[Sample] = []
     for index, (operator, variant) in enumerate(kernels()):
         one = partial(draw, operator, np.random.default_rng((seed, index)), variant=variant)
-        found = _draw_distinct(lambda _: one(True), in_search + held_out, 0)  # noqa: B023
+        found = _draw_distinct(lambda _: one(True), in_search + held_out, 0)  # noqa: B023 - called at once
         apart = min(held_out, len(found) // 2)
         kept += found[:apart]
         training += found[apart:]
-        training += _draw_distinct(lambda i: one(False, i % 3), at_random, COVERED)  # noqa: B023
+        training += _draw_distinct(lambda i: one(False, i % 3), at_random, COVERED)  # noqa: B023 - the same
     return Samples(tuple(training), tuple(kept))
 
 

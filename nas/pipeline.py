@@ -114,5 +114,5 @@ def onnx_accuracy(path: Path, data: LabelledImages, threads: int = 1, batch_size
 def _save_arrays(path: Path, **arrays: NDArray[np.uint8] | NDArray[np.int64]) -> None:
     part = path.with_name(path.name + ".part")
     with part.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]  # takes them for its own options
     part.replace(path)

@@ -104,7 +104,7 @@ def _case(entry: dict[str, object], path: Path) -> Case:
                 if not isinstance(listed, list):
                     raise DataError(f"{where}: {key} is {listed!r}, it must be a list")
                 values[key] = tuple(Timing[str(item).upper()] if key == "timings" else str(item) for item in listed)
-        case = Case(**values)  # type: ignore[arg-type]
+        case = Case(**values)  # type: ignore[arg-type]  # a table's values have no static type
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"{where} is wrong: {error}") from error
     if case.workload not in WORKLOADS:

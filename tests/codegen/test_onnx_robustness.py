@@ -52,8 +52,13 @@ class Mutator:
         self._replace(model, change)
 
     def shape(self, model: onnx.ModelProto) -> None:
-        row = lambda data: data.reshape(-1)  # noqa: E731
-        changes = [row, np.transpose, lambda data: data[None], lambda data: row(data)[:-1], lambda data: row(data)[:1]]
+        changes = [
+            np.ravel,
+            np.transpose,
+            lambda data: data[None],
+            lambda data: np.ravel(data)[:-1],
+            lambda data: np.ravel(data)[:1],
+        ]
         self._replace(model, self.pick(changes))
 
     def kind(self, model: onnx.ModelProto) -> None:

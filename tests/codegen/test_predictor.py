@@ -77,7 +77,7 @@ def test_the_error_on_shapes_held_out_is_within_the_goal(name):
         for kernel, error in kernels.items():
             assert error.samples >= 2
             assert error.median <= error.percentile90 <= error.worst
-            assert error.median < 0.06 and error.worst < 0.15, kernel
+            assert error.median < 0.06 and error.worst < 0.15, kernel  # two portable pools stand at 5.5 % on an M7
         assert np.median([error.median for error in kernels.values()]) < 0.05
 
 

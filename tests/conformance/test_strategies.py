@@ -95,7 +95,7 @@ def test_largest_legal_shifts_are_drawn(operator: str, drawn: Callable[[str], li
             output.multiplier, output.shift + np.int32(1), output.zero_point, -128, 127, output.rounding
         )
         try:
-            replace(case.op, output=further).output_shape(*case.shapes)  # type: ignore[type-var]
+            replace(case.op, output=further).output_shape(*case.shapes)  # type: ignore[type-var]  # every operator is a dataclass
         except Exception as error:
             assert "beyond" in str(error) or "leaves int32" in str(error)
             at_the_end += 1
