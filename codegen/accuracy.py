@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 import refsim
 from codegen.onnx.reader import new_session, read_file, single_sample
-from codegen.samples import Preprocessing, input_shapes, labels, model_inputs, read_archive
+from codegen.samples import input_shapes
 from refsim.errors import DataError, located
 from refsim.graph import Graph
+from refsim.samples import Preprocessing, labels, model_inputs, read_archive
 
 _BATCH = 64
 

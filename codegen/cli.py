@@ -47,7 +47,8 @@ def quantize(
 ) -> None:
     """Quantise a float model to int8, every operator integer."""
     from codegen.onnx import quantize as quantize_model
-    from codegen.samples import Preprocessing, read_inputs
+    from codegen.samples import read_inputs
+    from refsim.samples import Preprocessing
 
     console = Console(stderr=True)
     with console.status("Reading the model and the samples"):
@@ -163,7 +164,7 @@ def accuracy(
     """Compare the accuracy of a float model with that of its quantised form, on the same samples."""
     from codegen.accuracy import compare_accuracy
     from codegen.onnx import load
-    from codegen.samples import Preprocessing
+    from refsim.samples import Preprocessing
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

@@ -19,6 +19,7 @@ from conformance.toolchain import NATIVE, Toolchain, build_firmware, build_share
 from refsim import Graph
 from refsim.errors import ConformanceError, EmulationError
 from refsim.numerics import Int8Array
+from refsim.samples import Preprocessing
 
 CHUNK = 32
 """Samples that the golden model runs at a time, all their tensors kept."""
@@ -258,7 +259,7 @@ def read_model(path: Path, data: Path | None, count: int | None, *, seed: int = 
         DataError: the samples are unreadable or do not fit.
     """
     from codegen.onnx import load  # noqa: PLC0415 - onnx and onnxruntime are needed for files only
-    from codegen.samples import Preprocessing, read_inputs  # noqa: PLC0415 - the same
+    from codegen.samples import read_inputs  # noqa: PLC0415 - the same
 
     graph = load(path, name=model_name(path))
     if data is None:
