@@ -291,10 +291,10 @@ def compare_model(
         progress: called after each sample.
     """
     seconds, done, mismatches, message = 0.0, 0, 0, ""
-    for sample, golden in _golden_samples(model, min(count, model.count)):
+    for sample, golden in golden_samples(model, min(count, model.count)):
         start = time.perf_counter()
         try:
-            found = _difference(place.model, golden, place.run(sample))
+            found = trace_difference(place.model, golden, place.run(sample))
         except (ConformanceError, EmulationError) as error:
             found = str(error)
         seconds += time.perf_counter() - start
@@ -335,7 +335,7 @@ def open_place(name: str, graph: Graph, folder: Path) -> ModelPlace:
     return CortexMModel(generate(graph, load_target(name), folder / Path(name).stem))
 
 
-def _golden_samples(model: ModelUnderTest, count: int) -> Iterator[tuple[dict[str, Int8Array], dict[str, Int8Array]]]:
+def golden_samples(model: ModelUnderTest, count: int) -> Iterator[tuple[dict[str, Int8Array], dict[str, Int8Array]]]:
     """Each sample's inputs, and its tensors from the golden model."""
     for start in range(0, count, CHUNK):
         batch = {name: x[start : min(start + CHUNK, count)] for name, x in model.samples.items()}
@@ -344,7 +344,7 @@ def _golden_samples(model: ModelUnderTest, count: int) -> Iterator[tuple[dict[st
             yield {name: x[index] for name, x in batch.items()}, {name: x[index] for name, x in tensors.items()}
 
 
-def _difference(model: GeneratedModel, golden: Mapping[str, Int8Array], trace: Trace) -> str:
+def trace_difference(model: GeneratedModel, golden: Mapping[str, Int8Array], trace: Trace) -> str:
     """The first difference in the order of execution, outputs last; empty where there is none."""
     at = 0
     for step in model.steps:
