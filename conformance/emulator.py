@@ -187,6 +187,7 @@ class CortexM:
         arena: The same of the arena.
         flash_free: The same of the flash after the image, where constant data of test cases may be written.
         guards: See `CallResult.guards`.
+        code_spans: (start, end) of the image's instructions.
         operator_names: Names by mark index, for messages; may be set at any time.
 
     Args:
@@ -310,7 +311,7 @@ class CortexM:
         self._allow(self._own_and(readable, writable))
 
     def follow(self, rules: Sequence[OperatorRule]) -> None:
-        """Let each mark put its operator's rule into force, by mark index; at other marks what was allowed before holds.
+        """Let each mark put its operator's rule into force, by mark index; at others what was allowed before holds.
 
         Args:
             rules: Empty for none, as at the start.
@@ -430,7 +431,7 @@ class CortexM:
                     end = max(end, segment["p_paddr"] + segment["p_filesz"])
             tables = (section for section in file.iter_sections() if isinstance(section, SymbolTableSection))
             symbols = [symbol for table in tables for symbol in table.iter_symbols()]
-            self._code_spans = [
+            self.code_spans = [
                 span
                 for index, section in enumerate(file.iter_sections())
                 if section["sh_flags"] & SH_FLAGS.SHF_EXECINSTR
@@ -515,7 +516,7 @@ class CortexM:
         if self._timer and self._timer.watches_accesses:
             self._add_hook(uc.UC_HOOK_CODE, "tnf_on_instruction")
         elif self._timer and self._timer.watches_divisions:
-            for start, end in self._code_spans:
+            for start, end in self.code_spans:
                 for address in divisions(self.read(start, end - start), start):
                     self._add_hook(uc.UC_HOOK_CODE, "tnf_on_division", address, address)
 
