@@ -38,6 +38,8 @@ class LayerComparison:
         max_error, mean_error, rms_error: largest magnitude, mean (the bias) and root mean square.
         rms_steps: rms_error in steps of the scale; rounding alone gives about 0.29.
         real_range: smallest and largest real value.
+        clipped: share of real values beyond the tensor's range by more than half a step, in [0, 1]; None where the
+            reference ends there too.
         saturation: share of bytes at an end of the range that stands for another number than zero, in [0, 1].
         dead_channels: indices on the last axis whose bytes never change.
         channels: length of the last axis.
@@ -58,6 +60,7 @@ class LayerComparison:
     rms_error: float | None
     rms_steps: float | None
     real_range: tuple[float, float] | None
+    clipped: float | None
     saturation: float
     dead_channels: tuple[int, ...]
     channels: int
@@ -94,6 +97,7 @@ class LayerComparison:
             "range_high": high,
             "real_low": None if self.real_range is None else self.real_range[0],
             "real_high": None if self.real_range is None else self.real_range[1],
+            "clipped": self.clipped,
             "saturation": self.saturation,
             "levels": self.levels,
             "channels": self.channels,
@@ -140,14 +144,17 @@ class Comparison:
 class _Errors:
     """Sums over the batches of one tensor, beside the reference's."""
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, kind: TensorType) -> None:
+        low, high = kind.dequantize(np.array([-128, 127], np.int8))
+        self.ends = float(low) - kind.scale / 2, float(high) + kind.scale / 2
+        self.count = self.outside = 0
         self.signal = self.noise = self.golden = self.dot = self.bias = self.largest = 0.0
         self.low, self.high = math.inf, -math.inf
 
     def add(self, golden: RealArray, real: RealArray) -> None:
         error = golden - real
         self.count += error.size
+        self.outside += int(np.count_nonzero((real < self.ends[0]) | (real > self.ends[1])))
         self.signal += float(np.vdot(real, real))
         self.noise += float(np.vdot(error, error))
         self.golden += float(np.vdot(golden, golden))
@@ -215,7 +222,7 @@ def compare(
     """
     layers = [node for node in graph.nodes if not isinstance(node.op, MOVES)]
     tensors = [port.tensor for port in graph.inputs] + [node.output for node in graph.nodes]
-    errors = {tensor: _Errors() for tensor in tensors}
+    errors = {tensor: _Errors(graph.tensors[tensor]) for tensor in tensors}
     use = {node.output: _Bytes((graph.tensors[node.output].shape or (1,))[-1]) for node in layers}
     classes = _Classes(graph)
     samples = 0
@@ -307,6 +314,7 @@ def _layer(
         rms,
         rms / kind.scale if rms is not None else None,
         (sums.low, sums.high) if known else None,
+        sums.outside / sums.count if known and not reference.bounded else None,
         use.saturation(kind),
         tuple(int(index) for index in np.flatnonzero(use.low == use.high)),
         use.low.size,

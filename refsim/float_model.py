@@ -34,10 +34,13 @@ class FloatModel:
     Attributes:
         name: the file's name.
         names: the float model's name of each graph tensor that it knows.
+        bounded: False: its values know no int8 range.
 
     Raises:
         ModelError: the file is unreadable or takes other inputs, or ONNX Runtime refuses it.
     """
+
+    bounded = False
 
     def __init__(self, path: str | Path, graph: Graph) -> None:
         self.session = OnnxSession(path)

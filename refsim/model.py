@@ -26,7 +26,14 @@ BATCH = 1024
 """Samples that are prepared at a time where only the outputs are kept."""
 
 
-def load(path: str | Path, *, calibration: Samples | str | Path | None = None, profile: str | None = None) -> "Model":
+def load(
+    path: str | Path,
+    *,
+    calibration: Samples | str | Path | None = None,
+    profile: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    threads: int | None = None,
+) -> "Model":
     """Read a quantised model, or quantise a float one.
 
     Args:
@@ -35,14 +42,17 @@ def load(path: str | Path, *, calibration: Samples | str | Path | None = None, p
         calibration: samples to quantise a float model with: float (N, *shape) in the file's layout, one array or a
             mapping by input name, or the path of an .npz archive.
         profile: whose kernels the operators follow, where the format leaves the choice; None for the reader's own.
+        preprocessing: as for `Model`; the reader prepares the calibration samples of a file in the same way.
+        threads: as for `Model`.
 
     Raises:
         ModelError: nobody reads such files, or the file is missing, corrupt, unsupported or in float.
         DataError: the calibration samples do not fit.
         QuantizationError: no integer operator can hold a parameter.
     """
-    path = Path(path)
-    return Model(find_reader(path)(path, calibration=calibration, profile=profile), path)
+    path, prepare = Path(path), preprocessing or Preprocessing()
+    graph = find_reader(path)(path, calibration=calibration, profile=profile, preprocessing=prepare)
+    return Model(graph, path, preprocessing=prepare, threads=threads)
 
 
 class Model:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from refsim.errors import ModelError
 from refsim.graph import Graph
+from refsim.samples import Preprocessing
 
 GROUP = "refsim.readers"
 
@@ -21,7 +22,7 @@ GROUP = "refsim.readers"
 class Reader(Protocol):
     """What an entry point of the group names."""
 
-    def __call__(self, path: Path, *, calibration: Any, profile: str | None) -> Graph:
+    def __call__(self, path: Path, *, calibration: Any, profile: str | None, preprocessing: Preprocessing) -> Graph:
         """Read a model file.
 
         Args:
@@ -29,6 +30,7 @@ class Reader(Protocol):
             calibration: samples to quantise a float model with, or None: arrays by input name, one array for a single
                 input, or the path of an .npz file.
             profile: whose kernels the operators follow, where a format leaves the choice; None for its own default.
+            preprocessing: how uint8 pixels of an .npz file become real numbers.
 
         Raises:
             ModelError: the file cannot be read, or calibration or profile do not fit it.

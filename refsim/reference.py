@@ -25,9 +25,11 @@ class Reference(Protocol):
     Attributes:
         name: what it is, for reports.
         names: the reference's name of each graph tensor that it knows.
+        bounded: whether its values end where the int8 ranges do.
     """
 
     name: str
+    bounded: bool
     names: Mapping[str, str]
 
     def run(self, inputs: Inputs, trace: Mapping[str, Int8Array]) -> Values:
@@ -57,6 +59,7 @@ class UnroundedGraph:
 
     graph: Graph
     name: str = "the dequantised graph"
+    bounded: bool = True
     names: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ def load(path: str | Path, *, name: str | None = None) -> Graph:
         return _graph(file, name or path.stem)
 
 
-def read(path: Path, *, calibration: Any = None, profile: str | None = None) -> Graph:
+def read(path: Path, *, calibration: Any, profile: str | None, preprocessing: Preprocessing) -> Graph:
     """Read an .onnx file for `refsim.load` (a `refsim.readers.Reader`): a float model is quantised first.
 
     Raises:
@@ -58,7 +58,7 @@ def read(path: Path, *, calibration: Any = None, profile: str | None = None) -> 
                 raise ModelError("this model is in float: give calibration samples, or run `tinyformer quantize` first")
             return _graph(file, path.stem)
     if isinstance(calibration, (str, Path)):
-        calibration = read_inputs(Path(calibration), path, Preprocessing())
+        calibration = read_inputs(Path(calibration), path, preprocessing)
     quantized = quantize(path, calibration)
     with located(str(path)):
         return _graph(read_proto(quantized), path.stem)
