@@ -8,6 +8,7 @@ const decibels = value => Number.isFinite(value) ? fixed(value, 1) : value > 0 ?
 const hex = n => "0x" + n.toString(16).toUpperCase().padStart(8, "0");
 const sum = list => list.reduce((total, n) => total + n, 0);
 const mark = outcome => h("span", { class: `mark ${outcome}` }, WORDS[outcome].join(" "));
+const breakable = name => name.split(/(?<=[/_.])/).flatMap((part, index) => index ? [h("wbr"), part] : [part]);
 const unique = list => [...new Set(list)];
 
 function header() {
@@ -32,7 +33,7 @@ function divergences() {
       fact("element", `[${d.element.join(", ")}]`), fact("golden model", d.expected), fact("image", h("span", { class: "failed" }, d.found)),
       d.accumulator === null ? null : fact("accumulator before requantisation", whole(d.accumulator))),
     d.contributions.length ? [h("p", { class: "dim" }, "What feeds it, largest contribution first:"), h("pre", { tabindex: 0 }, d.contributions.join("\n"))] : null,
-    d.reproducer ? h("p", {}, "Reproducer: ", h("a", { href: "./" + encodeURIComponent(d.reproducer), style: { color: "inherit" } }, h("code", {}, d.reproducer))) : null))];
+    d.reproducer ? h("p", {}, "Reproducer: ", h("a", { href: "./" + encodeURIComponent(d.reproducer.replace(/\p{Surrogate}/gu, "\ufffd")), style: { color: "inherit" } }, h("code", {}, d.reproducer))) : null))];
 }
 
 // Checks by places: the whole at one look.
@@ -47,7 +48,7 @@ function matrix() {
   const cell = check => check
     ? h("td", { class: check.outcome, title: check.detail }, h("span", { "aria-hidden": "true" }, WORDS[check.outcome][0]), h("span", { class: "hidden" }, WORDS[check.outcome][1]))
     : h("td", {}, h("span", { class: "hidden" }, "does not apply"));
-  return [h("h2", {}, "Overview"), h("div", { class: "panel scroll", role: "region", "aria-label": "Overview", tabindex: 0 },
+  return [h("h2", {}, "Overview"), h("div", { class: "panel scroll overview", role: "region", "aria-label": "Overview", tabindex: 0 },
     h("table", { class: "matrix", "aria-label": "Overview" },
       h("thead", {}, h("tr", {}, h("td", {}), places.map(place => h("th", { scope: "col" }, place)))),
       h("tbody", {}, names.map(name => h("tr", {}, h("th", { scope: "row", title: DATA.rules[name].title }, name),
@@ -68,7 +69,7 @@ function checks() {
     { title: "measured", kind: "gauge", value: c => share(c) ?? c.figure, show: c => h("div", {}, DATA.measured[c.index] || "–", gauge(c)) },
     { title: "finding", kind: "finding text", value: c => c.detail, show: c => c.detail },
     { title: "seconds", value: c => c.seconds, show: c => fixed(c.seconds, 2) },
-  ], rows, { label: "Checks" })];
+  ], rows, { label: "Checks", style: "checks" })];
 }
 
 function memory(build) {
@@ -122,7 +123,7 @@ function columns(rows, value, words, kind, label) {
     const n = value(row);
     if (n === null || Number.isNaN(n)) return null;
     const end = 100 * (most - Math.min(Math.max(n, least), most)) / span;
-    return svg("rect", { class: row.mismatches ? "differs" : "", x: index + 0.06, width: 0.88, y: Math.min(base, end), height: Math.max(Math.abs(base - end), 0.6) },
+    return svg("rect", { class: kind === "cycles" && row.mismatches ? "differs" : "", x: index + 0.06, width: 0.88, y: Math.min(base, end), height: Math.max(Math.abs(base - end), 0.6) },
       svg("title", {}, `${row.index} ${row.node} (${row.operator}): ${words(n)}` + (row.mismatches ? `; ${row.mismatches} mismatches` : "")));
   });
   return h("div", { class: `chart-row ${kind}` }, h("div", { class: "axis", "aria-hidden": "true" }, h("span", {}, short(most)), h("span", {}, short(least))),
@@ -136,18 +137,18 @@ function layers(build) {
   const counted = rows.filter(row => row.cycles !== null), compared = rows.filter(row => row.sqnr_db !== null);
   const total = sum(counted.map(row => row.cycles)), macs = sum(rows.map(row => row.macs)), longest = Math.max(...counted.map(row => row.cycles), 1);
   const slow = [...counted].sort((a, b) => b.cycles - a.cycles)[0], poor = [...compared].sort((a, b) => a.sqnr_db - b.sqnr_db)[0];
+  const differ = rows.some(row => row.mismatches);
   const charts = [
     ...(counted.length ? [h("h4", {}, `Cycles: ${short(total)} in all, most in ${slow.node} (${percent(slow.cycles, total)})`),
-      columns(rows, row => row.cycles, n => `${whole(n)} cycles`, "cycles", `Cycles of each layer, ${whole(total)} in all`)] : []),
+      columns(rows, row => row.cycles, n => `${whole(n)} cycles`, "cycles", `Cycles of each layer, ${whole(total)} in all`),
+      differ ? h("p", { class: "dim" }, "Red: layers with samples that differ from the golden model.") : null] : []),
     ...(compared.length ? [h("h4", {}, `Signal to quantisation noise against the float model, dB; lower is worse: ${decibels(poor.sqnr_db)} at ${poor.node}`),
       columns(rows, row => row.sqnr_db, n => `${decibels(n)} dB`, "sqnr", "Signal to quantisation noise of each layer, decibels")] : []),
   ];
-  const differ = rows.filter(row => row.mismatches).length;
-  const key = differ && charts.length ? h("p", { class: "dim" }, "Red: layers with samples that differ from the golden model.") : null;
   const perMac = row => row.macs && row.cycles !== null ? row.cycles / row.macs : null;
   const known = [
     { title: "#", value: r => r.index, show: r => r.index },
-    { title: "layer", kind: "text name", value: r => r.node, show: r => r.node, foot: "all" },
+    { title: "layer", kind: "text name", value: r => r.node, show: r => h("span", {}, breakable(r.node)), foot: "all" },
     { title: "operator", kind: "text", value: r => r.operator, show: r => r.operator },
     { title: "shape", kind: "text", value: r => r.shape.reduce((n, m) => n * m, 1), show: r => r.shape.join("×") },
     { title: "encoding", kind: "text", value: r => r.encoding || null, show: r => r.encoding || "–" },
@@ -161,8 +162,8 @@ function layers(build) {
     { title: "mismatches", value: r => r.mismatches, show: r => r.mismatches ? h("b", { class: "failed" }, whole(r.mismatches)) : "0", foot: whole(sum(rows.map(row => row.mismatches))) },
     ...(compared.length ? [{ title: "SQNR, dB", value: r => r.sqnr_db, show: r => r.sqnr_db === null ? "–" : decibels(r.sqnr_db) }] : []),
   ];
-  return [h("h3", {}, "Layers"), charts.length ? h("div", { class: "panel columns" }, charts, key) : null,
-    h("div", { style: { height: "12px" } }), table(known, rows, { label: "Layers", footer: known.map(column => column.foot || "") })];
+  return [h("h3", {}, "Layers"), charts.length ? h("div", { class: "panel columns" }, charts) : null,
+    h("div", { style: { height: "12px" } }), table(known, rows, { label: "Layers", style: "layers", footer: known.map(column => column.foot || "") })];
 }
 
 function build(b) {
