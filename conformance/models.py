@@ -291,7 +291,7 @@ def compare_model(
         progress: called after each sample.
     """
     seconds, done, mismatches, message = 0.0, 0, 0, ""
-    for sample, golden in golden_samples(model, min(count, model.count)):
+    for sample, golden in _golden_samples(model, min(count, model.count)):
         start = time.perf_counter()
         try:
             found = trace_difference(place.model, golden, place.run(sample))
@@ -335,7 +335,7 @@ def open_place(name: str, graph: Graph, folder: Path) -> ModelPlace:
     return CortexMModel(generate(graph, load_target(name), folder / Path(name).stem))
 
 
-def golden_samples(model: ModelUnderTest, count: int) -> Iterator[tuple[dict[str, Int8Array], dict[str, Int8Array]]]:
+def _golden_samples(model: ModelUnderTest, count: int) -> Iterator[tuple[dict[str, Int8Array], dict[str, Int8Array]]]:
     """Each sample's inputs, and its tensors from the golden model."""
     for start in range(0, count, CHUNK):
         batch = {name: x[start : min(start + CHUNK, count)] for name, x in model.samples.items()}

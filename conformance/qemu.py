@@ -11,17 +11,19 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from codegen.generate import GeneratedModel
 from codegen.target import Target
 from conformance.firmware.build import board_for, boards, build_board_firmware
-from conformance.models import ModelPlace, ModelUnderTest, Trace, golden_samples, trace_difference
+from conformance.models import ModelPlace, Trace, trace_difference
 from conformance.source_lines import SourceLines
 from conformance.toolchain import Toolchain, arm_toolchains, elf_symbols
-from conformance.verify.result import Check, Outcome
+from conformance.verify.divergence import first_divergence
+from conformance.verify.result import Check, Divergence, Outcome
+from conformance.verify.samples import Sample
 from refsim.errors import EmulationError, TargetError, ToolchainError
 from refsim.numerics import Int8Array
 
@@ -207,24 +209,24 @@ def place_name(target: Target, toolchain: Toolchain, opt: str) -> str:
 
 def qemu_check(
     generated: GeneratedModel,
-    model: ModelUnderTest,
+    samples: Sequence[Sample],
     toolchain: Toolchain | None = None,
     *,
     opt: str = "-O2",
-    count: int = 4,
-) -> Check:
-    """Boot a firmware around a model under QEMU and compare every tensor of some samples with the golden model.
+    attachments: MutableMapping[str, bytes] | None = None,
+) -> tuple[Check, Divergence | None]:
+    """Boot a firmware around a model under QEMU, run samples and compare every tensor with the golden model.
 
     Args:
         generated: the model's C.
-        model: its graph and samples.
+        samples: at least one; all run in one boot.
         toolchain: the compiler; the preferred one by default.
         opt: optimisation flag.
-        count: number of samples, or fewer where there are fewer; all run in one boot.
+        attachments: files of the report by name, to which a reproducer is added; None for none.
 
     Returns:
-        The check, with the samples that differ as its figure; NOT_RUN with the reason where QEMU is absent, has no such
-        board, or the model does not fit it.
+        The check, with the samples that differ as its figure, and the first divergence, if any. NOT_RUN with the reason
+        where QEMU is absent, has no such board, or the model does not fit it.
 
     Raises:
         ToolchainError: the firmware cannot be built.
@@ -238,22 +240,23 @@ def qemu_check(
         return Check(NAME, place, outcome, detail, figure, limit, "samples", time.perf_counter() - start)
 
     if reason := why_not(generated.target):
-        return check(Outcome.NOT_RUN, reason)
+        return check(Outcome.NOT_RUN, reason), None
     try:
         firmware = QemuModel(generated, tool, opt=opt)
     except TargetError as error:
-        return check(Outcome.NOT_RUN, f"the firmware does not fit the board: {error}")
-    pairs = list(golden_samples(model, min(count, model.count)))
+        return check(Outcome.NOT_RUN, f"the firmware does not fit the board: {error}"), None
     try:
-        traces = firmware.run_all([sample for sample, _ in pairs])
+        traces = firmware.run_all([sample.inputs for sample in samples])
     except EmulationError as error:
-        return check(Outcome.FAILED, str(error))
-    differences = [trace_difference(generated, golden, trace) for (_, golden), trace in zip(pairs, traces, strict=True)]
-    wrong = [index for index, difference in enumerate(differences) if difference]
+        return check(Outcome.FAILED, str(error)), None
+    runs = zip(samples, traces, strict=True)
+    wrong = [(s, trace, found) for s, trace in runs if (found := trace_difference(generated, s.golden, trace))]
     if wrong:
-        return check(Outcome.FAILED, f"sample {wrong[0]}: {differences[wrong[0]]}", len(wrong))
-    tensors = f"{len(generated.steps)} tensors of {len(pairs)} samples"
-    return check(Outcome.PASSED, f"booted from reset; {tensors} equal the golden model", 0)
+        sample, trace, found = wrong[0]
+        divergence = first_divergence(generated, sample, trace, place=place, attachments=attachments)
+        return check(Outcome.FAILED, f"sample {sample.name}: {found}", len(wrong)), divergence
+    tensors = f"{len(generated.steps)} tensors of {len(samples)} samples"
+    return check(Outcome.PASSED, f"booted from reset; {tensors} equal the golden model", 0), None
 
 
 def _explain(registers: str, elf: Path) -> str:

@@ -14,6 +14,7 @@ from conformance.firmware.build import FIRMWARE, board_for, boards, build_board_
 from conformance.models import ModelUnderTest, compare_model, random_samples
 from conformance.toolchain import NATIVE, Toolchain, arm_toolchains, elf_symbols
 from conformance.verify.result import Outcome
+from conformance.verify.samples import Sample, samples
 from refsim import Graph
 from refsim.errors import EmulationError, TargetError, ToolchainError
 from tests.ckernels.compilers import STRICT
@@ -40,6 +41,10 @@ def without_qemu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     qemu.find_qemu.cache_clear()
     yield
     qemu.find_qemu.cache_clear()
+
+
+def three(graph: Graph) -> tuple[Sample, ...]:
+    return samples(graph, random_samples(graph, 3), seed=0)[:3]
 
 
 def boot(folder: Path, body: str, *, core: str = "cortex-m4", seconds: float = qemu.SECONDS) -> tuple[int, str]:
@@ -123,9 +128,9 @@ def test_a_firmware_that_does_not_end_is_stopped(tmp_path: Path) -> None:
 @needs_qemu
 @pytest.mark.parametrize(("core", "tool"), BUILDS, ids=lambda value: getattr(value, "name", value))
 def test_every_operator_on_every_board(core: str, tool: Toolchain, graph: Graph, tmp_path: Path) -> None:
-    model = ModelUnderTest(graph, random_samples(graph, 3))
     generated = generate(graph, load_target(CHIPS[core]), tmp_path / "model")
-    check = qemu.qemu_check(generated, model, tool)
+    check, divergence = qemu.qemu_check(generated, three(graph), tool)
+    assert divergence is None
     assert (check.outcome, check.figure) == (Outcome.PASSED, 0), check.detail
     assert check.place == f"qemu {boards()[core].name} {tool.name} -O2"
 
@@ -144,13 +149,16 @@ def test_a_wrong_byte_fails(graph: Graph, tmp_path: Path) -> None:
     text = kernel.read_text()
     assert "- 128" in text
     kernel.write_text(text.replace("- 128", "- 127"))
-    check = qemu.qemu_check(generated, ModelUnderTest(graph, random_samples(graph, 2)))
-    assert (check.outcome, check.figure, check.limit) == (Outcome.FAILED, 2, 0)
+    files: dict[str, bytes] = {}
+    check, divergence = qemu.qemu_check(generated, three(graph), attachments=files)
+    assert (check.outcome, check.figure, check.limit) == (Outcome.FAILED, 3, 0)
     assert "(softmax)" in check.detail
+    assert divergence is not None
+    assert (divergence.operator, divergence.place, list(files)) == ("softmax", check.place, [divergence.reproducer])
 
 
 def test_without_qemu_nothing_passes(graph: Graph, generated: GeneratedModel, without_qemu: None) -> None:
-    check = qemu.qemu_check(generated, ModelUnderTest(graph, random_samples(graph, 1)), arm_toolchains()[0])
+    check, _ = qemu.qemu_check(generated, three(graph), arm_toolchains()[0])
     assert check.outcome is Outcome.NOT_RUN
     assert "install QEMU" in check.detail
     with pytest.raises(ToolchainError, match="install QEMU"):
@@ -159,7 +167,7 @@ def test_without_qemu_nothing_passes(graph: Graph, generated: GeneratedModel, wi
 
 def test_a_core_without_a_board_is_not_run(graph: Graph, tmp_path: Path) -> None:
     generated = generate(graph, load_target("rp2040"), tmp_path / "model")
-    check = qemu.qemu_check(generated, ModelUnderTest(graph, random_samples(graph, 1)))
+    check, _ = qemu.qemu_check(generated, three(graph))
     assert check.outcome is Outcome.NOT_RUN
     assert "cortex-m0plus" in check.detail
     with pytest.raises(TargetError, match="cortex-m0plus"):
