@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 _FRAME = Path(__file__).with_suffix(".html")
 
 
@@ -33,7 +35,7 @@ def render_page(title: str, data: Any, style: str, script: str) -> str:
 
 
 def finite(value: Any) -> Any:
-    """The value as JSON can hold it: numbers that are none become "NaN", "Infinity" or "-Infinity".
+    """The value as JSON can hold it: scalars of numpy plain, what is no number "NaN", "Infinity" or "-Infinity".
 
     Both `Number` of JavaScript and `float` of Python read these texts.
     """
@@ -41,6 +43,8 @@ def finite(value: Any) -> Any:
         return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [finite(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return finite(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

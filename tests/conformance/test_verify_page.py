@@ -194,7 +194,7 @@ def test_names_and_pictures_cannot_run_code(open_page: Open) -> None:
         "return [...document.querySelector('.arena').shadowRoot.querySelectorAll('*')].map("
         "e => [e.tagName, ...[...e.attributes].map(a => a.name)])"
     )
-    assert drawn == [["svg", "viewBox"], ["rect", "width", "height"], ["style"]]
+    assert drawn == [["svg", "viewBox"], ["rect", "width", "height"], ["STYLE"]], "its own style alone is added"
 
 
 def test_every_picture_and_table_has_a_name_and_every_heading_its_level(open_page: Open) -> None:

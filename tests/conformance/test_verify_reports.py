@@ -18,6 +18,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import jsonschema
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -175,8 +176,9 @@ def test_nothing_is_lost_in_the_json_file(make: Any) -> None:
 
 
 def test_numbers_that_json_lacks_come_back() -> None:
-    values = json.loads(json.dumps(finite({"a": (math.nan, [math.inf, -math.inf]), "b": 1.5}), allow_nan=False))
-    assert values == {"a": ["NaN", ["Infinity", "-Infinity"]], "b": 1.5}
+    given = {"a": (math.nan, [math.inf, -math.inf]), "b": np.float32(1.5), "c": np.int8(-3)}
+    values = json.loads(json.dumps(finite(given), allow_nan=False))
+    assert values == {"a": ["NaN", ["Infinity", "-Infinity"]], "b": 1.5, "c": -3}
     assert math.isnan(float("NaN")) and float(values["a"][1][1]) == -math.inf
 
 
@@ -378,6 +380,26 @@ def test_files_of_an_earlier_run_are_replaced_and_others_stay(tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["mine.txt", *NAMES])
     assert json.loads((tmp_path / "report.json").read_text())["verdict"] == "failed"
     assert (tmp_path / "mine.txt").read_text() == "kept"
+
+
+def test_reproducers_go_with_their_report(tmp_path: Path) -> None:
+    failing = verify_reports.failing()
+    name = failing.divergences[0].reproducer
+    write_reports(failing, tmp_path, {name: b"first"})
+    write_reports(failing, tmp_path, {name: b"second"})
+    assert (tmp_path / name).read_bytes() == b"second"
+    write_reports(verify_reports.passing(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"divergences": [{"reproducer": 5}, {"reproducer": "../mine.txt"}]}'])
+def test_what_lies_there_is_not_trusted(text: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("kept")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.json").write_text(text)
+    write_reports(verify_reports.passing(), tmp_path / "out")
+    assert (tmp_path / "mine.txt").read_text() == "kept"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(NAMES)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

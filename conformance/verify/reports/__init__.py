@@ -29,7 +29,8 @@ def write_reports(report: Report, folder: Path, attachments: Mapping[str, bytes]
 
     Args:
         report: what was found.
-        folder: is created where it does not exist; what else lies in it stays.
+        folder: is created where it does not exist. What else lies in it stays, but for the reproducers of the report
+            that was there.
         attachments: further files by name, such as the reproducers that the divergences name.
 
     Returns:
@@ -39,4 +40,4 @@ def write_reports(report: Report, folder: Path, attachments: Mapping[str, bytes]
         TinyFormerError: they cannot be written; files of an earlier run are then as they were.
     """
     files = {name: render(report).encode(errors="backslashreplace") for name, render in FORMATS.items()}
-    return publish({**(attachments or {}), **files}, folder)
+    return publish({**(attachments or {}), **files}, folder, json_file.reproducers(folder / "report.json"))

@@ -70,6 +70,11 @@ RULES = {
         "One inference takes longer than was allowed.",
         "`tinyformer profile` shows which layers take the time.",
     ),
+    "qemu": Rule(
+        "Boots and agrees under QEMU",
+        "A second, independent emulator does not boot the firmware or computes other bytes.",
+        "Compare the bytes with the first emulator's: start-up code, vector table and stack differ between them.",
+    ),
     "accuracy": Rule(
         "Accuracy close to the float model's",
         "Quantisation cost more accuracy than was allowed.",

@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from refsim.errors import TinyFormerError
@@ -21,7 +21,7 @@ _PREFIX = ".tinyformer-report-"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def publish(files: Mapping[str, bytes], folder: Path) -> tuple[Path, ...]:
+def publish(files: Mapping[str, bytes], folder: Path, stale: Iterable[str] = ()) -> tuple[Path, ...]:
     """Write files into a folder, all together or none.
 
     A folder that does not exist appears in one step, with all of them. In one that does, the files of an earlier run
@@ -32,6 +32,7 @@ def publish(files: Mapping[str, bytes], folder: Path) -> tuple[Path, ...]:
     Args:
         files: content by name.
         folder: where they belong; what else lies in it stays.
+        stale: further names of files of an earlier run, to be taken away.
 
     Returns:
         the files.
@@ -45,7 +46,7 @@ def publish(files: Mapping[str, bytes], folder: Path) -> tuple[Path, ...]:
                 for left in folder.glob(f"{_PREFIX}*"):  # by a run that was killed: none that lives is here now
                     shutil.rmtree(left, ignore_errors=True)
                 with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder) as temporary:
-                    _replace(_write(files, Path(temporary)), list(files), folder)
+                    _replace(_write(files, Path(temporary)), list(files), folder, {*stale} - {*files})
     except OSError as error:
         raise TinyFormerError(f"reports cannot be written to {folder}: {error.strerror or error}") from error
     return tuple(folder / name for name in files)
@@ -76,13 +77,13 @@ def _appear(files: Mapping[str, bytes], folder: Path) -> bool:
     return True
 
 
-def _replace(new: Path, names: list[str], folder: Path) -> None:
+def _replace(new: Path, names: list[str], folder: Path, stale: set[str]) -> None:
     """Put new files where those of an earlier run are; where that fails, the earlier ones are back."""
     old = new.with_name("old")
     old.mkdir()
     taken, placed = [], []
     try:
-        for name in names:
+        for name in [*names, *stale]:
             if (folder / name).exists():
                 (folder / name).replace(old / name)
                 taken.append(name)

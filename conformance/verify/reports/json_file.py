@@ -25,3 +25,12 @@ def as_data(report: Report) -> dict[str, Any]:
 def render(report: Report) -> str:
     """The file's text."""
     return json.dumps(as_data(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def reproducers(path: Path) -> tuple[str, ...]:
+    """Names of the reproducers of an earlier report; none where there is no report that can be read."""
+    try:
+        names = [divergence["reproducer"] for divergence in json.loads(path.read_bytes())["divergences"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return ()
+    return tuple(name for name in names if isinstance(name, str) and name and Path(name).name == name)

@@ -33,7 +33,7 @@ def render(report: Report) -> str:
         "invocations": [
             {
                 "commandLine": report.command,
-                "startTimeUtc": report.started,
+                "startTimeUtc": report.started.replace("+00:00", "Z"),
                 "executionSuccessful": True,
                 "toolExecutionNotifications": [
                     _notification(check, indices) for check in report.checks if check.outcome is Outcome.NOT_RUN
