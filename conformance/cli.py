@@ -20,6 +20,7 @@ from conformance.fit_predictor_cli import fit_predictor
 from conformance.kernel_bench_cli import bench_kernels
 from conformance.profile_cli import profile
 from conformance.validation_cli import validate_timing
+from conformance.verify_cli import verify
 from refsim.errors import DataError, TinyFormerError
 
 
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     app.command()(bench_kernels)
     app.command()(fit_predictor)
     app.command()(validate_timing)
+    app.command()(verify)
 
 
 def conformance(

@@ -94,11 +94,23 @@ class StrayAccess(EmulationError):
         address: What was accessed.
         size: Bytes.
         pc: Address of the instruction.
+        unaligned: The address is no multiple of the size, and the core traps that.
     """
 
-    def __init__(self, message: str, *, operator: int | None, kind: str, address: int, size: int, pc: int) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        operator: int | None,
+        kind: str,
+        address: int,
+        size: int,
+        pc: int,
+        unaligned: bool = False,
+    ) -> None:
         super().__init__(message)
         self.operator, self.kind, self.address, self.size, self.pc = operator, kind, address, size, pc
+        self.unaligned = unaligned
 
 
 @dataclass(frozen=True)
@@ -579,7 +591,15 @@ class CortexM:
             )
         else:
             message = f"{self._where(pc)}: {kind} of {size} bytes at {address:#010x}, {self._near(address, size)}"
-        return StrayAccess(message, operator=self._operator(), kind=kind, address=address, size=size, pc=pc)
+        return StrayAccess(
+            message,
+            operator=self._operator(),
+            kind=kind,
+            address=address,
+            size=size,
+            pc=pc,
+            unaligned=bool(probe.unaligned),
+        )
 
     def _operator(self) -> int | None:
         count = min(self._probe.mark_count, _MAX_MARKS)

@@ -152,8 +152,17 @@ class Image:
         self.machine.follow(rules)
 
 
-def first_mismatch(model: GeneratedModel, sample: Sample | Extreme, trace: Trace) -> Mismatch | None:
-    """Where a run first left the golden model; None where it did not."""
+def first_mismatch(
+    model: GeneratedModel, sample: Sample | Extreme, trace: Trace, *, outputs: bool = True
+) -> Mismatch | None:
+    """Where a run first left the golden model; None where it did not.
+
+    Args:
+        model: that ran.
+        sample: that it ran on.
+        trace: what it computed.
+        outputs: the trace has the model's outputs too.
+    """
     at = 0
     for step in model.steps if trace.log else ():
         golden = sample.golden[step.index] if isinstance(sample, Extreme) else sample.golden[step.output]
@@ -161,13 +170,24 @@ def first_mismatch(model: GeneratedModel, sample: Sample | Extreme, trace: Trace
         if found:
             return found
         at += step.bytes
-    if isinstance(sample, Extreme):
+    if isinstance(sample, Extreme) or not outputs:
         return None  # what the last step computed is in the log; other outputs were replaced on the way
     for port, data in zip(model.outputs, trace.outputs, strict=True):
         found = _differing(sample, None, port.tensor, sample.golden[port.tensor], data)
         if found:
             return found
     return None
+
+
+def wrong_steps(model: GeneratedModel, sample: Sample | Extreme, trace: Trace) -> list[int]:
+    """Every step of which a byte is not the golden model's."""
+    at, wrong = 0, []
+    for step in model.steps:
+        golden = sample.golden[step.index] if isinstance(sample, Extreme) else sample.golden[step.output]
+        if trace.log[at : at + step.bytes] != golden.tobytes():
+            wrong.append(step.index)
+        at += step.bytes
+    return wrong
 
 
 def first_difference(model: GeneratedModel, first: Trace, second: Trace) -> str:

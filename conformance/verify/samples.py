@@ -41,11 +41,13 @@ class Extreme:
     Attributes:
         name: such as "extreme: largest sums".
         patches: (offset in the arena, bytes) to put there as each step begins, by step.
+        inputs: what each step reads, constants included.
         golden: what each step must write.
     """
 
     name: str
     patches: tuple[tuple[tuple[int, bytes], ...], ...]
+    inputs: tuple[tuple[Int8Array, ...], ...]
     golden: tuple[Int8Array, ...]
 
 
@@ -101,7 +103,7 @@ _Draw = Callable[[Operator, Sequence[Shape], np.random.Generator], list[Int8Arra
 
 def _extreme(program: Program, name: str, draw: _Draw, rng: np.random.Generator) -> Extreme:
     graph, offsets = program.graph, program.plan.tensor_offsets
-    patches, golden = [], []
+    patches, inputs, golden = [], [], []
     for step, node in zip(program.steps, graph.nodes, strict=True):
         shapes = [graph.tensors[tensor].shape for tensor in step.inputs]
         drawn = zip(step.inputs, draw(node.op, shapes, rng), strict=True)
@@ -110,8 +112,9 @@ def _extreme(program: Program, name: str, draw: _Draw, rng: np.random.Generator)
         for tensor, x in given.items():
             arena[offsets[tensor] : offsets[tensor] + x.size] = x.ravel()
         patches.append(tuple((offsets[tensor], x.tobytes()) for tensor, x in given.items()))
-        golden.append(node.op.run(*(_input(step, index, program, arena)[None] for index in range(len(shapes))))[0])
-    return Extreme(name, tuple(patches), tuple(golden))
+        inputs.append(tuple(_input(step, index, program, arena) for index in range(len(shapes))))
+        golden.append(node.op.run(*(x[None] for x in inputs[-1]))[0])
+    return Extreme(name, tuple(patches), tuple(inputs), tuple(golden))
 
 
 def _input(step: Step, index: int, program: Program, arena: Int8Array) -> Int8Array:

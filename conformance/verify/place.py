@@ -1,0 +1,260 @@
+"""One target with one compiler: build, measure, run every check, describe."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from codegen.arena_picture import render_arena
+from codegen.generate import GeneratedModel
+from codegen.target import Target
+from conformance.qemu import place_name as qemu_place
+from conformance.qemu import qemu_check
+from conformance.toolchain import NATIVE, Toolchain, elf_symbols, link_firmware
+from conformance.verify import checks
+from conformance.verify.checks import Answer, Subject, answered
+from conformance.verify.divergence import first_divergence, step_divergence
+from conformance.verify.image import Mismatch, Run
+from conformance.verify.memory import memory_use, used_bytes
+from conformance.verify.result import Build, Check, Divergence, Layer, MemoryRegionUse, Outcome
+from conformance.verify.samples import Extreme, Sample
+from refsim.errors import ToolchainError
+
+STRICT_SAMPLES = 2
+"""Samples that run with every access checked, at a tenth of the speed; each kind of extreme runs once besides."""
+
+REPEATED_SAMPLES = 3
+"""Samples of the checks that run everything more than once."""
+
+TIMED_SAMPLES = 2
+"""Samples of which the cycles are counted."""
+
+UNDER_EMULATION = ("bit-exact", "memory-access", "alignment", "uninitialised", "deterministic", "stack", "latency")
+"""Checks that need an image that fits its chip."""
+
+STAGES = 3 + len(UNDER_EMULATION)
+"""How often the examination of a place tells its progress."""
+
+Progress = Callable[[str], None]
+"""Called with what is being done, as it begins."""
+
+
+@dataclass
+class Findings:
+    """What was found so far, and files that belong to it.
+
+    Attributes:
+        checks, builds, divergences: see `Report`.
+        sources: SHA-256 of each generated file, by name.
+        attachments: reproducers by file name.
+        sqnr: signal to quantisation noise of tensors, dB.
+    """
+
+    checks: list[Check] = field(default_factory=list)
+    builds: list[Build] = field(default_factory=list)
+    divergences: list[Divergence] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
+    attachments: dict[str, bytes] = field(default_factory=dict)
+    sqnr: dict[str, float] = field(default_factory=dict)
+
+
+def place_name(target: Target, toolchain: Toolchain, opt: str) -> str:
+    """What a place is called, such as "stm32f746 zig -O2"."""
+    return f"{target.name} {toolchain.name} {opt}"
+
+
+def examine(
+    model: GeneratedModel,
+    toolchain: Toolchain,
+    opt: str,
+    samples: Sequence[Sample],
+    extremes: Sequence[Extreme],
+    max_ms: float | None,
+    found: Findings,
+    progress: Progress,
+) -> None:
+    """Run every check of a place and add what it finds.
+
+    Args:
+        model: the generated folder; its target is the chip.
+        toolchain: the compiler.
+        opt: optimisation flag.
+        samples: to run, the user's first.
+        extremes: of every operator.
+        max_ms: limit of the latency; None for none.
+        found: is added to.
+        progress: see `Progress`.
+    """
+    place = place_name(model.target, toolchain, opt)
+    progress(f"{place}: building")
+    try:
+        release, traced = (_link(model, toolchain, opt, traced=traced) for traced in (False, True))
+    except ToolchainError as error:
+        found.checks.append(Check("build", place, Outcome.FAILED, str(error)))
+        names = ("flash", "ram", *UNDER_EMULATION, "qemu")
+        found.checks += [Check(name, place, Outcome.NOT_RUN, "there is no image") for name in names]
+        return
+    found.checks.append(Check("build", place, Outcome.PASSED, toolchain.version))
+    memory = memory_use(release, model.target, arena_bytes=model.arena_bytes, stack_bytes=model.target.stack_bytes)
+    fits = [answered(name, place, lambda use=use: _fits(use)) for name, use in _code_and_data(memory, model.target)]
+    found.checks += fits
+    subject = Subject(place, model, toolchain, opt, release, traced, samples, extremes)
+    if any(check.outcome is Outcome.FAILED for check in fits) or _end_of_ram(traced) > model.target.data.end:
+        reason = "the image does not fit the chip"
+        found.checks += [Check(name, place, Outcome.NOT_RUN, reason) for name in (*UNDER_EMULATION, "qemu")]
+    else:
+        _run_checks(subject, max_ms, found, progress)
+        progress(f"{place}: QEMU")
+        _qemu(subject, found)
+        if subject.mismatch:
+            _diverge(subject, *subject.mismatch, found)
+    found.builds.append(_build(subject, memory, found.sqnr))
+
+
+def _link(model: GeneratedModel, toolchain: Toolchain, opt: str, *, traced: bool) -> Path:
+    hooks = [NATIVE / "trace.c"] if traced else []
+    return link_firmware(
+        [*model.sources, *hooks],
+        model.target,
+        [f"{model.prefix}_run", *(["tnf_trace_begin"] if traced else [])],
+        include_dirs=[*model.include_dirs, *([NATIVE] if traced else [])],
+        defines={"TNF_TRACE": 1} if traced else None,
+        toolchain=toolchain,
+        opt=opt,
+        arena_bytes=model.arena_bytes,
+        name=model.prefix,
+    )
+
+
+def _end_of_ram(elf: Path) -> int:
+    return elf_symbols(elf)["tnf_arena_end"]
+
+
+def _code_and_data(memory: Sequence[MemoryRegionUse], target: Target) -> list[tuple[str, MemoryRegionUse]]:
+    by_name = {use.name: use for use in memory}
+    return [("flash", by_name[target.code_region]), ("ram", by_name[target.data_region])]
+
+
+def _fits(use: MemoryRegionUse) -> Answer:
+    """Whether what lies in a region is no more than it holds."""
+    used = used_bytes(use)
+    parts = ", ".join(f"{part.name} {part.bytes}" for part in use.parts)
+    if used > use.size:
+        detail = f"{used - use.size} bytes more than {use.name} has: {parts}"
+        return Answer(Outcome.FAILED, detail, used, use.size, "bytes")
+    return Answer(Outcome.PASSED, f"{used / use.size:.1%} of {use.name}: {parts}", used, use.size, "bytes")
+
+
+def _run_checks(subject: Subject, max_ms: float | None, found: Findings, progress: Progress) -> None:
+    """The checks under emulation, in the order of UNDER_EMULATION."""
+    place, few = subject.place, subject.samples[:REPEATED_SAMPLES]
+
+    def add(name: str, ask: Callable[[], Answer]) -> None:
+        progress(f"{place}: {name}")
+        found.checks.append(answered(name, place, ask))
+
+    add("bit-exact", lambda: checks.bit_exact(subject))
+    strict = [*_spread(subject.samples, STRICT_SAMPLES), *subject.extremes]
+    alignment: list[Answer] = []
+
+    def access() -> Answer:
+        answer, aligned = checks.memory_access(subject, strict)
+        alignment.append(aligned)
+        return answer
+
+    add("memory-access", access)
+    add("alignment", lambda: alignment[0] if alignment else Answer(Outcome.NOT_RUN, "memory-access did not end"))
+    add("uninitialised", lambda: checks.uninitialised(subject, few))
+    add("deterministic", lambda: checks.deterministic(subject, few))
+    add("stack", lambda: checks.stack(subject))
+    add("latency", lambda: checks.latency(subject, subject.samples[:TIMED_SAMPLES], max_ms))
+
+
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """The first samples, which are the user's, and the last, which is random."""
+    return list(samples) if len(samples) <= count else [*samples[: count - 1], samples[-1]]
+
+
+def _qemu(subject: Subject, found: Findings) -> None:
+    """Boot a whole firmware in the other emulator."""
+    target, toolchain, opt = subject.model.target, subject.toolchain, subject.opt
+    place = f"{qemu_place(target, toolchain, opt)} ({target.name})"
+    try:
+        check, divergence = qemu_check(
+            subject.model, subject.samples, toolchain, opt=opt, attachments=found.attachments
+        )
+    except ToolchainError as error:
+        found.checks.append(Check("qemu", place, Outcome.NOT_RUN, f"the firmware cannot be built: {error}"))
+        return
+    found.checks.append(replace(check, place=place))
+    found.divergences += [replace(divergence, place=place)] if divergence else []
+
+
+def _diverge(subject: Subject, mismatch: Mismatch, run: Run, found: Findings) -> None:
+    """Describe the first divergence of a place, with a program that shows it again."""
+    sample, step, model = mismatch.sample, mismatch.step, subject.model
+    place, attachments = subject.place, found.attachments
+    if isinstance(sample, Extreme):
+        assert step is not None  # only outputs of steps are compared then
+        at = sum(each.bytes for each in model.steps[: step.index])
+        inputs, golden = sample.inputs[step.index], sample.golden[step.index]
+        wrote = np.frombuffer(run.trace.log, np.int8, step.bytes, at).reshape(step.shape)
+        divergence: Divergence | None = step_divergence(
+            model, step, inputs, golden, wrote, sample=sample.name, place=place, attachments=attachments
+        )
+    elif run.trace.log:
+        divergence = first_divergence(model, sample, run.trace, place=place, attachments=attachments)
+    else:
+        divergence = _of_output(subject, mismatch)
+    found.divergences += [divergence] if divergence else []
+
+
+def _of_output(subject: Subject, mismatch: Mismatch) -> Divergence:
+    """An output that only the image without hooks has wrong."""
+    writer = next(step for step in reversed(subject.model.steps) if step.output == mismatch.tensor)
+    return Divergence(
+        subject.place,
+        f"{mismatch.sample.name}, in the image without trace hooks alone",
+        writer.index,
+        writer.node,
+        writer.operator,
+        mismatch.tensor,
+        mismatch.element,
+        mismatch.expected,
+        mismatch.found,
+        None,
+    )
+
+
+def _build(subject: Subject, memory: tuple[MemoryRegionUse, ...], sqnr: dict[str, float]) -> Build:
+    model, target = subject.model, subject.model.target
+    layers = tuple(
+        Layer(
+            step.index,
+            step.node,
+            step.operator,
+            step.shape,
+            step.call.encoding,
+            step.constant_bytes,
+            step.call.macs,
+            subject.instructions[step.index] if subject.instructions else None,
+            subject.cycles[step.index] if subject.cycles else None,
+            subject.mismatches.get(step.index, 0),
+            sqnr.get(step.output),
+        )
+        for step in model.steps
+    )
+    return Build(
+        subject.place,
+        target.name,
+        target.core,
+        subject.toolchain.name,
+        subject.toolchain.version,
+        subject.opt,
+        hashlib.sha256(subject.release.read_bytes()).hexdigest(),
+        memory,
+        layers,
+        render_arena(model.program),
+    )
