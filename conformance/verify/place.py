@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -167,21 +167,22 @@ def _run_checks(subject: Subject, wanted: Set[str], max_ms: float | None, found:
 
 def _qemu(subject: Subject, found: Findings) -> None:
     """Boot a whole firmware in the other emulator."""
-    target, toolchain, opt = subject.model.target, subject.compiler.toolchain, subject.compiler.opt
-    place = f"{qemu_place(target, toolchain, opt)} ({target.name})"
-    if subject.compiler.flags:
-        reason = "firmware for QEMU is built without further flags"
-        found.checks.append(Check("qemu", place, Outcome.NOT_RUN, reason))
-        return
+    model, compiler = subject.model, subject.compiler
     try:
         check, divergence = qemu_check(
-            subject.model, subject.samples, toolchain, opt=opt, attachments=found.attachments
+            model,
+            subject.samples,
+            compiler.toolchain,
+            opt=compiler.opt,
+            extra_flags=compiler.flags,
+            attachments=found.attachments,
         )
     except ToolchainError as error:
+        place = qemu_place(model.target, str(compiler))
         found.checks.append(Check("qemu", place, Outcome.NOT_RUN, f"the firmware cannot be built: {error}"))
         return
-    found.checks.append(replace(check, place=place))
-    found.divergences += [replace(divergence, place=place)] if divergence else []
+    found.checks.append(check)
+    found.divergences += [divergence] if divergence else []
 
 
 def _diverge(subject: Subject, mismatch: Mismatch, run: Run, found: Findings) -> None:
