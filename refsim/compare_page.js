@@ -14,11 +14,11 @@ function decibelBar(value, most) {
     h("span", {}, db(value)));
 }
 
-// Counts of the bytes, four to a bar, on a scale of square roots; red where an end of the range cuts values off.
+// Counts of the bytes, four to a bar, on a scale of square roots; red where an end of the range cuts off 0.05 % of the values or more.
 function histogram(layer, large) {
   const bins = Array.from({ length: 64 }, (_, bin) => layer.histogram.slice(4 * bin, 4 * bin + 4).reduce((a, b) => a + b, 0));
   const most = Math.max(...bins, 1), zero = (layer.zero_point + 128.5) / 4;
-  const cut = bin => (layer.clipped ?? layer.saturation) > 0 && (bin === 0 && layer.zero_point !== -128 && layer.histogram[0] || bin === 63 && layer.zero_point !== 127 && layer.histogram[255]);
+  const cut = bin => (layer.clipped ?? layer.saturation) >= 0.0005 && (bin === 0 && layer.zero_point !== -128 && layer.histogram[0] || bin === 63 && layer.zero_point !== 127 && layer.histogram[255]);
   const label = `${layer.levels} of 256 bytes occur, ${rate(layer.saturation)} at an end of the range`;
   return svg("svg", { class: "histogram" + (large ? " large" : ""), viewBox: "0 0 64 100", preserveAspectRatio: "none", role: "img", "aria-label": label },
     svg("title", {}, label),
