@@ -88,9 +88,9 @@ def test_a_click_sorts_and_another_turns_round(open_page: Open, title: str) -> N
 def test_what_failed_comes_first(open_page: Open) -> None:
     driver = open_page("failing")
     outcomes = column(driver, "Checks", "outcome")
-    assert [text.split(" ", 1)[1] for text in outcomes] == ["failed"] * 3 + ["not run"] + ["passed"] * 26
+    assert [text.split(" ", 1)[1] for text in outcomes] == ["failed"] * 3 + ["not run"] + ["passed"] * 28
     verdict = driver.find_element("css selector", ".verdict").text
-    assert "Do not flash: 3 of 30 checks failed" in verdict and "image is 18,304 bytes too large" in verdict
+    assert "Do not flash: 3 of 32 checks failed" in verdict and "image is 18,304 bytes too large" in verdict
     assert "Safe to flash" in open_page("passing").find_element("css selector", ".verdict").text
 
 

@@ -54,9 +54,15 @@ def shown(report: Report, width: int = 120) -> str:
 
 
 def test_the_verdict_in_words() -> None:
-    assert headline(verify_reports.passing()) == "Safe to flash: 29 checks passed; 1 did not run"
-    assert headline(verify_reports.failing()) == "Do not flash: 3 of 30 checks failed; 1 did not run"
+    assert headline(verify_reports.passing()) == "Safe to flash: 31 checks passed; 1 did not run"
+    assert headline(verify_reports.failing()) == "Do not flash: 3 of 32 checks failed; 1 did not run"
     assert headline(verify_reports.empty()) == "No verdict: there was nothing to check"
+    passing = verify_reports.passing()
+    some = tuple(check for check in passing.checks if check.name != "stack")
+    assert headline(replace(passing, checks=some)).startswith("Nothing failed, but stack did not run: 28 checks passed")
+    stack = next(check for check in passing.checks if check.name == "stack")
+    missing = (*passing.checks, replace(stack, place="elsewhere", outcome=Outcome.NOT_RUN))
+    assert headline(replace(passing, checks=missing)).startswith("Nothing failed, but stack did not run: 31 checks")
     alone = verify_reports.passing().checks[-1]
     assert headline(replace(verify_reports.passing(), checks=(alone,))) == "No verdict: none of 1 check ran"
 
@@ -182,7 +188,7 @@ def test_one_case_a_check_and_one_suite_a_place() -> None:
     assert [suite.attrib["name"] for suite in root] == list(verify_reports.PLACES)
     cases = [(f"verify.{check.place}", check.name) for check in report.checks]
     assert sorted((c.attrib["classname"], c.attrib["name"]) for c in root.iter("testcase")) == sorted(cases)
-    assert (root.attrib["tests"], root.attrib["failures"]) == ("30", "3")
+    assert (root.attrib["tests"], root.attrib["failures"]) == ("32", "3")
     for suite in root:
         for key, tag in (("tests", "testcase"), ("failures", "failure"), ("skipped", "skipped")):
             assert suite.attrib[key] == str(len(list(suite.iter(tag))))
@@ -263,7 +269,7 @@ def test_only_failed_checks_are_results() -> None:
     assert texts[1].startswith("rp2040 zig -Os: image is 18,304 bytes too large")
     assert "(542,592 of 524,288 bytes)" in texts[1]
     (notification,) = run["invocations"][0]["toolExecutionNotifications"]
-    assert notification["associatedRule"]["id"] == "alignment" and "not run" in notification["message"]["text"]
+    assert notification["associatedRule"]["id"] == "qemu" and "not run" in notification["message"]["text"]
     assert run["automationDetails"]["id"].startswith("tinyformer-verify/tinyformer_cifar10.onnx/stm32f746+rp2040")
     (run,) = json.loads(sarif.render(verify_reports.passing()))["runs"]
     assert run["results"] == []
@@ -285,10 +291,10 @@ def test_an_alert_stays_the_same_when_its_figure_changes() -> None:
 
 def test_the_summary_puts_what_failed_first() -> None:
     text = summary.render(verify_reports.failing())
-    assert text.startswith("## ❌ Do not flash: 3 of 30 checks failed; 1 did not run")
+    assert text.startswith("## ❌ Do not flash: 3 of 32 checks failed; 1 did not run")
     assert text.index("| latency |") < text.index("First divergence at") < text.index("<details>")
-    assert text.count("| ❌ |") == 3 and text.count("| ✅ |") == 26 and text.count("| ⚪ |") == 1
-    assert "Other checks: 26 passed, 1 not run" in text
+    assert text.count("| ❌ |") == 3 and text.count("| ✅ |") == 28 and text.count("| ⚪ |") == 1
+    assert "Other checks: 28 passed, 1 not run" in text
     assert "| rp2040 zig -Os | flash | 542,592 (103.5%) | 524,288 |" in text
     passed = summary.render(verify_reports.passing())
     assert passed.startswith("## ✅ Safe to flash") and "❌" not in passed
@@ -318,7 +324,7 @@ def test_the_summary_goes_where_github_says(tmp_path: Path) -> None:
 def test_the_terminal_shows_every_check_and_the_verdict_last(width: int) -> None:
     text = shown(verify_reports.failing(), width)
     assert max(map(len, text.splitlines())) <= width
-    assert text.count("✗ failed") == 3 and text.count("\N{EN DASH} not run") == 1 and text.count("✓ passed") == 26
+    assert text.count("✗ failed") == 3 and text.count("\N{EN DASH} not run") == 1 and text.count("✓ passed") == 28
     assert text.splitlines()[-1].startswith("✗ Do not flash")
     assert "product -12125" in text and "542,592" in text
     shown_words = set(re.sub("[│╭╮─]", " ", text).split())
