@@ -101,7 +101,7 @@ def test_action_verifies_and_says_so(action: dict[str, Any], model: Path, tmp_pa
     environment = on_path(tmp_path / "bin", "tinyformer", f'exec "{sys.executable}" -m tinyformer "$@"')
     environment |= {**inputs, "GITHUB_OUTPUT": str(outputs), "GITHUB_STEP_SUMMARY": str(summary)}
     assert in_bash(script, tmp_path, environment) == 0
-    assert outputs.read_text().splitlines() == ["report=out", "exit-code=0"]
+    assert outputs.read_text().splitlines() == ["report=out", "exit-code=0", "sarif=out/report.sarif"]
     assert {"report.json", "report.html", "junit.xml", "report.sarif"} <= {p.name for p in (tmp_path / "out").iterdir()}
     assert "stm32f746" in summary.read_text(encoding="utf-8")
 

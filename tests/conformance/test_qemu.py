@@ -174,6 +174,14 @@ def test_a_core_without_a_board_is_not_run(graph: Graph, tmp_path: Path) -> None
         qemu.QemuModel(generated)
 
 
+@pytest.mark.parametrize("chip", ["stm32f746", "rp2040"])
+def test_links_for_the_chip_itself(chip: str, graph: Graph, tmp_path: Path) -> None:
+    model = generate(graph, load_target(chip), tmp_path / "model")
+    symbols = elf_symbols(build_board_firmware(model, model.target))
+    assert symbols["tnf_vectors"] == model.target.code.origin
+    assert symbols["tnf_arena_end"] <= model.target.data.end
+
+
 def test_the_image_does_not_depend_on_samples_and_keeps_the_target_s_fpu(generated: GeneratedModel) -> None:
     board = board_for(generated.target)
     assert board is not None
