@@ -34,8 +34,9 @@ from conformance.verify.reports import (
 )
 from conformance.verify.reports.catalogue import RULES, rule
 from conformance.verify.reports.files import publish
-from conformance.verify.reports.wording import headline, measured, number, printable
+from conformance.verify.reports.wording import ESSENTIAL, headline, measured, number, printable
 from conformance.verify.result import Build, Check, Divergence, Layer, MemoryPart, MemoryRegionUse, Outcome, Report
+from conformance.verify.runner import CHECKS
 from refsim.errors import TinyFormerError
 from tests.conformance import verify_reports
 
@@ -91,6 +92,11 @@ def test_figures_in_words() -> None:
     assert measured(replace(check, limit=None)) == "12.5 ms"
     assert measured(replace(check, limit=0, unit="samples", figure=7)) == "7 samples, none allowed"
     assert measured(replace(check, figure=None)) == ""
+
+
+def test_every_check_has_a_rule() -> None:
+    assert set(CHECKS) <= set(RULES)
+    assert set(ESSENTIAL) <= set(CHECKS)
 
 
 def test_every_rule_says_why_and_what_to_do() -> None:
