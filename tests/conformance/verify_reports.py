@@ -19,7 +19,7 @@ from tests.codegen.graphs import hybrid_graph
 EVIL = '@DATA@</script><script>alert("1")</script>[red]&amp;|`*x*` ]]>\x00\x1b[31m\x85\ud800 é 中 \N{GRINNING FACE}'
 """A name that breaks out of HTML, XML, Markdown and the terminal wherever it is not escaped."""
 
-PLACES = ("stm32f746 zig -O2", "rp2040 zig -Os", "qemu mps2-an500 zig -O2", "host zig -O2")
+PLACES = ("stm32f746 zig -O2", "rp2040 zig -Os", "qemu mps2-an500 zig -O2 (stm32f746)", "host zig -O2 (stm32f746)")
 _OPERATORS = ("conv2d", "max_pool2d", "depthwise_conv2d", "linear", "layernorm", "softmax", "matmul", "add", "gelu")
 _CHECKS = (
     ("flash", 341_208.0, 1_048_576.0, "bytes", "{figure} bytes of code and constants fit"),
@@ -65,7 +65,16 @@ def build(place: str, memory: tuple[MemoryRegionUse, ...], steps: tuple[Layer, .
     core = {"stm32f746": "cortex-m7", "rp2040": "cortex-m0plus", "qemu": "cortex-m7"}.get(target, "x86_64")
     sha = f"{PLACES.index(place) if place in PLACES else 9:x}3" * 32
     return Build(
-        place, target, core, "zig", "0.13.0 (clang 18.1.6)", place.rsplit(maxsplit=1)[-1], sha, memory, steps, arena_svg
+        place,
+        target,
+        core,
+        "zig",
+        "0.13.0 (clang 18.1.6)",
+        "-Os" if "-Os" in place else "-O2",
+        sha,
+        memory,
+        steps,
+        arena_svg,
     )
 
 
