@@ -33,6 +33,10 @@ def verify(
     data: Annotated[Path | None, typer.Option(help="Samples, .npz: they run beside the adversarial ones.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Of the data, how many run at every place.")] = SAMPLES,
     generated: Annotated[Path | None, typer.Option(help="Folder generated earlier: build the C in it.")] = None,
+    elf: Annotated[Path | None, typer.Option(help="Linked image of yours, around the generated C: examine it.")] = None,
+    map_file: Annotated[Path | None, typer.Option("--map", help="Map of --elf, for symbols that it lacks.")] = None,
+    run_symbol: Annotated[str, typer.Option(help="The model's function in --elf.")] = "model_run",
+    arena_symbol: Annotated[str, typer.Option(help="The variable in --elf that is the arena.")] = "arena",
     compiler: Annotated[str | None, typer.Option(help="zig, gcc, or both: zig,gcc. By default zig.")] = None,
     opt: Annotated[str, typer.Option(help="Optimisation: O2, Os, O1, O3, or several: O2,Os.")] = "O2",
     optimise: Annotated[
@@ -59,12 +63,18 @@ def verify(
         from codegen.target import load_target
         from conformance.models import ModelUnderTest, read_model
         from conformance.verify.checks import Compiler
+        from conformance.verify.given import Given, image_symbols
         from conformance.verify.reports import append_step_summary, print_report, write_reports
         from conformance.verify.runner import CHECKS, Plan
         from conformance.verify.runner import verify as run
 
         if max_drop is not None and (float_model is None or data is None):
             raise DataError("--max-drop compares with a float model on labelled samples: give --float and --data")
+        if elf is None and map_file is not None:
+            raise DataError("--map is the map of an image: give it with --elf")
+        if elf is not None and len(target) != 1:
+            raise DataError("--elf is an image for one chip: give one --target")
+        image = Given(elf, image_symbols(elf, map_file), run_symbol, arena_symbol) if elf else None
         wanted = frozenset(_known("check", check or CHECKS, CHECKS))
         required = frozenset(_known("check", require or [], CHECKS))
         chips = [load_target(name) for name in dict.fromkeys(target)]
@@ -83,6 +93,7 @@ def verify(
             wanted=wanted | required,
             data=data,
             folder=generated,
+            given=image,
             optimise=Optimise(optimise),
             max_ms=max_ms,
             max_drop=max_drop,

@@ -10,6 +10,7 @@ from conformance.emulator import StrayAccess
 from conformance.timing.cycles import Timing
 from conformance.toolchain import Toolchain, stack_usage
 from conformance.validation.band import error_band
+from conformance.verify.given import Given
 from conformance.verify.image import Image, Mismatch, Run, first_difference, first_mismatch, wrong_steps
 from conformance.verify.result import Check, Outcome
 from conformance.verify.samples import Extreme, Sample
@@ -56,9 +57,10 @@ class Subject:
     Attributes:
         place: as in `Check`.
         model: the folder that it was built from.
-        compiler: that built it.
+        compiler: that built it; None where that is not known.
         release: the image that would be flashed.
-        traced: the same with trace hooks.
+        traced: the same with trace hooks; None where there is none.
+        given: the user's image, which `release` is; None for one that was linked here.
         samples: to run; the first of them are the user's.
         extremes: of every operator.
         progress: called after each run.
@@ -70,17 +72,38 @@ class Subject:
 
     place: str
     model: GeneratedModel
-    compiler: Compiler
+    compiler: Compiler | None
     release: Path
-    traced: Path
+    traced: Path | None
     samples: Sequence[Sample]
     extremes: Sequence[Extreme]
+    given: Given | None = None
     progress: Callable[[], None] = lambda: None
     mismatch: tuple[Mismatch, Run] | None = None
     mismatches: dict[int, int] = field(default_factory=dict)
     high_water: int = 0
     instructions: list[float] = field(default_factory=list)
     cycles: list[float] = field(default_factory=list)
+
+    def image(
+        self,
+        *,
+        hooks: bool = True,
+        strict: bool = False,
+        timing: Timing | None = None,
+        poison: int = POISONS[0],
+    ) -> Image:
+        """An emulated chip with the image; the one with trace hooks where they are wanted and there is one."""
+        traced = self.traced if hooks else None
+        return Image(
+            self.model,
+            traced or self.release,
+            traced=traced is not None,
+            strict=strict,
+            timing=timing,
+            poison=poison,
+            given=self.given,
+        )
 
     def run(self, image: Image, sample: Sample | Extreme, *, log: bool = True) -> Run:
         """Run a sample, and tell of it.
@@ -111,8 +134,8 @@ def bit_exact(subject: Subject) -> Answer:
     """Every tensor of every sample, and every operator's extremes, against the golden model; outputs of the release."""
     runs: list[Sample | Extreme] = [*subject.samples, *subject.extremes]
     wrong, counted = 0, [0] * len(subject.model.steps)
-    traced = Image(subject.model, subject.traced, traced=True)
-    for sample in runs:
+    traced = subject.image()
+    for sample in runs if subject.traced else ():
         run = subject.run(traced, sample)
         mismatch = first_mismatch(subject.model, sample, run.trace)
         if mismatch:
@@ -123,8 +146,9 @@ def bit_exact(subject: Subject) -> Answer:
         if isinstance(sample, Sample):
             for index, count in _by_step(run.result.operator_instructions, len(counted)):
                 counted[index] += count
-    subject.instructions = [count / max(len(subject.samples), 1) for count in counted]
-    release = Image(subject.model, subject.release, traced=False)
+    if subject.traced:
+        subject.instructions = [count / len(subject.samples) for count in counted]
+    release = subject.image(hooks=False)
     for sample in subject.samples:
         run = subject.run(release, sample)
         subject.high_water = max(subject.high_water, run.result.stack_bytes)
@@ -134,6 +158,9 @@ def bit_exact(subject: Subject) -> Answer:
             subject.mismatch = subject.mismatch or (mismatch, run)
     if subject.mismatch:
         return Answer(Outcome.FAILED, str(subject.mismatch[0]), wrong, 0, "samples")
+    if subject.traced is None:
+        detail = f"the outputs of {len(subject.samples)} samples equal the golden model; tensors between are not seen"
+        return Answer(Outcome.PASSED, detail, 0, 0, "samples")
     detail = (
         f"{len(subject.model.steps)} tensors of {len(subject.samples)} samples, and of {len(subject.extremes)} runs in "
         "which every operator is given extreme inputs, equal the golden model"
@@ -149,9 +176,9 @@ def memory_access(subject: Subject, samples: Sequence[Sample | Extreme]) -> tupl
     """
     core = subject.model.target.core
     try:
-        for elf, traced in ((subject.traced, True), (subject.release, False)):
-            image = Image(subject.model, elf, traced=traced, strict=True)
-            for sample in samples if traced else [s for s in samples if isinstance(s, Sample)][:1]:
+        for hooks in (True, False) if subject.traced else (False,):
+            image = subject.image(hooks=hooks, strict=True)
+            for sample in samples if hooks else [s for s in samples if isinstance(s, Sample)][:1]:
                 subject.run(image, sample)
     except StrayAccess as error:
         stopped = Answer(Outcome.NOT_RUN, f"the run stopped at a failed access: {error}")
@@ -160,10 +187,13 @@ def memory_access(subject: Subject, samples: Sequence[Sample | Extreme]) -> tupl
     except EmulationError as error:
         return Answer(Outcome.FAILED, str(error)), Answer(Outcome.NOT_RUN, f"the run did not end: {error}")
     runs = f"in {len(samples)} runs with every access checked"
-    accesses = (
-        f"no step reads but its inputs, constants and scratch, nor writes but its output and scratch, {runs}; "
-        f"stack and arena are guarded by {image.machine.guards}"
-    )
+    if subject.traced:
+        accesses = (
+            f"no step reads but its inputs, constants and scratch, nor writes but its output and scratch, {runs}; "
+            f"stack and arena are guarded by {image.machine.guards}"
+        )
+    else:
+        accesses = f"no access but to flash, the image's variables and the stack, {runs}"
     return (
         Answer(Outcome.PASSED, accesses, 0, 0, "accesses"),
         Answer(Outcome.PASSED, f"no access that a {core} would trap, {runs}", 0, 0, "accesses"),
@@ -172,7 +202,7 @@ def memory_access(subject: Subject, samples: Sequence[Sample | Extreme]) -> tupl
 
 def uninitialised(subject: Subject, samples: Sequence[Sample]) -> Answer:
     """Runs that start from memory with other contents must agree in every byte."""
-    images = [Image(subject.model, subject.traced, traced=True, poison=poison) for poison in POISONS]
+    images = [subject.image(poison=poison) for poison in POISONS]
     for sample in samples:
         first, second = (subject.run(image, sample).trace for image in images)
         where = first_difference(subject.model, first, second)
@@ -186,10 +216,10 @@ def uninitialised(subject: Subject, samples: Sequence[Sample]) -> Answer:
 
 def deterministic(subject: Subject, samples: Sequence[Sample]) -> Answer:
     """The first sample again after the others, and in a fresh machine: the same bytes in as many instructions."""
-    image = Image(subject.model, subject.traced, traced=True)
+    image = subject.image()
     first, *_ = [subject.run(image, sample) for sample in samples]
     again = subject.run(image, samples[0])
-    fresh = subject.run(Image(subject.model, subject.traced, traced=True), samples[0])
+    fresh = subject.run(subject.image(), samples[0])
     for what, other in (("again", again), ("in a fresh machine", fresh)):
         where = first_difference(subject.model, first.trace, other.trace)
         if where:
@@ -205,16 +235,19 @@ def deterministic(subject: Subject, samples: Sequence[Sample]) -> Answer:
 def stack(subject: Subject) -> Answer:
     """The static bound against what the target reserves, and against what was seen."""
     model = subject.model
-    usage = stack_usage(
-        model.sources,
-        model.target,
-        include_dirs=model.include_dirs,
-        toolchain=subject.compiler.toolchain,
-        opt=subject.compiler.opt,
-        extra_flags=subject.compiler.flags,
-    )
-    image = Image(model, subject.release, traced=False)
-    bound = stack_bound(subject.release, image.machine, f"{model.prefix}_run", usage)
+    usage = {}
+    if subject.compiler:
+        usage = stack_usage(
+            model.sources,
+            model.target,
+            include_dirs=model.include_dirs,
+            toolchain=subject.compiler.toolchain,
+            opt=subject.compiler.opt,
+            extra_flags=subject.compiler.flags,
+        )
+    image = subject.image(hooks=False)
+    entry = subject.given.run if subject.given else f"{model.prefix}_run"
+    bound = stack_bound(subject.release, image.machine, entry, usage)
     reserved = model.target.stack_bytes
     if bound.bytes is None:
         return Answer(Outcome.FAILED, f"the stack has no static bound: {bound.reason}", None, reserved, "bytes")
@@ -236,18 +269,19 @@ def latency(subject: Subject, samples: Sequence[Sample], limit: float | None) ->
     """Estimated time of one run at the target's clock, from empty caches; the slowest of the samples."""
     target = subject.model.target
     timing = Timing.MEMORY if all(region.timing for region in target.memory) else Timing.ZERO_WAIT
-    release = Image(subject.model, subject.release, traced=False, timing=timing)
-    traced = Image(subject.model, subject.traced, traced=True, timing=timing)
+    release, traced = (subject.image(hooks=hooks, timing=timing) for hooks in (False, True))
     totals, by_step = [], [0] * len(subject.model.steps)
     for sample in samples:
         for image in (release, traced):
             image.machine.empty_caches()
         result = subject.run(release, sample).result
         totals.append(result.cycles.total if result.cycles else 0)
+        if subject.traced is None:
+            continue
         steps = subject.run(traced, sample, log=False).result.operator_cycles
         for index, cycles in _by_step([(i, c.total) for i, c in steps], len(by_step)):
             by_step[index] += cycles
-    subject.cycles = [cycles / len(samples) for cycles in by_step]
+    subject.cycles = [cycles / len(samples) for cycles in by_step] if subject.traced else []
     milliseconds = max(totals) / target.clock_hz * 1e3
     band = error_band(target.core, timing)
     ends = [milliseconds * (1 + sign * band.fraction) for sign in (-1, 1)] if band else []

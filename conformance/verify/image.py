@@ -10,6 +10,7 @@ from codegen.program import Step
 from conformance.emulator import HOST_WINDOW, CallResult, CortexM, OperatorRule
 from conformance.models import Trace
 from conformance.timing.cycles import Timing
+from conformance.verify.given import Given, GivenImage
 from conformance.verify.samples import Extreme, Sample
 
 POISON = 0xA5
@@ -71,6 +72,7 @@ class Image:
             arena; and for alignment.
         timing: how to count cycles; None for not at all.
         poison: what memory holds before a run.
+        given: the user's image, which `elf` is; None for one of `link_firmware`.
 
     Raises:
         EmulationError: it does not start up.
@@ -85,17 +87,18 @@ class Image:
         strict: bool = False,
         timing: Timing | None = None,
         poison: int = POISON,
+        given: Given | None = None,
     ) -> None:
         self.model, self._traced, self._strict, self._poison = model, traced, strict, poison
         self._log_bytes = sum(step.bytes for step in model.steps)
-        self.machine = CortexM(
-            model.target,
-            elf,
-            host_window=self._log_bytes if traced else 0,
-            strict=strict,
-            timing=timing,
-            pattern=poison,
-        )
+        self._entry = given.run if given else f"{model.prefix}_run"
+        if given:
+            self.machine: CortexM = GivenImage(
+                model.target, given, model.arena_bytes, strict=strict, timing=timing, pattern=poison
+            )
+        else:
+            window = self._log_bytes if traced else 0
+            self.machine = CortexM(model.target, elf, host_window=window, strict=strict, timing=timing, pattern=poison)
         self.machine.operator_names = [f"{step.node} ({step.operator})" for step in model.steps]
         arena = (self.machine.arena[0], model.arena_bytes)
         if strict:
@@ -123,7 +126,7 @@ class Image:
             machine.write(HOST_WINDOW, bytes(self._log_bytes))
             machine.call("tnf_trace_begin", HOST_WINDOW if log else 0)
         try:
-            result = machine.call(f"{self.model.prefix}_run", arena)
+            result = machine.call(self._entry, arena)
         finally:
             if isinstance(sample, Extreme):
                 self._follow(None)

@@ -17,6 +17,7 @@ from conformance.toolchain import NATIVE, elf_symbols, link_firmware
 from conformance.verify import checks
 from conformance.verify.checks import Answer, Compiler, Subject, answered
 from conformance.verify.divergence import first_divergence, step_divergence
+from conformance.verify.given import Given
 from conformance.verify.image import Mismatch, Run
 from conformance.verify.memory import memory_use, used_bytes
 from conformance.verify.result import Build, Check, Divergence, Layer, MemoryRegionUse, Outcome
@@ -89,17 +90,49 @@ def examine(
         found.checks += _not_run(place, ("flash", "ram", *UNDER_EMULATION, "qemu"), wanted, "there is no image")
         return
     found.checks.append(Check("build", place, Outcome.PASSED, compiler.toolchain.version))
-    memory = memory_use(release, model.target, arena_bytes=model.arena_bytes, stack_bytes=model.target.stack_bytes)
+    _examine(Subject(place, model, compiler, release, traced, samples, extremes), wanted, max_ms, found, progress)
+
+
+def examine_given(
+    model: GeneratedModel,
+    given: Given,
+    samples: Sequence[Sample],
+    wanted: Set[str],
+    max_ms: float | None,
+    found: Findings,
+    progress: Progress,
+) -> None:
+    """Run the checks that an image without trace hooks allows, and add what they find.
+
+    Args:
+        model: as it was generated for the image.
+        given: the image.
+        samples: to run, the user's first.
+        wanted: names of the checks to run.
+        max_ms: limit of the latency; None for none.
+        found: is added to.
+        progress: see `Progress`.
+    """
+    subject = Subject(f"{model.target.name} {given.elf.name}", model, None, given.elf, None, samples, (), given)
+    _examine(subject, wanted, max_ms, found, progress)
+
+
+def _examine(subject: Subject, wanted: Set[str], max_ms: float | None, found: Findings, progress: Progress) -> None:
+    model, place, image = subject.model, subject.place, subject.traced or subject.release
+    memory = memory_use(
+        subject.release, model.target, arena_bytes=model.arena_bytes, stack_bytes=model.target.stack_bytes
+    )
     fits = [answered(name, place, functools.partial(_fits, use)) for name, use in _code_and_data(memory, model.target)]
     found.checks += [check for check in fits if check.name in wanted]
-    subject = Subject(place, model, compiler, release, traced, samples, extremes)
-    if any(check.outcome is Outcome.FAILED for check in fits) or _end_of_ram(traced) > model.target.data.end:
+    if subject.given and subject.given.missing:
+        found.checks += _not_run(place, UNDER_EMULATION, wanted, subject.given.missing)
+    elif any(check.outcome is Outcome.FAILED for check in fits) or _end_of_ram(image) > model.target.data.end:
         found.checks += _not_run(place, (*UNDER_EMULATION, "qemu"), wanted, "the image does not fit the chip")
     else:
         _run_checks(subject, wanted, max_ms, found, progress)
         progress(f"{place}: QEMU")
-        if "qemu" in wanted:
-            _qemu(subject, found)
+        if "qemu" in wanted and subject.compiler:
+            _qemu(subject, subject.compiler, found)
         if subject.mismatch:
             _diverge(subject, *subject.mismatch, found)
     found.builds.append(_build(subject, memory, found.sqnr))
@@ -126,7 +159,7 @@ def _link(model: GeneratedModel, compiler: Compiler, *, traced: bool) -> Path:
 
 
 def _end_of_ram(elf: Path) -> int:
-    return elf_symbols(elf)["tnf_arena_end"]
+    return elf_symbols(elf).get("tnf_arena_end", 0)
 
 
 def _code_and_data(memory: Sequence[MemoryRegionUse], target: Target) -> list[tuple[str, MemoryRegionUse]]:
@@ -155,7 +188,7 @@ def _run_checks(subject: Subject, wanted: Set[str], max_ms: float | None, found:
 
     add("bit-exact", lambda: checks.bit_exact(subject))
     # Every access is checked at a tenth of the speed, and which there are hardly depends on the data.
-    strict: list[Sample | Extreme] = [subject.samples[0], subject.extremes[-1]]
+    strict: list[Sample | Extreme] = [subject.samples[0], *subject.extremes[-1:]]
     accesses = functools.cache(lambda: checks.memory_access(subject, strict))
     add("memory-access", lambda: accesses()[0])
     add("alignment", lambda: accesses()[1])
@@ -165,9 +198,9 @@ def _run_checks(subject: Subject, wanted: Set[str], max_ms: float | None, found:
     add("latency", lambda: checks.latency(subject, subject.samples[:TIMED_SAMPLES], max_ms))
 
 
-def _qemu(subject: Subject, found: Findings) -> None:
+def _qemu(subject: Subject, compiler: Compiler, found: Findings) -> None:
     """Boot a whole firmware in the other emulator."""
-    model, compiler = subject.model, subject.compiler
+    model = subject.model
     try:
         check, divergence = qemu_check(
             model,
@@ -222,7 +255,7 @@ def _of_output(subject: Subject, mismatch: Mismatch) -> Divergence:
 
 
 def _build(subject: Subject, memory: tuple[MemoryRegionUse, ...], sqnr: dict[str, float]) -> Build:
-    model, target = subject.model, subject.model.target
+    model, target, compiler = subject.model, subject.model.target, subject.compiler
     layers = tuple(
         Layer(
             step.index,
@@ -243,9 +276,9 @@ def _build(subject: Subject, memory: tuple[MemoryRegionUse, ...], sqnr: dict[str
         subject.place,
         target.name,
         target.core,
-        subject.compiler.toolchain.name,
-        subject.compiler.toolchain.version,
-        " ".join((subject.compiler.opt, *subject.compiler.flags)),
+        compiler.toolchain.name if compiler else "",
+        compiler.toolchain.version if compiler else "",
+        " ".join((compiler.opt, *compiler.flags)) if compiler else "",
         hashlib.sha256(subject.release.read_bytes()).hexdigest(),
         memory,
         layers,

@@ -17,10 +17,12 @@ from codegen.generate import GeneratedModel, generate, tool_version
 from codegen.program import build_program
 from codegen.target import Target
 from conformance.models import ModelUnderTest
+from conformance.qemu import find_qemu
 from conformance.toolchain import host_toolchains
 from conformance.verify.checks import Answer, Compiler, answered
 from conformance.verify.folder import read_folder
-from conformance.verify.place import STAGES, UNDER_EMULATION, Findings, Progress, examine
+from conformance.verify.given import Given
+from conformance.verify.place import STAGES, UNDER_EMULATION, Findings, Progress, examine, examine_given
 from conformance.verify.result import Build, Check, Outcome, Report
 from conformance.verify.samples import Extreme, Sample, extremes, samples
 from conformance.verify.undefined import run_sanitized
@@ -47,6 +49,7 @@ class Plan:
         wanted: names of the checks to run.
         data: file of samples, perhaps labelled; None without.
         folder: generated earlier, to be built as it is; None to generate.
+        given: the user's image, to be examined instead of building one; None to build.
         optimise: as for `codegen.generate`.
         max_ms: limit of the latency; None for none.
         max_drop: limit of the loss of accuracy against the float model, in points of a percent; None for none.
@@ -62,6 +65,7 @@ class Plan:
     wanted: Set[str] = frozenset(CHECKS)
     data: Path | None = None
     folder: Path | None = None
+    given: Given | None = None
     optimise: Optimise = Optimise.BALANCED
     max_ms: float | None = None
     max_drop: float | None = None
@@ -103,7 +107,8 @@ def verify(plan: Plan, progress: Progress = lambda what: None) -> tuple[Report, 
         model_sha256=_sha256(plan.path),
         sources_sha256=found.sources,
         versions={"tinyformer": tool_version(), "python": platform.python_version()}
-        | {package: version(package) for package in PACKAGES},
+        | {package: version(package) for package in PACKAGES}
+        | ({"qemu": qemu.version} if (qemu := find_qemu()) else {}),
         command=plan.command,
         started=started.isoformat(timespec="seconds"),
         seconds=time.perf_counter() - begin,
@@ -128,6 +133,9 @@ def _examine_target(
         return
     files = {path.relative_to(model.folder).as_posix(): path for path in (model.header, *model.sources)}
     found.sources |= {f"{target.name}/{name}": _sha256(path) for name, path in files.items()}
+    if plan.given is not None:
+        examine_given(model, plan.given, given, plan.wanted, plan.max_ms, found, progress)
+        return
     extreme_runs = extremes(model.program, plan.seed)
     for compiler in plan.compilers:
         examine(model, compiler, given, extreme_runs, plan.wanted, plan.max_ms, found, progress)
