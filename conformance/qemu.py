@@ -104,7 +104,7 @@ def run_image(elf: Path, board: Target, folder: Path, *, seconds: float = SECOND
         (exit code, what it printed).
 
     Raises:
-        ToolchainError: QEMU is absent.
+        ToolchainError: QEMU is absent, or does not know the board.
         EmulationError: it did not end, or a fault ended it; the message says where.
     """
     qemu = find_qemu()
@@ -131,10 +131,11 @@ def run_image(elf: Path, board: Target, folder: Path, *, seconds: float = SECOND
     text = (done.stdout + done.stderr).strip()
     if done.returncode == _FAULT and (fault := re.search("^fault:(.*)", text, re.MULTILINE)):
         raise EmulationError(f"QEMU {board.name}: {_explain(fault[1], elf)}")
-    if done.returncode < 0 or (done.returncode == 1 and "qemu" in text):
-        raise EmulationError(
-            f"QEMU {board.name} ended with {done.returncode}: {' '.join(text.split()) or 'no message'}"
-        )
+    message = " ".join(text.split()) or "no message"
+    if done.returncode == 1 and re.search(f"^{_COMMAND}: ", done.stderr, re.MULTILINE):
+        raise ToolchainError(f"QEMU cannot emulate {board.name}: {message}; {qemu.version} was found")
+    if done.returncode < 0:  # a fault in the report of a fault, for instance
+        raise EmulationError(f"QEMU {board.name} was ended by signal {-done.returncode}: {message}")
     return done.returncode, text
 
 
@@ -184,6 +185,7 @@ class QemuModel(ModelPlace):
             samples: of each, int8 of each input's shape by tensor name.
 
         Raises:
+            ToolchainError: QEMU does not know the board.
             EmulationError: the firmware faulted, did not end or did not write what it should.
         """
         model = self.model
@@ -241,7 +243,7 @@ def qemu_check(
 
     Returns:
         The check, with the samples that differ as its figure, and the first divergence, if any. NOT_RUN with the reason
-        where QEMU is absent, has no such board, or the model does not fit it.
+        where QEMU is absent, has no such board, or the model does not fit it; FAILED where the firmware faults.
 
     Raises:
         ToolchainError: the firmware cannot be built.
@@ -262,6 +264,8 @@ def qemu_check(
         return check(Outcome.NOT_RUN, f"the firmware does not fit the board: {error}"), None
     try:
         traces = firmware.run_all([sample.inputs for sample in samples])
+    except ToolchainError as error:
+        return check(Outcome.NOT_RUN, str(error)), None
     except EmulationError as error:
         return check(Outcome.FAILED, str(error)), None
     runs = zip(samples, traces, strict=True)

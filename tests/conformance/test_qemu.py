@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,30 @@ def test_a_wrong_byte_fails(graph: Graph, tmp_path: Path) -> None:
     assert "(softmax)" in check.detail
     assert divergence is not None
     assert (divergence.operator, divergence.place, list(files)) == ("softmax", check.place, [divergence.reproducer])
+
+
+@needs_qemu
+def test_a_board_that_this_qemu_lacks_is_not_run(
+    graph: Graph, generated: GeneratedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = board_for(generated.target)
+    assert board is not None
+    monkeypatch.setattr(qemu, "board_for", lambda target: replace(board, name="no-such-board"))
+    check, _ = qemu.qemu_check(generated, three(graph))
+    assert check.outcome is Outcome.NOT_RUN
+    assert "cannot emulate no-such-board" in check.detail
+
+
+@needs_qemu
+def test_a_model_that_faults_fails(graph: Graph, tmp_path: Path) -> None:
+    generated = generate(graph, load_target("stm32f746"), tmp_path / "model")
+    source = generated.folder / "model.c"
+    text = source.read_text()
+    assert "TRACE_MARK(3);" in text
+    source.write_text(text.replace("TRACE_MARK(3);", "*(volatile int8_t *)0xB0000001u = 1; TRACE_MARK(3);"))
+    check, divergence = qemu.qemu_check(generated, three(graph))
+    assert (check.outcome, divergence) == (Outcome.FAILED, None)
+    assert "address 0xb0000001, model_run" in check.detail
 
 
 def test_without_qemu_nothing_passes(graph: Graph, generated: GeneratedModel, without_qemu: None) -> None:
