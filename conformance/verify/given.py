@@ -48,11 +48,13 @@ def image_symbols(elf: Path, map_file: Path | None) -> dict[str, int]:
 
     Raises:
         ToolchainError: there are none, neither in the image nor in a map.
-        DataError: see `read_map`.
+        DataError: the image or the map is unreadable.
     """
     given = read_map(map_file) if map_file else {}
     try:
         own = elf_symbols(elf)
+    except OSError as error:
+        raise DataError(f"image {elf} cannot be read: {error.strerror}") from error
     except ToolchainError:
         if not given:
             raise
