@@ -1,7 +1,8 @@
 """How deep the stack of an image can become: each function's own part, along the deepest chain of calls.
 
 Own parts come from the compiler's account (-fstack-usage) and from the instructions, whichever is more; those of
-functions that it did not compile, such as the run-time library's, from the instructions alone. Calls come from the instructions of the linked image.
+functions that it did not compile, such as the run-time library's, from the instructions alone. Calls come from the
+instructions of the linked image.
 """
 
 import itertools
