@@ -103,7 +103,7 @@ class _Reuse:
 _ITERATIONS, _NEGLIGIBLE = 60, 0.001
 
 Loops = Mapping[str, float]
-"""How often a kernel's loops are entered and repeated, as `codegen.predictor.loop_counts` tells."""
+"""How often a kernel's loops are entered and repeated, as `codegen.loop_counts` tells."""
 
 Again = tuple[float, float]
 """Lines of constants and of activations, or of scratch memory filled and read, that are missed in later passes."""

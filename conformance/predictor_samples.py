@@ -20,7 +20,7 @@ import ckernels
 from codegen import emit
 from codegen.emit import KernelCall
 from codegen.encoding import BLOCKS
-from codegen.predictor import loop_counts
+from codegen.loop_counts import loop_counts
 from refsim.numerics import Int8Array, Int32Array, Rounding, quantize_multiplier
 from refsim.ops import OPERATORS
 from refsim.ops.add import Add
