@@ -95,6 +95,10 @@ class ArenaPlan:
         """Where one of `buffers` lies in the arena, bytes."""
         return self.tensor_offsets[buffer.tensors[0]] if buffer.tensors else self.scratch_offsets[buffer.first]
 
+    def tensor_bytes_in(self, step: int) -> int:
+        """Sum of the tensors in use in a step, scratch left out."""
+        return _in_use([buffer for buffer in self.buffers if buffer.tensors], step)
+
 
 def plan_arena(graph: Graph, calls: Sequence[KernelCall]) -> ArenaPlan:
     """Plan the memory of a graph; `calls` are its nodes' kernel calls.

@@ -19,7 +19,8 @@ import numpy as np
 
 import ckernels
 from codegen.cache_counts import cache_counts
-from codegen.emit import KernelCall, kernel_call
+from codegen.choose import Candidate, Costs, Optimise, choose, estimated
+from codegen.emit import KernelCall, kernel_calls
 from codegen.loop_counts import loop_counts
 from codegen.target import CORES, DSP_CORES, Target
 from refsim.errors import DataError, TargetError, located
@@ -195,9 +196,16 @@ class Predictor:
                 nodes[node.name] = _NOTHING if call.view else self.predict_call(call, activations)
         return GraphPrediction(nodes)
 
+    def time(self, call: KernelCall, activations: int) -> float:
+        """Cycles of one call of a kernel, waiting included where it is known; see `predict_call`."""
+        found = self.predict_call(call, activations)
+        return found.cycles + (found.waits or 0.0)
+
     def _kernel_call(self, op: Operator, shapes: tuple[Shape, ...]) -> KernelCall:
-        """The call that is generated for the core."""
-        return kernel_call(op, shapes, dsp=self.core.name in DSP_CORES)
+        """The call that is generated for the core, where scratch does not make the arena larger."""
+        calls = kernel_calls(op, shapes, dsp=self.core.name in DSP_CORES)
+        activations = _activations(op, shapes)
+        return choose([Candidate(call, self.time(call, activations)) for call in calls], Optimise.BALANCED).call
 
 
 def _activations(op: Operator, shapes: tuple[Shape, ...]) -> int:
@@ -278,6 +286,25 @@ def load_predictor(target: Target | str) -> Predictor:
     if waits.memories != memories_hash(target):
         raise DataError(f"{path}: the predictor of {target.name} was fitted for memories of another speed: {REFIT}")
     return Predictor(fit, waits, target)
+
+
+def costs(target: Target | None, *, dsp: bool = False) -> Costs:
+    """How long kernel calls take on a target: predicted, or estimated where there is no fit of the kernels as they are.
+
+    Args:
+        target: the target, or None.
+        dsp: without a target, the core has the DSP extension.
+    """
+    if target is None:
+        return estimated(dsp, "no target is given")
+    try:
+        predictor = load_predictor(target)
+    except TargetError:
+        return estimated(target.dsp, f"there is no predictor for {target.core}")
+    except DataError:
+        return estimated(target.dsp, f"the predictor of {target.core} is of other kernels or memories: {REFIT}")
+    known = target.name if predictor.waits is not None else f"{target.core}, without waiting for memories"
+    return Costs(f"predicted for {known}", target.dsp, predictor.time)
 
 
 def predict(
