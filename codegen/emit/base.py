@@ -144,7 +144,9 @@ def tile_bytes(taps: int, rows: int) -> int:
     return -(-taps // 4) * 4 * 2 * (1 if rows == 1 else TILE_ROWS)
 
 
-def tile_layer_params(weight: Int8Array, bias: Int32Array, zero_point: int, output: Requantization) -> Params:
+def tile_layer_params(
+    weight: Int8Array, bias: Int32Array, zero_point: int, output: Requantization, groups: int = 1
+) -> Params:
     """What the kernels that compute in tiles take of a layer.
 
     Args:
@@ -152,14 +154,15 @@ def tile_layer_params(weight: Int8Array, bias: Int32Array, zero_point: int, outp
         bias: int32 (channels).
         zero_point: of the input, folded into the bias.
         output: the last step.
+        groups: as many channels in each have weights of their own pairs.
     """
     stage = output.stage(len(weight))
     channel = np.stack([folded_bias(weight, bias, zero_point), stage.multiplier, stage.shift], axis=1)
     return {
-        "weight": dsp_weight(weight),
+        "weight": np.concatenate([dsp_weight(group) for group in np.split(weight, groups)]),
         "channel": channel.astype(np.int32).ravel(),
         **_output_range(output),
-        "quick": quick(output),
+        "quick": dsp_quick(output),
     }
 
 
@@ -201,13 +204,25 @@ def sparse_tile_bytes(taps: int, channels: int, block: int) -> int:
     return ((taps - 1) * (-(-channels // block) * block) + -(-channels // 4) * 4) * 2 * SPARSE_ROWS
 
 
-QUICK_SHIFTS = range(-23, -1)
-"""Shifts with which single rounding is a high product, a sum and a shift: tnf_quick_requantize."""
+QUICK_SHIFTS = {Rounding.SINGLE: range(-23, -1), Rounding.DOUBLE: range(-23, 0)}
+"""Shifts with which the last step is a high product, sums and a shift: tnf_is_quick of
+ckernels/include/tinyformer/dsp.h."""
+
+
+def quick_channels(shifts: NDArray[Any], rounding: int) -> NDArray[np.bool_]:
+    """Of each channel's shift whether the quick last step of that rounding (tnf_scaled) serves it."""
+    served: NDArray[np.bool_] = np.isin(shifts, QUICK_SHIFTS[Rounding(rounding)])
+    return served
+
+
+def dsp_quick(output: Requantization) -> int:
+    """1 where the quick last step of its rounding serves every channel, else 0."""
+    return int(quick_channels(output.shift, output.rounding).all())
 
 
 def quick(output: Requantization) -> int:
-    """1 where `tnf_quick_requantize` serves every channel, else 0."""
-    return int(output.rounding is Rounding.SINGLE and all(int(shift) in QUICK_SHIFTS for shift in output.shift))
+    """1 where rounding is single and the quick last step (tnf_quick_requantize) serves every channel, else 0."""
+    return int(output.rounding is Rounding.SINGLE) * dsp_quick(output)
 
 
 def tensor_stage(output: Requantization) -> Params:

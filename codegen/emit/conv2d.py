@@ -37,13 +37,11 @@ def kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall:
     )
 
 
-def dsp_kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall | None:
-    """The call for a core with the DSP extension; several groups are left to the portable kernel."""
-    if op.groups > 1:
-        return None
+def dsp_kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall:
+    """The call for a core with the DSP extension."""
     result = op.output_shape(*shapes)
     weight = op.weight.reshape(len(op.weight), -1)
-    if op.window.kernel == op.window.stride == (1, 1) and not any(op.window.padding):
+    if op.groups == 1 and op.window.kernel == op.window.stride == (1, 1) and not any(op.window.padding):
         return linear.dsp_kernel_call(Linear(weight, op.bias, op.input_zero_point, op.output), shapes)
     taps = math.prod(op.weight.shape[1:])
     row_bytes = 0 if op.weight.shape[3] % 4 == 0 else -(-taps // 8) * 8
@@ -51,8 +49,9 @@ def dsp_kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall | None:
         kernel="tnf_conv2d_dsp",
         params={
             **convolution_params(op.window, shapes[0], result),
+            "groups": op.groups,
             "input_zero_point": op.input_zero_point,
-            **tile_layer_params(weight, op.bias, op.input_zero_point, op.output),
+            **tile_layer_params(weight, op.bias, op.input_zero_point, op.output, op.groups),
         },
         sources=("conv2d_dsp",),
         scratch_bytes=tile_bytes(taps, result[0] * result[1]) + row_bytes,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from codegen.emit.base import KernelCall, channel_stage, convolution_params, folded_bias, quick
+from codegen.emit.base import KernelCall, channel_stage, convolution_params, folded_bias
 from refsim.numerics import Int8Array, Int32Array
 from refsim.ops.depthwise_conv2d import DepthwiseConv2D
 from refsim.tensor import Shape
@@ -64,7 +64,6 @@ def dsp_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...]) -> KernelCal
             "pad_left": window.padding[1],
             "strip": strip,
             "input_zero_point": op.input_zero_point,
-            "quick": quick(op.output),
             "weight": _rows(op.weight),
             "bias": folded_bias(taps, op.bias, op.input_zero_point),
             **channel_stage(op.output, channels),

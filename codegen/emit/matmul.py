@@ -2,7 +2,7 @@
 
 import math
 
-from codegen.emit.base import TILE_ROWS, KernelCall, quick, tensor_stage, tile_bytes
+from codegen.emit.base import TILE_ROWS, KernelCall, dsp_quick, tensor_stage, tile_bytes
 from refsim.ops.matmul import MatMul
 from refsim.tensor import Shape
 
@@ -48,7 +48,7 @@ def dsp_kernel_call(op: MatMul, shapes: tuple[Shape, ...]) -> KernelCall | None:
     full_range = (op.output.act_min, op.output.act_max) == (-128, 127)
     return KernelCall(
         kernel="tnf_matmul_dsp",
-        params={**portable.params, "quick": quick(op.output) * full_range, "columns": columns},
+        params={**portable.params, "quick": dsp_quick(op.output) * full_range, "columns": columns},
         sources=("matmul_dsp",),
         scratch_bytes=tile_bytes(k, TILE_ROWS) + packed_bytes(k, columns),
         macs=portable.macs,

@@ -35,13 +35,15 @@ def portable(p: Params) -> Terms:
 def dsp(p: Params) -> Terms:
     """Loops of tnf_conv2d_dsp."""
     rows, taps, windows = place_windows(p)
-    channels, width = integer(p, "input_c"), integer(p, "kernel_w")
+    groups, width = integer(p, "groups"), integer(p, "kernel_w")
+    channels = integer(p, "input_c") // groups
     positions = rows.size * taps.size
-    met, columns = float(rows.sum()), taps[taps > 0]
+    met, columns = float(rows.sum()) * groups, taps[taps > 0]
     # What of a row is outside the image is filled in, on its left and on its right.
     left = _before(p, "w", "pad_left")[taps > 0]
-    runs = columns * channels if p["dilation_w"] == 1 else np.full(columns.sum(), channels)
-    outside = positions * integer(p, "kernel_h") - met * columns.size
+    merged = groups == 1 and p["dilation_w"] == 1
+    runs = columns * channels if merged else np.full(columns.sum(), channels)
+    outside = positions * integer(p, "kernel_h") * groups - met * columns.size
     return {
         **windows,
         "rows": met * columns.size,
@@ -50,7 +52,7 @@ def dsp(p: Params) -> Terms:
         **steps("filled", np.concatenate([left, width - columns - left]) * channels, met),
         "outside": outside,
         **steps("outside", width * channels, outside),
-        **tile_layer(p, positions, integer(p, "kernel_h") * width * channels),
+        **tile_layer(p, positions, integer(p, "kernel_h") * width * channels, groups),
     }
 
 

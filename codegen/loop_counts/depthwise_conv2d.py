@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from codegen.emit.base import Params
+from codegen.emit.base import Params, quick_channels
 from codegen.loop_counts.base import Terms, integer, loop, place_windows, requantized, steps
+from refsim.numerics import Rounding
 
 
 def portable(p: Params) -> Terms:
@@ -39,8 +40,13 @@ def dsp(p: Params) -> Terms:
     columns = -(-width // 2) if stride == 1 else width
     groups, lanes = -(-channels // 4), 4 * -(-channels // 4)
     by_pairs, by_windows = lanes * (stride == 1), lanes * (stride == 2)
-    quick, others = lanes * integer(p, "quick"), lanes * (1 - integer(p, "quick"))
-    clamped = integer(p, "quick") * ((p["act_min"], p["act_max"]) != (-128, 127))
+    # The last four channels overlap those before where there is no multiple of four.
+    computed = [*range(channels // 4 * 4), *range(channels - 4, channels)][:lanes]
+    shifts = np.asarray(p["shift"])[computed]
+    served = quick_channels(shifts, integer(p, "rounding"))
+    double = integer(p, "rounding") == Rounding.DOUBLE
+    quick, others = float(served.sum()), float((~served).sum())
+    clamped = (p["act_min"], p["act_max"]) != (-128, 127)
     strips, row_pairs, output_rows = outputs.size, int(pairs.sum()), int(outputs.sum())
     return {
         "strips": strips,
@@ -57,8 +63,11 @@ def dsp(p: Params) -> Terms:
         "quick": quick * strips,
         "quick: columns": quick * (width // 2) * strips,
         "quick: pairs of rows": quick * (width // 2) * row_pairs,
+        "quick: pairs of rows, rounded twice": quick * (width // 2) * row_pairs * double,
         "quick: last column": quick * (width % 2) * output_rows,
         **steps("clamped", outputs * width * channels, clamped),
         "rows of outputs": others * output_rows,
-        **requantized(p, others * output_rows * width),
+        **requantized(p, others * output_rows * width, shifts if served.all() else shifts[~served]),
     }
+
+

@@ -5,6 +5,7 @@ import numpy as np
 from codegen.emit.base import Params
 from codegen.loop_counts.base import Terms, integer, loop, requantized
 from codegen.loop_counts.tiles import TILE_CHANNELS, tile_rows, tile_sums
+from refsim.numerics import Rounding
 
 
 def portable(p: Params) -> Terms:
@@ -45,6 +46,7 @@ def dsp(p: Params) -> Terms:
         **tile_sums(tiles * visits, tiles * pairs, k),
         "quick": quick * visits,
         "quick: columns": quick * n,
+        "quick: columns, rounded twice": quick * n * (p["rounding"] == Rounding.DOUBLE),
         "columns": (tiles - quick) * n,
         **requantized(p, (batch * m - 4 * quick) * n),
     }

@@ -1,10 +1,15 @@
 """The dense layers of the DSP kernels, computed in tiles of four rows."""
 
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from codegen.emit.base import Params
+from codegen.emit.base import Params, quick_channels
 from codegen.loop_counts.base import Terms, integer, loop, requantized
+from refsim.numerics import Rounding
 
 TILE_CHANNELS = 16
 """Channels between two visits to a tile's sums: TNF_TILE_PAIRS pairs."""
@@ -32,31 +37,52 @@ def tile_sums(visits: float, pairs: float, taps: int) -> Terms:
     }
 
 
-def tile_layer(p: Params, rows: int, taps: int) -> Terms:
-    """A dense layer in tiles of four rows; one row that is left over is alone."""
-    channels = integer(p, "output_c")
-    visits, pairs = -(-channels // TILE_CHANNELS), -(-channels // 2)
+def tile_layer(p: Params, rows: int, taps: int, groups: int = 1) -> Terms:
+    """A dense layer in tiles of four rows, each anew for every group of channels; one row left over is alone."""
+    shifts = np.asarray(p["channel"]).reshape(-1, 3)[:, 2].reshape(groups, -1)
+    channels = shifts.shape[1]
+    visits, pairs = groups * -(-channels // TILE_CHANNELS), groups * -(-channels // 2)
     whole, left = divmod(rows, 4)
     single, tiles = int(left == 1), whole + (left > 1)
-    # Whole tiles are finished quickly, and of those whose outputs may be any int8 pairs of channels in registers.
-    quick = whole * integer(p, "quick")
-    in_registers = channels // 2 if (p["act_min"], p["act_max"]) == (-128, 127) else 0
-    stored = channels - 2 * in_registers
-    quick_visits = (in_registers > 0) - (-stored // TILE_CHANNELS)
+    # Whole tiles are finished quickly where that serves a pair of channels, or the last if it is alone; and where
+    # outputs may be any int8, pairs in registers.
+    quick = quick_channels(shifts, integer(p, "rounding"))
+    served = np.minimum(quick[:, ::2], quick[:, [*range(1, channels, 2), *[channels - 1] * (channels % 2)]])
+    slow = shifts[~served.repeat(2, axis=1)[:, :channels]]
+    any_int8 = (p["act_min"], p["act_max"]) == (-128, 127)
+    alone = channels % 2 * int(served[:, -1].sum())
+    in_registers = (int(served.sum()) - alone) * any_int8
+    whole_visits = sum(_visits(list(map(bool, group)), channels, any_int8) for group in served)
+    double = integer(p, "rounding") == Rounding.DOUBLE
     return {
-        "tiles": tiles,
-        **tile_rows("tile rows", 4 * tiles, taps),
-        **tile_sums(quick * quick_visits + (tiles - quick) * visits, tiles * pairs, taps),
-        "pairs in registers": quick * in_registers,
-        "quick channels": quick * stored,
-        **tile_rows("one row", single, taps),
+        "tiles": tiles * groups,
+        **tile_rows("tile rows", 4 * tiles * groups, taps),
+        **tile_sums(whole * whole_visits + (tiles - whole) * visits, tiles * pairs, taps),
+        "pairs asked": whole * pairs * (1 - integer(p, "quick")),
+        "pairs in registers": whole * in_registers,
+        "pairs in registers, rounded twice": whole * in_registers * double,
+        "quick channels": whole * (shifts.size - slow.size - 2 * in_registers),
+        "quick channels, rounded twice": whole * (shifts.size - slow.size - 2 * in_registers) * double,
+        **tile_rows("one row", single * groups, taps),
         "one row: sums": single * visits,
         **loop("one row: quads", -(-taps // 4), single * pairs),
-        "channels": (tiles - quick + single) * channels,
-        **requantized(p, (rows - 4 * quick) * channels, _shifts(p)),
+        "channels": whole * slow.size + (tiles - whole + single) * shifts.size,
+        **_requantized(p, 4 * whole, slow, left, shifts),
     }
 
 
-def _shifts(p: Params) -> NDArray[np.int64]:
-    """Of each channel the shift, from its record: see `tile_layer_params` of `codegen.emit.base`."""
-    return np.asarray(p["channel"]).reshape(-1, 3)[:, 2].astype(np.int64)
+def _visits(served: Iterable[bool], channels: int, any_int8: bool) -> int:
+    """Calls of tnf_tile_sums for a whole tile: one for all neighbours in registers, else one for `TILE_CHANNELS`."""
+    visits, first = 0, 0
+    for quick, pairs in itertools.groupby(served):
+        run = min(2 * len(list(pairs)), channels - first)
+        visits += (run > 1) + run % 2 if quick and any_int8 else -(-run // TILE_CHANNELS)
+        first += run
+    return visits
+
+
+def _requantized(p: Params, rows: int, slow: NDArray[Any], rest: int, shifts: NDArray[Any]) -> Terms:
+    """Outputs of the general last step: the slow channels of whole tiles, and all of the rows left."""
+    parts = [requantized(p, rows * slow.size, slow if slow.size else shifts)]
+    parts.append(requantized(p, rest * shifts.size, shifts))
+    return {name: sum(part[name] for part in parts) for name in parts[0]}

@@ -156,6 +156,14 @@ static inline int32_t tnf_ssat16(int32_t v)
     return saturated;
 }
 
+/* The sum, saturated. */
+static inline int32_t tnf_qadd(int32_t a, int32_t b)
+{
+    int32_t sum;
+    __asm__("qadd %0, %1, %2" : "=r"(sum) : "r"(a), "r"(b) : "cc");
+    return sum;
+}
+
 /* Both halves, signed, saturated to [0, 255]. */
 static inline uint32_t tnf_usat8_pair(uint32_t pair)
 {
@@ -263,6 +271,11 @@ static inline int32_t tnf_ssat16(int32_t v)
     return tnf_sat16(v);
 }
 
+static inline int32_t tnf_qadd(int32_t a, int32_t b)
+{
+    return tnf_sat32((int64_t)a + b);
+}
+
 static inline uint32_t tnf_usat8_pair(uint32_t pair)
 {
     const int32_t low = tnf_clamp((int16_t)(uint16_t)(pair & 0xFFFFu), 0, 255);
@@ -351,6 +364,41 @@ static inline int32_t tnf_quick_requantize(int32_t v, tnf_quick_scale scale)
     return tnf_smmla(v, scale.multiplier, scale.offset) >> scale.right;
 }
 
+/* Double rounding likewise, -23 <= shift <= -1. The multiplier is at least 2^30, and twice it less 2^32 a word: v times that, its high
+ * word rounded, and v are srdhm(v, multiplier), whatever v is. Ties go away from zero where 1 is taken from what is negative. A sum
+ * with the offset that would not fit gives more than any int8 after the shift, saturated or not. */
+static inline tnf_quick_scale tnf_double_scale_of(int32_t multiplier, int32_t shift, int32_t zero_point)
+{
+    tnf_quick_scale scale;
+    scale.multiplier = (int32_t)((uint32_t)multiplier << 1);
+    scale.right = -shift;
+    scale.offset = (int32_t)(((uint32_t)1 << (scale.right - 1)) + ((uint32_t)zero_point << scale.right));
+    return scale;
+}
+
+static inline int32_t tnf_double_requantize(int32_t v, tnf_quick_scale scale)
+{
+    const int32_t product = tnf_smmlar(v, scale.multiplier, v);
+    return tnf_qadd(product + (product >> 31), scale.offset) >> scale.right;
+}
+
+/* Whether the quick last step of a rounding serves a shift, and that step. */
+static inline int32_t tnf_is_quick(int32_t shift, int32_t rounding)
+{
+    return shift >= -23 && shift <= (rounding == TNF_ROUNDING_DOUBLE ? -1 : -2);
+}
+
+static inline tnf_quick_scale tnf_scale_of(int32_t multiplier, int32_t shift, int32_t zero_point, int32_t rounding)
+{
+    return rounding == TNF_ROUNDING_DOUBLE ? tnf_double_scale_of(multiplier, shift, zero_point)
+                                           : tnf_quick_scale_of(multiplier, shift, zero_point);
+}
+
+static inline int32_t tnf_scaled(int32_t v, tnf_quick_scale scale, int32_t rounding)
+{
+    return rounding == TNF_ROUNDING_DOUBLE ? tnf_double_requantize(v, scale) : tnf_quick_requantize(v, scale);
+}
+
 /* ---- tiles: dense products of rows of activations with channels of weights ---- */
 
 /* A tile holds TNF_TILE_ROWS rows of activations as pairs of int16: words [quads][2][TNF_TILE_ROWS], of each four columns the even
@@ -413,6 +461,7 @@ typedef struct {
     int32_t stride;
     const int32_t *channel;
     int32_t doubled; /* the zero point, twice, and one: shifted by one less than the last step's shift it is its offset */
+    int32_t rounding;
 } tnf_tile_last_step;
 
 /* The sums of a tile's rows times the channels of `pairs` pairs: sums [2 * pairs][TNF_TILE_ROWS]. Where `last` is not NULL, none are
@@ -482,14 +531,48 @@ typedef struct {
     "ssat " #s2 ", #8, " #s2 "\n\t"                 \
     "ssat " #s3 ", #8, " #s3 "\n\t"
 
+/* The same with double rounding: tnf_double_requantize. */
+#define TNF_TILE_FINISH_DOUBLE(s0, s1, s2, s3)      \
+    "ldm r0!, {r1, r2, r3}\n\t"                     \
+    "add " #s0 ", r1\n\t"                           \
+    "lsl r2, r2, #1\n\t"                            \
+    "add " #s1 ", r1\n\t"                           \
+    "rsb r3, r3, #0\n\t"                            \
+    "smmlar " #s0 ", " #s0 ", r2, " #s0 "\n\t"      \
+    "add " #s2 ", r1\n\t"                           \
+    "smmlar " #s1 ", " #s1 ", r2, " #s1 "\n\t"      \
+    "add " #s3 ", r1\n\t"                           \
+    "sub r1, r3, #1\n\t"                            \
+    "smmlar " #s2 ", " #s2 ", r2, " #s2 "\n\t"      \
+    "lsl r1, r12, r1\n\t"                           \
+    "smmlar " #s3 ", " #s3 ", r2, " #s3 "\n\t"      \
+    "add " #s0 ", " #s0 ", " #s0 ", asr #31\n\t"    \
+    "qadd " #s0 ", " #s0 ", r1\n\t"                 \
+    "add " #s1 ", " #s1 ", " #s1 ", asr #31\n\t"    \
+    "qadd " #s1 ", " #s1 ", r1\n\t"                 \
+    "add " #s2 ", " #s2 ", " #s2 ", asr #31\n\t"    \
+    "qadd " #s2 ", " #s2 ", r1\n\t"                 \
+    "add " #s3 ", " #s3 ", " #s3 ", asr #31\n\t"    \
+    "qadd " #s3 ", " #s3 ", r1\n\t"                 \
+    "asr " #s0 ", " #s0 ", r3\n\t"                  \
+    "asr " #s1 ", " #s1 ", r3\n\t"                  \
+    "asr " #s2 ", " #s2 ", r3\n\t"                  \
+    "ssat " #s0 ", #8, " #s0 "\n\t"                 \
+    "asr " #s3 ", " #s3 ", r3\n\t"                  \
+    "ssat " #s1 ", #8, " #s1 "\n\t"                 \
+    "ssat " #s2 ", #8, " #s2 "\n\t"                 \
+    "ssat " #s3 ", #8, " #s3 "\n\t"
+
 /* The loop takes four quads, 120 bytes of instructions each; where the number of quads is no multiple of four, it is entered behind
  * those that are missing. On the stack: where the pair's weights end, sums, tile, bytes of weights that are missing, bytes of
- * weights of a pair with those, where the loop is entered, pairs; `last` is above. */
+ * weights of a pair with those, where the loop is entered, where all weights end; `last` is above. */
 __attribute__((naked, noinline, unused)) static void tnf_tile_sums(int32_t *sums, const uint32_t *tile, const uint32_t *weight,
                                                                    int32_t quads, int32_t pairs, tnf_tile_last_step *last)
 {
     __asm__("push {r4-r11, lr}\n\t"
             "ldr r8, [sp, #36]\n\t" /* pairs */
+            "mul r8, r8, r3\n\t"
+            "add r8, r2, r8, lsl #3\n\t"
             "rsb r4, r3, #0\n\t"
             "and r4, r4, #3\n\t"
             "add r6, r3, r4\n\t"
@@ -536,22 +619,24 @@ __attribute__((naked, noinline, unused)) static void tnf_tile_sums(int32_t *sums
             "cmp r2, r0\n\t"
             "bne 2b\n\t"
             "ldr lr, [sp, #68]\n\t"
-            "ldr r12, [sp, #24]\n\t"
             "cmp lr, #0\n\t"
-            "sub r12, #1\n\t"
-            "str r12, [sp, #24]\n\t"
             "bne 4f\n\t"
             "ldr r0, [sp, #4]\n\t"
-            "cmp r12, #0\n\t"
+            "ldr r12, [sp, #24]\n\t"
             "stm r0!, {r4-r11}\n\t"
+            "cmp r2, r12\n\t"
             "str r0, [sp, #4]\n\t"
             "bne 1b\n\t"
-            "b 5f\n\t"
+            "b 7f\n\t"
             "4:\n\t"
+            "ldr r1, [lr, #16]\n\t"
             "ldr r12, [lr, #12]\n\t"
             "ldr r0, [lr, #8]\n\t"
+            "cmp r1, #0\n\t"
+            "bne 6f\n\t"
             TNF_TILE_FINISH(r4, r5, r6, r7)
             TNF_TILE_FINISH(r8, r9, r10, r11)
+            "5:\n\t" /* bytes are stored */
             "str r0, [lr, #8]\n\t"
             "ldr r0, [lr]\n\t"
             "ldr r1, [lr, #4]\n\t"
@@ -567,19 +652,24 @@ __attribute__((naked, noinline, unused)) static void tnf_tile_sums(int32_t *sums
             "strb r6, [r3]\n\t"
             "strb r10, [r3, #1]\n\t"
             "add r3, r3, r1\n\t"
-            "cmp r12, #0\n\t"
+            "cmp r2, r12\n\t"
             "strb r7, [r3]\n\t"
             "strb r11, [r3, #1]\n\t"
             "str r0, [lr]\n\t"
             "bne 1b\n\t"
-            "5:\n\t"
+            "7:\n\t"
             "add sp, #28\n\t"
-            "pop {r4-r11, pc}\n\t");
+            "pop {r4-r11, pc}\n\t"
+            "6:\n\t" /* double rounding */
+            TNF_TILE_FINISH_DOUBLE(r4, r5, r6, r7)
+            TNF_TILE_FINISH_DOUBLE(r8, r9, r10, r11)
+            "b 5b\n\t");
 }
 
 #undef TNF_TILE_STEP
 #undef TNF_TILE_LOAD
 #undef TNF_TILE_FINISH
+#undef TNF_TILE_FINISH_DOUBLE
 
 #else
 
@@ -601,9 +691,9 @@ static inline void tnf_tile_sums(int32_t *sums, const uint32_t *tile, const uint
                 *sums++ = own[row];
             }
         } else {
-            const tnf_quick_scale scale = tnf_quick_scale_of(last->channel[1], last->channel[2], last->doubled >> 1);
+            const tnf_quick_scale scale = tnf_scale_of(last->channel[1], last->channel[2], last->doubled >> 1, last->rounding);
             for (row = 0; row < TNF_TILE_ROWS; row++) {
-                last->y[row * last->stride] = (int8_t)tnf_ssat8(tnf_quick_requantize(own[row] + last->channel[0], scale));
+                last->y[row * last->stride] = (int8_t)tnf_ssat8(tnf_scaled(own[row] + last->channel[0], scale, last->rounding));
             }
             last->channel += 3;
             last->y++;
@@ -649,11 +739,12 @@ TNF_OWN_FUNCTION void tnf_row_sums(int32_t *sums, const uint32_t *row, const uin
 /* Pairs of channels between two visits to a tile's sums: few enough for the stack. */
 #define TNF_TILE_PAIRS 8
 
-/* Channels of weights, in the tile's order, and how their sums become bytes; channel as in tnf_tile_last_step. */
+/* Channels of weights, in the tile's order, and how their sums become bytes; channel as in tnf_tile_last_step. `stride` bytes are from
+ * one row of the output to the next. `quick` tells that the quick last step serves all channels; otherwise each is asked. */
 typedef struct {
     const uint32_t *weight;
     const int32_t *channel;
-    int32_t quads, channels;
+    int32_t quads, channels, stride;
     int32_t zero_point, act_min, act_max;
     int32_t rounding, quick;
 } tnf_tile_layer;
@@ -666,11 +757,28 @@ TNF_OWN_FUNCTION void tnf_tile_finish(const tnf_tile_layer *layer, const int32_t
     int32_t row;
     for (; channel != end; channel += 3) {
         for (row = 0; row < rows; row++) {
-            y[row * layer->channels] = tnf_requantize_to_int8(sums[row] + channel[0], channel[1], channel[2], layer->rounding,
-                                                              layer->zero_point, layer->act_min, layer->act_max);
+            y[row * layer->stride] = tnf_requantize_to_int8(sums[row] + channel[0], channel[1], channel[2], layer->rounding,
+                                                            layer->zero_point, layer->act_min, layer->act_max);
         }
         sums += tile_rows;
         y++;
+    }
+}
+
+static inline void tnf_tile_finish_rounded(const tnf_tile_layer *layer, const int32_t *channel, int32_t channels, const int32_t *sums,
+                                           int8_t *y, int32_t rounding)
+{
+    const int32_t lo = layer->act_min, hi = layer->act_max;
+    const int32_t *end = channel + 3 * channels;
+    int8_t *y1 = y + layer->stride, *y2 = y1 + layer->stride, *y3 = y2 + layer->stride;
+    for (; channel != end; channel += 3) {
+        const tnf_quick_scale scale = tnf_scale_of(channel[1], channel[2], layer->zero_point, rounding);
+        const int32_t bias = channel[0];
+        *y++ = (int8_t)tnf_clamp(tnf_scaled(sums[0] + bias, scale, rounding), lo, hi);
+        *y1++ = (int8_t)tnf_clamp(tnf_scaled(sums[1] + bias, scale, rounding), lo, hi);
+        *y2++ = (int8_t)tnf_clamp(tnf_scaled(sums[2] + bias, scale, rounding), lo, hi);
+        *y3++ = (int8_t)tnf_clamp(tnf_scaled(sums[3] + bias, scale, rounding), lo, hi);
+        sums += TNF_TILE_ROWS;
     }
 }
 
@@ -678,53 +786,67 @@ TNF_OWN_FUNCTION void tnf_tile_finish(const tnf_tile_layer *layer, const int32_t
 TNF_OWN_FUNCTION void tnf_tile_finish_quickly(const tnf_tile_layer *layer, const int32_t *channel, int32_t channels,
                                               const int32_t *sums, int8_t *y)
 {
-    const int32_t lo = layer->act_min, hi = layer->act_max;
-    const int32_t *end = channel + 3 * channels;
-    int8_t *y1 = y + layer->channels, *y2 = y1 + layer->channels, *y3 = y2 + layer->channels;
-    for (; channel != end; channel += 3) {
-        const tnf_quick_scale scale = tnf_quick_scale_of(channel[1], channel[2], layer->zero_point);
-        const int32_t bias = channel[0];
-        *y++ = (int8_t)tnf_clamp(tnf_quick_requantize(sums[0] + bias, scale), lo, hi);
-        *y1++ = (int8_t)tnf_clamp(tnf_quick_requantize(sums[1] + bias, scale), lo, hi);
-        *y2++ = (int8_t)tnf_clamp(tnf_quick_requantize(sums[2] + bias, scale), lo, hi);
-        *y3++ = (int8_t)tnf_clamp(tnf_quick_requantize(sums[3] + bias, scale), lo, hi);
-        sums += TNF_TILE_ROWS;
+    if (layer->rounding == TNF_ROUNDING_DOUBLE) {
+        tnf_tile_finish_rounded(layer, channel, channels, sums, y, TNF_ROUNDING_DOUBLE);
+    } else {
+        tnf_tile_finish_rounded(layer, channel, channels, sums, y, TNF_ROUNDING_SINGLE);
     }
+}
+
+/* Whether the quick last step serves both channels of a pair, or the one that is left. */
+static inline int32_t tnf_is_quick_pair(const tnf_tile_layer *layer, const int32_t *channel, int32_t left)
+{
+    return tnf_is_quick(channel[2], layer->rounding) && (left == 1 || tnf_is_quick(channel[5], layer->rounding));
+}
+
+/* How many channels from here on, in whole pairs, the quick last step serves, or serves not; of the latter so many as fit the stack. */
+TNF_OWN_FUNCTION int32_t tnf_alike_channels(const tnf_tile_layer *layer, const int32_t *channel, int32_t left, int32_t quick)
+{
+    const int32_t most = quick != 0 || left < TNF_TILE_CHANNELS * TNF_TILE_PAIRS ? left : TNF_TILE_CHANNELS * TNF_TILE_PAIRS;
+    int32_t n = 0;
+    for (; n < most && tnf_is_quick_pair(layer, channel, left - n) == quick; n += TNF_TILE_CHANNELS) {
+        channel += 3 * TNF_TILE_CHANNELS;
+    }
+    return n < most ? n : most;
 }
 
 /* Every channel of the first `rows` rows of a tile: y [rows][channels]. A single row is a tile of one. */
 TNF_OWN_FUNCTION void tnf_tile_outputs(const tnf_tile_layer *layer, const uint32_t *tile, int32_t rows, int8_t *y)
 {
-    const int32_t whole = layer->quick != 0 && rows == TNF_TILE_ROWS;
+    const int32_t any_int8 = layer->act_min == -128 && layer->act_max == 127;
     const uint32_t *weight = layer->weight;
     const int32_t *channel = layer->channel;
     int32_t left = layer->channels;
-    if (whole && layer->act_min == -128 && layer->act_max == 127 && left >= TNF_TILE_CHANNELS) {
-        const int32_t pairs = left / TNF_TILE_CHANNELS;
-        tnf_tile_last_step last;
-        last.y = y;
-        last.stride = left;
-        last.channel = channel;
-        last.doubled = 2 * layer->zero_point + 1;
-        tnf_tile_sums(0, tile, weight, layer->quads, pairs, &last);
-        weight += pairs * 2 * layer->quads;
-        channel = last.channel;
-        y = last.y;
-        left %= TNF_TILE_CHANNELS;
-    }
     while (left > 0) {
-        const int32_t channels = left < TNF_TILE_CHANNELS * TNF_TILE_PAIRS ? left : TNF_TILE_CHANNELS * TNF_TILE_PAIRS;
-        const int32_t pairs = (channels + 1) / TNF_TILE_CHANNELS;
-        int32_t sums[TNF_TILE_PAIRS * TNF_TILE_CHANNELS * TNF_TILE_ROWS];
-        if (rows == 1) {
-            tnf_row_sums(sums, tile, weight, layer->quads, pairs);
-            tnf_tile_finish(layer, channel, channels, sums, y, 1, 1);
+        int32_t quick = rows == TNF_TILE_ROWS, channels = left, pairs;
+        if (quick > layer->quick) {
+            quick = tnf_is_quick_pair(layer, channel, left);
+            channels = tnf_alike_channels(layer, channel, left, quick);
+        }
+        if (quick != 0 && any_int8 && channels >= TNF_TILE_CHANNELS) {
+            tnf_tile_last_step last;
+            pairs = channels / TNF_TILE_CHANNELS;
+            last.y = y;
+            last.stride = layer->stride;
+            last.channel = channel;
+            last.doubled = 2 * layer->zero_point + 1;
+            last.rounding = layer->rounding;
+            tnf_tile_sums(0, tile, weight, layer->quads, pairs, &last);
+            channels = TNF_TILE_CHANNELS * pairs;
         } else {
-            tnf_tile_sums(sums, tile, weight, layer->quads, pairs, 0);
-            if (whole) {
-                tnf_tile_finish_quickly(layer, channel, channels, sums, y);
+            int32_t sums[TNF_TILE_PAIRS * TNF_TILE_CHANNELS * TNF_TILE_ROWS];
+            channels = channels < TNF_TILE_CHANNELS * TNF_TILE_PAIRS ? channels : TNF_TILE_CHANNELS * TNF_TILE_PAIRS;
+            pairs = (channels + 1) / TNF_TILE_CHANNELS;
+            if (rows == 1) {
+                tnf_row_sums(sums, tile, weight, layer->quads, pairs);
+                tnf_tile_finish(layer, channel, channels, sums, y, 1, 1);
             } else {
-                tnf_tile_finish(layer, channel, channels, sums, y, rows, TNF_TILE_ROWS);
+                tnf_tile_sums(sums, tile, weight, layer->quads, pairs, 0);
+                if (quick != 0) {
+                    tnf_tile_finish_quickly(layer, channel, channels, sums, y);
+                } else {
+                    tnf_tile_finish(layer, channel, channels, sums, y, rows, TNF_TILE_ROWS);
+                }
             }
         }
         weight += pairs * 2 * layer->quads;

@@ -41,9 +41,9 @@ typedef struct {
 } tnf_conv2d_params;
 void tnf_conv2d(const tnf_conv2d_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* The same in one group for cores with the DSP extension: weight and channel as in tnf_linear_dsp.
- * Scratch: 8 bytes for each tap of a window (kernel_h * kernel_w * input_c, filled up to quads), 2 where there is one position; and one
- * more where input_c is no multiple of 4. */
+/* The same for cores with the DSP extension: channel as in tnf_linear_dsp, weight as well, the groups one after the other.
+ * Scratch: 8 bytes for each tap of a window (kernel_h * kernel_w * input_c / groups, filled up to quads), 2 where there is one position;
+ * and one more where input_c / groups is no multiple of 4. */
 typedef struct {
     int32_t input_h, input_w, input_c;
     int32_t output_h, output_w, output_c;
@@ -51,6 +51,7 @@ typedef struct {
     int32_t stride_h, stride_w;
     int32_t dilation_h, dilation_w;
     int32_t pad_top, pad_left;
+    int32_t groups;
     int32_t input_zero_point, output_zero_point;
     int32_t act_min, act_max;
     int32_t rounding, quick;
@@ -107,7 +108,7 @@ typedef struct {
     int32_t strip;
     int32_t input_zero_point, output_zero_point;
     int32_t act_min, act_max;
-    int32_t rounding, quick;
+    int32_t rounding;
     const int32_t *weight;
     const int32_t *bias;
     const int32_t *multiplier;
