@@ -1,7 +1,8 @@
 """Blockwise run-length coding of sparse weights (docs/encoding.md; TinyFormer, section III-D.1).
 
-Each output channel is a row of the weight matrix. Its weights are taken in blocks along the input channels; a block
-that is not all zero is stored as its distance from the block before, one byte, and its weights.
+Each output channel is a row of the weight matrix. Its weights are taken in blocks along the input channels, or along
+the kernel's width where a channel has no others; a block that is not all zero is stored as its distance from the block
+before, one byte, and its weights.
 """
 
 import math
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 from refsim.numerics import Int8Array, Int32Array
 
 BLOCKS = (4, 2, 1)
-"""Weights of a block: the sizes for which there are kernels."""
+"""Weights of a block along the input channels: the sizes for which there are kernels."""
+
+WIDTH_BLOCK = 3
+"""Weights of a block along the kernel's width: with its distance, a word."""
 
 GROUP = 4
-"""Blocks whose weights and distances lie together."""
+"""Blocks of `BLOCKS` whose weights and distances lie together."""
 
 MAX_DISTANCE = 255
 """A distance is one byte. Where the next block is further away, a block of zeros is put in between."""
@@ -53,8 +57,9 @@ def encode(weight: Int8Array, block: int) -> SparseWeight:
     """Encode weights, any at all.
 
     Args:
-        weight: int8 (rows, taps, input channels); channels are filled up to whole blocks with 0.
-        block: weights of a block, one of `BLOCKS`.
+        weight: int8 (rows, taps, input channels), or (rows, kernel height, kernel width) for blocks along the width;
+            the last axis is filled up to whole blocks with 0.
+        block: weights of a block, one of `BLOCKS` or `WIDTH_BLOCK`.
     """
     rows, taps, channels = weight.shape
     grid = np.zeros((rows, taps, math.ceil(channels / block) * block), np.int8)
@@ -76,6 +81,11 @@ def decode(encoded: SparseWeight, shape: tuple[int, int, int]) -> Int8Array:
     block = encoded.block
     grid = np.zeros((rows, taps * math.ceil(channels / block), block), np.int8)
     at = 0
+    if block == WIDTH_BLOCK:
+        stored = encoded.words[: encoded.blocks.sum()].astype("<i4").view(np.int8).reshape(-1, block + 1)
+        for row, words in zip(grid, np.split(stored, np.cumsum(encoded.blocks)[:-1]), strict=True):
+            row[np.cumsum(words[:, block].view(np.uint8), dtype=np.int64)] = words[:, :block]
+        return np.ascontiguousarray(grid.reshape(rows, taps, -1)[..., :channels])
     for row, count in zip(grid, encoded.blocks.tolist(), strict=True):
         absent = -count % GROUP
         skipped = absent * block // GROUP
@@ -100,14 +110,20 @@ def _stored(nonzero: NDArray[np.int64]) -> Iterator[int]:
 def _stream(weights: Int8Array, distances: NDArray[np.uint8]) -> Int32Array:
     """A row's words: groups of four blocks, weights and then distances; absent blocks are at the start.
 
+    A block along the width is a word by itself.
+
     Args:
         weights: int8 (blocks, block).
         distances: uint8 (blocks,).
     """
     count, block = weights.shape
+    words: Int32Array
+    if block == WIDTH_BLOCK:
+        words = np.hstack([weights, distances[:, np.newaxis].view(np.int8)]).view("<i4").astype(np.int32).ravel()
+        return words
     absent = -count % GROUP
     weights = np.pad(weights, ((absent, 0), (0, 0))).reshape(-1, block, GROUP // block, block)
     interleaved = np.ascontiguousarray(weights.transpose(0, 1, 3, 2)).reshape(-1, block * GROUP)
     last = np.pad(distances, (absent, 0)).reshape(-1, GROUP).view(np.int8)
-    words: Int32Array = np.hstack([interleaved, last]).view("<i4").astype(np.int32).ravel()
+    words = np.hstack([interleaved, last]).view("<i4").astype(np.int32).ravel()
     return words[absent * block // GROUP :]

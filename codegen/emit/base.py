@@ -190,7 +190,7 @@ def sparse_layer_params(
         "weight": encoded.words,
         "channel": np.stack([bias, stage.pop("multiplier"), counts], axis=1).astype(np.int32).ravel(),
         **stage,
-        "quick": quick(output),
+        "quick": dsp_quick(output),
     }
 
 

@@ -1,8 +1,9 @@
-"""DepthwiseConv2D as a call of tnf_depthwise_conv2d, or of tnf_depthwise_conv2d_dsp."""
+"""DepthwiseConv2D as a call of tnf_depthwise_conv2d, tnf_depthwise_conv2d_dsp or tnf_depthwise_conv2d_sparse."""
 
 import numpy as np
 
-from codegen.emit.base import KernelCall, channel_stage, convolution_params, folded_bias
+from codegen.emit.base import KernelCall, channel_stage, convolution_params, folded_bias, sparse_layer_params
+from codegen.encoding import WIDTH_BLOCK, encode
 from refsim.numerics import Int8Array, Int32Array
 from refsim.ops.depthwise_conv2d import DepthwiseConv2D
 from refsim.tensor import Shape
@@ -15,6 +16,15 @@ LANES = 4
 
 MOST_SCRATCH = 4096
 """Bytes of its scratch beyond which fewer rows are computed at a time: what rows share is then read twice."""
+
+SPARSE_BLOCKS = (WIDTH_BLOCK,)
+"""Sizes of blocks for which `sparse_kernel_call` has a kernel."""
+
+SPARSE_WINDOWS = 4
+"""Neighbouring windows that the sparse kernel computes together."""
+
+SPARSE_BLOCK_BYTES = 12
+"""Its scratch for each block of a channel."""
 
 
 def kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...]) -> KernelCall:
@@ -71,6 +81,40 @@ def dsp_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...]) -> KernelCal
         sources=("depthwise_conv2d_dsp",),
         scratch_bytes=row_bytes * _strip_rows(strip, stride),
         macs=output_h * output_w * op.weight.size,
+    )
+
+
+def sparse_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...], block: int) -> KernelCall | None:
+    """The call with weights in the sparse encoding; None for dilation and other strides than 1 and 2."""
+    window = op.window
+    if window.dilation != (1, 1) or window.stride not in ((1, 1), (2, 2)):
+        return None
+    result = op.output_shape(*shapes)
+    output_h, output_w, _ = result
+    weight = np.moveaxis(op.weight, 2, 0)
+    encoded = encode(weight, block)
+    stride, (kernel_h, kernel_w) = window.stride[0], window.kernel
+    columns = -(-output_w // SPARSE_WINDOWS) * SPARSE_WINDOWS * stride
+    pitch = (columns + -(-kernel_w // block) * block) // 2 * 2
+    most = max(1, (MOST_SCRATCH // (2 * pitch) - kernel_h) // stride + 1)
+    strip = -(-output_h // -(-output_h // most))
+    layer = dict(sparse_layer_params(encoded, weight, op.bias, op.input_zero_point, op.output))
+    params = convolution_params(window, shapes[0], result)
+    return KernelCall(
+        kernel="tnf_depthwise_conv2d_sparse",
+        params={
+            **{name: v for name, v in params.items() if not name.startswith(("stride", "dilation"))},
+            "stride": stride,
+            "strip": strip,
+            "pitch": pitch,
+            "input_zero_point": op.input_zero_point,
+            **{name: v for name, v in layer.items() if name not in ("block", "quick")},
+        },
+        sources=("depthwise_conv2d_sparse",),
+        scratch_bytes=2 * pitch * ((strip - 1) * stride + kernel_h) + SPARSE_BLOCK_BYTES * int(encoded.blocks.max()),
+        macs=output_h * output_w * op.weight.size,
+        sparse_block=block,
+        work=output_h * output_w * encoded.weights,
     )
 
 

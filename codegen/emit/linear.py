@@ -12,9 +12,12 @@ from codegen.emit.base import (
     tile_bytes,
     tile_layer_params,
 )
-from codegen.encoding import encode
+from codegen.encoding import BLOCKS, encode
 from refsim.ops.linear import Linear
 from refsim.tensor import Shape
+
+SPARSE_BLOCKS = BLOCKS
+"""Sizes of blocks for which `sparse_kernel_call` has a kernel."""
 
 
 def kernel_call(op: Linear, shapes: tuple[Shape, ...]) -> KernelCall:

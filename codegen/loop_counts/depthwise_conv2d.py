@@ -4,6 +4,7 @@ import numpy as np
 
 from codegen.emit.base import Params, quick_channels
 from codegen.loop_counts.base import Terms, integer, loop, place_windows, requantized, steps
+from codegen.loop_counts.sparse import sparse_channels
 from refsim.numerics import Rounding
 
 
@@ -71,3 +72,38 @@ def dsp(p: Params) -> Terms:
     }
 
 
+def sparse(p: Params) -> Terms:
+    """Loops of tnf_depthwise_conv2d_sparse."""
+    height, width, channels, each = (integer(p, name) for name in ("output_h", "output_w", "input_c", "stride"))
+    strip, outputs = integer(p, "strip"), integer(p, "output_c")
+    blocks, shifts = sparse_channels(p)
+    firsts = np.arange(0, height, strip)
+    rows = np.minimum(strip, height - firsts)
+    tops = firsts * each - integer(p, "pad_top")
+    bottoms = tops + (rows - 1) * each + integer(p, "kernel_h")
+    widened = np.clip(np.minimum(bottoms, integer(p, "input_h")) - np.maximum(tops, 0), 0, None).sum()
+    columns = max(0, min(integer(p, "input_w"), integer(p, "pitch") - integer(p, "pad_left")))
+    plane = ((strip - 1) * each + integer(p, "kernel_h")) * integer(p, "pitch")
+    windows, whole = -(-width // 4), width // 4
+    sums: Terms = {}
+    for stride in (1, 2):
+        times = float(height * windows * (each == stride))
+        sums |= {
+            f"stride {stride}: windows": times * outputs,
+            f"stride {stride}: blocks": times * float(blocks.sum()),
+        }
+    quick = (shifts >= -23) & (shifts <= (-1 if p["rounding"] else -2))
+    at_once = height * whole * 4 * float(quick.sum()) * (not p["rounding"])
+    return {
+        "strips": firsts.size,
+        "strips: words": firsts.size * plane,
+        "channels": firsts.size * outputs,
+        "channels: blocks": firsts.size * float(blocks.sum()),
+        "widened: rows": float(widened) * channels * (columns > 0),
+        "widened: elements": float(widened) * channels * columns,
+        "rows": height * outputs,
+        **sums,
+        "outputs: at once": at_once,
+        "outputs: quick": height * width * float(quick.sum()) - at_once,
+        **requantized(p, height * width * float((~quick).sum()), shifts[~quick]),
+    }

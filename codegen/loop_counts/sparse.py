@@ -15,7 +15,7 @@ SPARSE_ROWS, _SPARSE_SUMS = 8, 8
 def sparse_layer(p: Params, rows: int) -> Terms:
     """A sparse layer in tiles of eight rows, of which some may be missing: they are computed too."""
     tiles, channels, block = -(-rows // SPARSE_ROWS), integer(p, "output_c"), integer(p, "block")
-    blocks, shifts = _sparse_channels(p)
+    blocks, shifts = sparse_channels(p)
     whole = rows // SPARSE_ROWS if p["quick"] and (p["act_min"], p["act_max"]) == (-128, 127) else 0
     others = (rows - SPARSE_ROWS * whole) * channels
     sizes: Terms = {}
@@ -38,7 +38,7 @@ def sparse_layer(p: Params, rows: int) -> Terms:
     }
 
 
-def _sparse_channels(p: Params) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def sparse_channels(p: Params) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Of each channel the blocks that are stored, and the shift: see `sparse_layer_params` of `codegen.emit.base`."""
     counts = np.asarray(p["channel"]).reshape(-1, 3)[:, 2].astype(np.int64)
     return counts >> 8, (counts & 255).astype(np.uint8).astype(np.int8).astype(np.int64)

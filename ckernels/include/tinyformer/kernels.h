@@ -116,6 +116,26 @@ typedef struct {
 } tnf_depthwise_conv2d_dsp_params;
 void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
 
+/* The same with weights in the sparse encoding of docs/encoding.md, in blocks of three along the kernel's width; `stride` 1 or 2 in both
+ * directions, without dilation. channel [output_c][3] as of tnf_linear_sparse. Output rows are computed `strip` at a time, from rows of
+ * the image widened to `pitch` int16, an even number: what four windows read at each multiple of four, in whole blocks and one more.
+ * Scratch: the pitch times ((strip - 1) * stride + kernel_h) int16, and 12 bytes for each block of the channel that has most.
+ * Runs on every core. */
+typedef struct {
+    int32_t input_h, input_w, input_c;
+    int32_t output_h, output_w, output_c;
+    int32_t kernel_h, kernel_w;
+    int32_t stride;
+    int32_t pad_top, pad_left;
+    int32_t strip, pitch;
+    int32_t input_zero_point, output_zero_point;
+    int32_t act_min, act_max;
+    int32_t rounding;
+    const int32_t *weight;
+    const int32_t *channel;
+} tnf_depthwise_conv2d_sparse_params;
+void tnf_depthwise_conv2d_sparse(const tnf_depthwise_conv2d_sparse_params *p, const int8_t *x, int8_t *y, void *scratch);
+
 /* Fully connected layer on rows: x [rows][input_c] -> y [rows][output_c]; weight [output_c][input_c]. */
 typedef struct {
     int32_t rows, input_c, output_c;

@@ -16,7 +16,8 @@
 /* Words of an output channel's record: bias, multiplier, and 256 * blocks + (shift & 255). */
 #define TNF_SPARSE_CHANNEL 3
 
-/* A walk over output channels; it moves on as they are done. On the target all fields are words, at offsets 0, 4, 8, ... */
+/* A walk over output channels; it moves on as they are done. On the target all fields are words, at offsets 0, 4, 8, ... Of the last
+ * three, one is not 0: it says what becomes of a channel's sums. */
 typedef struct {
     const uint32_t *tile;
     const uint32_t *stream;
@@ -24,8 +25,9 @@ typedef struct {
     const int32_t *end;     /* of the records, at least one */
     int8_t *y;              /* the first row's output of the channel */
     int32_t stride;         /* bytes between the rows' outputs */
-    int32_t rounding_term;  /* 2 * zero point + 1 */
-    int32_t *sums;          /* [channels][TNF_SPARSE_ROWS] to fill, or NULL: finish quickly and write y */
+    int32_t single;         /* 2 * zero point + 1: finish quickly, any int8 may result, and write y */
+    int32_t rounded_twice;  /* the same for double rounding */
+    int32_t *sums;          /* [channels][TNF_SPARSE_ROWS] to fill */
 } tnf_sparse_walk;
 
 /* Four activations become two pairs of int16, in the order of SXTB16 where blocks have four, side by side where they have two. Either
@@ -109,14 +111,9 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t row, int32_t zero_p
  * A pair of weights for all rows. A Cortex-M7 issues a load together with a SMLAD and wants two cycles from one to the other; the other
  * cores load faster in groups. `load` and `also` are put where they cost least. */
 #ifdef TNF_DUAL_ISSUE
-#define TNF_SPARSE_PAIR(weight, turn, at, first, load, also)  \
-    "ldr r2, [r1, #" weight "]\n"                             \
-    "sxtb16 r2, r2" turn "\n"                                 \
-    first                                                     \
-    "ldr r12, [r0, #" at "]\n"                                \
-    "ldr lr, [r0, #" at "+4]\n"                               \
-    load                                                      \
+#define TNF_SPARSE_SUM(at, load, also, next)                  \
     "smlad r4, r12, r2, r4\n"                                 \
+    load                                                      \
     "ldr r12, [r0, #" at "+8]\n"                              \
     "smlad r5, lr, r2, r5\n"                                  \
     "ldr lr, [r0, #" at "+12]\n"                              \
@@ -130,10 +127,25 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t row, int32_t zero_p
     "ldr lr, [r0, #" at "+28]\n"                              \
     "smlad r10, r12, r2, r10\n"                               \
     also                                                      \
-    "smlad r11, lr, r2, r11\n"
+    "smlad r11, lr, r2, r11\n"                                \
+    next
+#define TNF_SPARSE_PAIR(weight, turn, at, first, load, also)  \
+    first                                                     \
+    "ldr r2, [r1, #" weight "]\n"                             \
+    "ldr r12, [r0, #" at "]\n"                                \
+    "sxtb16 r2, r2" turn "\n"                                 \
+    "ldr lr, [r0, #" at "+4]\n"                               \
+    TNF_SPARSE_SUM(at, load, also, "")
 #define TNF_SPARSE_PAIRS(weight, first, load, step)           \
-    TNF_SPARSE_PAIR(weight, "", "0", first, "", load)         \
-    TNF_SPARSE_PAIR(weight, ", ror #8", "32", "", "", step)
+    first                                                     \
+    "ldr r3, [r1, #" weight "]\n"                             \
+    "ldr r12, [r0]\n"                                         \
+    "sxtb16 r2, r3\n"                                         \
+    "ldr lr, [r0, #4]\n"                                      \
+    TNF_SPARSE_SUM("0", "", "ldr r12, [r0, #32]\n", "ldr lr, [r0, #36]\n") \
+    "sxtb16 r2, r3, ror #8\n"                                 \
+    load                                                      \
+    TNF_SPARSE_SUM("32", "", step, "")
 #else
 #define TNF_SPARSE_PAIR(weight, turn, at, first, load, also)  \
     first                                                     \
@@ -168,7 +180,7 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t row, int32_t zero_p
     "add r0, r0, r3, lsl #" step "\n" \
     ".endif\n"
 
-/* After three blocks of a group the next distance, and a step there; after the last, whether the group is the channel's last. */
+/* After three blocks of a group the next distance, and a step there; after the last, where the channel's stream ends. */
 #define TNF_SPARSE_LOAD(distances)                  \
     ".if \\k < 3\n"                                 \
     "ldrb r3, [r1, #" distances "+\\k+1]\n"         \
@@ -178,8 +190,6 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t row, int32_t zero_p
 #define TNF_SPARSE_STEP(step)                       \
     ".if \\k < 3\n"                                 \
     "add r0, r0, r3, lsl #" step "\n"               \
-    ".else\n"                                       \
-    "cmp r1, r3\n"                                  \
     ".endif\n"
 
 /* Enter a group at its k-th block, the first that is there: `absent` bytes before it are left out. */
@@ -189,39 +199,72 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t row, int32_t zero_p
     "add r0, r0, r3, lsl #" step "\n"                \
     "b 2" k "b\n"
 
-/* Store a row's byte and saturate that of the row after the next. */
+/* Saturate and store the rows' bytes: r0 the first, lr from one to the next. Cores that issue one instruction at a time store faster
+ * without an index. */
+#ifdef TNF_DUAL_ISSUE
+#define TNF_SPARSE_STORES             \
+    "ssat r4, #8, r4\n"               \
+    "add r3, lr, lr, lsl #1\n"        \
+    "ssat r5, #8, r5\n"               \
+    "add r2, r0, lr\n"                \
+    "ssat r6, #8, r6\n"               \
+    "strb r4, [r0]\n"                 \
+    "ssat r7, #8, r7\n"               \
+    "strb r5, [r0, lr]\n"             \
+    "ssat r8, #8, r8\n"               \
+    "strb r6, [r0, lr, lsl #1]\n"     \
+    "ssat r9, #8, r9\n"               \
+    "strb r7, [r0, r3]\n"             \
+    "ssat r10, #8, r10\n"             \
+    "strb r8, [r0, lr, lsl #2]\n"     \
+    "ssat r11, #8, r11\n"             \
+    "strb r9, [r2, lr, lsl #2]\n"     \
+    "strb r10, [r0, r3, lsl #1]\n"    \
+    "strb r11, [r2, r3, lsl #1]\n"
+#else
 #define TNF_SPARSE_STORE(sum, next)   \
-    "strb r" sum ", [r0]\n"           \
-    "add r0, r0, lr\n"                \
+    "strb r" sum ", [r2]\n"           \
+    "add r2, r2, lr\n"                \
     "ssat r" next ", #8, r" next "\n"
+#define TNF_SPARSE_STORES             \
+    "ssat r4, #8, r4\n"               \
+    "add r2, r0, lr\n"                \
+    "ssat r5, #8, r5\n"               \
+    "strb r4, [r0]\n"                 \
+    "ssat r6, #8, r6\n"               \
+    TNF_SPARSE_STORE("5", "7")        \
+    TNF_SPARSE_STORE("6", "8")        \
+    TNF_SPARSE_STORE("7", "9")        \
+    TNF_SPARSE_STORE("8", "10")       \
+    TNF_SPARSE_STORE("9", "11")       \
+    "strb r10, [r2]\n"                \
+    "strb r11, [r2, lr]\n"
+#endif
 
 /* A group holds four blocks: `group` bytes, the last four of them distances. A channel begins with what is left over from whole
- * groups: its blocks are the last of a group of which the first words are left out. On the stack: where the channel's last
- * group begins, and the walk. */
-#define TNF_SPARSE_WALK(block, words, distances, group, step, absent1, absent2, absent3) \
+ * groups: its blocks are the last of a group of which the first words are left out. `bytes` makes of r3, the channel's blocks, those
+ * of its stream in r12, but for what fills up its first group. On the stack: where the channel's stream ends, and the walk. */
+#define TNF_SPARSE_WALK(block, bytes, distances, group, step, absent1, absent2, absent3) \
     "push {r4-r11, lr}\n"                                                         \
-    "ldm r0, {r1-r8}\n"                                                           \
-    "push {r0-r8}\n"                                                              \
+    "ldm r0, {r1-r9}\n"                                                           \
+    "push {r0-r9}\n"                                                              \
     "sub sp, #4\n"                                                                \
     "mov r1, r2\n"                                                                \
     "mov r2, r3\n"                                                                \
     "1:\n" /* a channel: r2 its record */                                         \
-    "ldr r3, [r2, #8]\n"                                                          \
     "ldr r4, [r2]\n"                                                              \
+    "ldr r3, [r2, #8]\n"                                                          \
     "ldr r0, [sp, #8]\n"                                                          \
-    "lsr r3, r3, #8\n" /* blocks */                                               \
-    "add r12, r3, #3\n"                                                           \
     "mov r5, r4\n"                                                                \
-    "lsrs r12, r12, #2\n"                                                         \
+    "lsrs r3, r3, #8\n" /* blocks */                                              \
     ".irp sum, 6, 7, 8, 9, 10, 11\n"                                              \
     "mov r\\sum, r4\n"                                                            \
     ".endr\n"                                                                     \
     "beq 3f\n"                                                                    \
-    words /* r12: those of the channel */                                         \
-    "add r12, r1, r12, lsl #2\n"                                                  \
-    "sub r12, #" group "\n"                                                       \
-    "str r12, [sp]\n"                                                             \
+    bytes                                                                         \
     "lsls r3, r3, #31\n" /* carry: two blocks left over; minus: one */            \
+    "add r12, r1\n"                                                               \
+    "str r12, [sp]\n"                                                             \
     "bcs 5f\n"                                                                    \
     "bmi 7f\n"                                                                    \
     "2:\n"                                                                        \
@@ -231,51 +274,50 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t row, int32_t zero_p
     block                                                                         \
     ".endr\n"                                                                     \
     "add r1, #" group "\n"                                                        \
-    "bne 2b\n"                                                                    \
+    "cmp r1, r3\n"                                                                \
+    "blo 2b\n"                                                                    \
     "3:\n" /* the last step */                                                    \
-    "ldr r2, [sp, #36]\n"                                                         \
     "ldr r12, [sp, #16]\n"                                                        \
+    "ldr r3, [sp, #32]\n"                                                         \
     "ldr r0, [sp, #24]\n"                                                         \
     "ldr lr, [sp, #28]\n"                                                         \
-    "ldr r3, [sp, #32]\n"                                                         \
-    "cmp r2, #0\n"                                                                \
-    "bne 8f\n"                                                                    \
     "ldr r2, [r12, #4]\n"                                                         \
     "ldrsb r12, [r12, #8]\n"                                                      \
+    "cmp r3, #0\n"                                                                \
+    "beq 8f\n"                                                                    \
     "mvn r12, r12\n" /* -1 - shift */                                             \
     "lsl r3, r3, r12\n"                                                           \
     "asr r3, r3, #1\n"                                                            \
-    ".irp sum, 4, 5, 6, 7, 8, 9, 10, 11\n"                                        \
-    "smmla r\\sum, r\\sum, r2, r3\n"                                              \
-    ".endr\n"                                                                     \
-    ".irp sum, 4, 5, 6, 7, 8, 9, 10, 11\n"                                        \
-    "asr r\\sum, r\\sum, r12\n"                                                   \
-    ".endr\n"                                                                     \
-    "ssat r4, #8, r4\n"                                                           \
-    "ssat r5, #8, r5\n"                                                           \
-    TNF_SPARSE_STORE("4", "6")                                                    \
-    TNF_SPARSE_STORE("5", "7")                                                    \
-    TNF_SPARSE_STORE("6", "8")                                                    \
-    TNF_SPARSE_STORE("7", "9")                                                    \
-    TNF_SPARSE_STORE("8", "10")                                                   \
-    TNF_SPARSE_STORE("9", "11")                                                   \
-    "strb r10, [r0]\n"                                                            \
-    "add r0, r0, lr\n"                                                            \
-    "add r2, lr, #1\n"                                                            \
-    "strb r11, [r0]\n"                                                            \
-    "sub r0, r0, lr, lsl #3\n"                                                    \
-    "add r0, r0, r2\n"                                                            \
-    "str r0, [sp, #24]\n"                                                         \
+    "smmla r4, r4, r2, r3\n"                                                      \
+    "smmla r5, r5, r2, r3\n"                                                      \
+    "smmla r6, r6, r2, r3\n"                                                      \
+    "asr r4, r4, r12\n"                                                           \
+    "smmla r7, r7, r2, r3\n"                                                      \
+    "asr r5, r5, r12\n"                                                           \
+    "smmla r8, r8, r2, r3\n"                                                      \
+    "asr r6, r6, r12\n"                                                           \
+    "smmla r9, r9, r2, r3\n"                                                      \
+    "asr r7, r7, r12\n"                                                           \
+    "smmla r10, r10, r2, r3\n"                                                    \
+    "asr r8, r8, r12\n"                                                           \
+    "smmla r11, r11, r2, r3\n"                                                    \
+    "asr r9, r9, r12\n"                                                           \
+    "asr r10, r10, r12\n"                                                         \
+    "asr r11, r11, r12\n"                                                         \
     "4:\n"                                                                        \
+    TNF_SPARSE_STORES                                                             \
     "ldr r2, [sp, #16]\n"                                                         \
     "ldr r3, [sp, #20]\n"                                                         \
+    "add r0, #1\n"                                                                \
+    "str r0, [sp, #24]\n"                                                         \
+    "9:\n"                                                                        \
     "add r2, #12\n"                                                               \
     "str r2, [sp, #16]\n"                                                         \
     "cmp r2, r3\n"                                                                \
     "bne 1b\n"                                                                    \
     "ldr r0, [sp, #4]\n"                                                          \
     "str r1, [r0, #4]\n"                                                          \
-    "add sp, #40\n"                                                               \
+    "add sp, #44\n"                                                               \
     "pop {r4-r11, pc}\n"                                                          \
     "5:\n"                                                                        \
     "bmi 6f\n"                                                                    \
@@ -285,14 +327,38 @@ static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t row, int32_t zero_p
     "7:\n"                                                                        \
     TNF_SPARSE_ENTER("3", absent3, distances, step)                               \
     "8:\n"                                                                        \
+    "ldr r3, [sp, #36]\n"                                                         \
+    "rsb r12, r12, #0\n" /* -shift */                                             \
+    "cmp r3, #0\n"                                                                \
+    "beq 8f\n"                                                                    \
+    "lsl r3, r3, r12\n"                                                           \
+    "asr r3, r3, #1\n"                                                            \
+    "lsl r2, r2, #1\n" /* as tnf_double_requantize does it */                     \
+    ".irp sum, 4, 5, 6, 7, 8, 9, 10, 11\n"                                        \
+    "smmlar r\\sum, r\\sum, r2, r\\sum\n"                                          \
+    ".endr\n"                                                                     \
+    ".irp sum, 4, 5, 6, 7, 8, 9, 10, 11\n"                                        \
+    "add r\\sum, r\\sum, r\\sum, asr #31\n"                                        \
+    ".endr\n"                                                                     \
+    ".irp sum, 4, 5, 6, 7, 8, 9, 10, 11\n"                                        \
+    "qadd r\\sum, r\\sum, r3\n"                                                   \
+    ".endr\n"                                                                     \
+    ".irp sum, 4, 5, 6, 7, 8, 9, 10, 11\n"                                        \
+    "asr r\\sum, r\\sum, r12\n"                                                   \
+    ".endr\n"                                                                     \
+    "b 4b\n"                                                                      \
+    "8:\n"                                                                        \
+    "ldr r2, [sp, #40]\n"                                                         \
     "stm r2!, {r4-r11}\n"                                                         \
-    "str r2, [sp, #36]\n"                                                         \
-    "b 4b\n"
+    "str r2, [sp, #40]\n"                                                         \
+    "ldr r2, [sp, #16]\n"                                                         \
+    "ldr r3, [sp, #20]\n"                                                         \
+    "b 9b\n"
 
 __attribute__((naked, noinline, unused)) static void tnf_sparse_walk4(tnf_sparse_walk *walk)
 {
     __asm__(TNF_SPARSE_WALK(TNF_SPARSE_PAIRS("4*\\k", TNF_SPARSE_FIRST("6"), TNF_SPARSE_LOAD("16"), TNF_SPARSE_STEP("6")),
-                            "add r12, r3\n",
+                            "add r12, r3, r3, lsl #2\n",
                             "16", "20", "6", "4", "8", "12"));
 }
 
@@ -304,8 +370,7 @@ __attribute__((naked, noinline, unused)) static void tnf_sparse_walk2(tnf_sparse
                             ".else\n"
                             TNF_SPARSE_PAIR("2*\\k-2", ", ror #8", "0", "", TNF_SPARSE_LOAD("8"), TNF_SPARSE_STEP("5"))
                             ".endif\n",
-                            "add r2, r3, #1\n"
-                            "add r12, r12, r2, lsr #1\n",
+                            "add r12, r3, r3, lsl #1\n",
                             "8", "12", "5", "0", "4", "4"));
 }
 
@@ -351,7 +416,7 @@ __attribute__((naked, noinline, unused)) static void tnf_sparse_walk2(tnf_sparse
 __attribute__((naked, noinline, unused)) static void tnf_sparse_walk1(tnf_sparse_walk *walk)
 {
     __asm__(TNF_SPARSE_WALK(TNF_SPARSE_SINGLE(TNF_SPARSE_FIRST("4"), TNF_SPARSE_LOAD("4"), TNF_SPARSE_STEP("4")),
-                            "lsl r12, r12, #1\n",
+                            "lsl r12, r3, #1\n",
                             "4", "8", "4", "0", "0", "0"));
 }
 
@@ -429,11 +494,11 @@ static inline void tnf_sparse_walk_channels(tnf_sparse_walk *walk, int32_t block
                 *walk->sums++ = sums[row];
             }
         } else {
-            const int32_t right = -1 - (int32_t)(int8_t)(uint8_t)((uint32_t)record[2] & 0xFFu);
-            const int32_t offset = walk->rounding_term * ((int32_t)1 << (right - 1)); /* half, and the zero point */
+            const int32_t shift = tnf_byte((uint32_t)record[2], 0);
+            const int32_t rounding = walk->single != 0 ? TNF_ROUNDING_SINGLE : TNF_ROUNDING_DOUBLE;
+            const tnf_quick_scale scale = tnf_scale_of(record[1], shift, (walk->single + walk->rounded_twice - 1) / 2, rounding);
             for (row = 0; row < TNF_SPARSE_ROWS; row++) {
-                const int32_t v = ((int32_t)(((int64_t)sums[row] * record[1]) >> 32) + offset) >> right;
-                walk->y[row * walk->stride] = (int8_t)tnf_clamp(v, -128, 127);
+                walk->y[row * walk->stride] = (int8_t)tnf_ssat8(tnf_scaled(sums[row], scale, rounding));
             }
             walk->y++;
         }
@@ -461,12 +526,12 @@ typedef struct {
 
 static inline void tnf_sparse_finish(const tnf_sparse_layer *layer, const int32_t *record, const int32_t *sums, int32_t rows, int8_t *y)
 {
-    const int32_t shift = (int8_t)(uint8_t)((uint32_t)record[2] & 0xFFu);
+    const int32_t shift = tnf_byte((uint32_t)record[2], 0);
     int32_t row;
-    if (layer->quick != 0) {
-        const tnf_quick_scale scale = tnf_quick_scale_of(record[1], shift, layer->zero_point);
+    if (tnf_is_quick(shift, layer->rounding)) {
+        const tnf_quick_scale scale = tnf_scale_of(record[1], shift, layer->zero_point, layer->rounding);
         for (row = 0; row < rows; row++) {
-            *y = (int8_t)tnf_clamp(tnf_quick_requantize(sums[row], scale), layer->act_min, layer->act_max);
+            *y = (int8_t)tnf_clamp(tnf_scaled(sums[row], scale, layer->rounding), layer->act_min, layer->act_max);
             y += layer->output_c;
         }
     } else {
@@ -477,35 +542,61 @@ static inline void tnf_sparse_finish(const tnf_sparse_layer *layer, const int32_
     }
 }
 
+/* How many channels from a record on the quick last step serves. */
+static inline int32_t tnf_sparse_quick(const tnf_sparse_layer *layer, const int32_t *record, int32_t channels)
+{
+    int32_t n = 0;
+    if (layer->quick) {
+        return channels;
+    }
+    while (n < channels && tnf_is_quick(tnf_byte((uint32_t)record[n * TNF_SPARSE_CHANNEL + 2], 0), layer->rounding)) {
+        n++;
+    }
+    return n;
+}
+
+/* Clamp n bytes that any int8 may be. */
+static inline void tnf_sparse_clamp(int8_t *y, int32_t n, int32_t lo, int32_t hi)
+{
+    const uint32_t lo4 = tnf_repeat4(lo), hi4 = tnf_repeat4(hi);
+    for (; n >= 4; n -= 4) {
+        tnf_store4(y, tnf_clamp4(tnf_load4(y), lo4, hi4));
+        y += 4;
+    }
+    for (; n > 0; n--) {
+        *y = (int8_t)tnf_clamp(*y, lo, hi);
+        y++;
+    }
+}
+
 /* All outputs of the first `rows` rows of a tile: y [rows][output_c]. */
 TNF_OWN_FUNCTION void tnf_sparse_tile(const tnf_sparse_layer *layer, const uint32_t *tile, int32_t rows, int8_t *y)
 {
-    const int32_t whole = layer->quick != 0 && rows == TNF_SPARSE_ROWS && layer->act_min == -128 && layer->act_max == 127;
+    const int32_t term = 2 * layer->zero_point + 1, twice = layer->rounding == TNF_ROUNDING_DOUBLE;
     int32_t sums[TNF_SPARSE_SUMS * TNF_SPARSE_ROWS];
     tnf_sparse_walk walk;
-    int32_t first, channel;
+    int32_t first, channel, count;
     walk.tile = tile;
     walk.stream = (const uint32_t *)layer->weight;
-    walk.channel = layer->channel;
-    walk.y = y;
     walk.stride = layer->output_c;
-    walk.rounding_term = 2 * layer->zero_point + 1;
-    if (whole) {
-        walk.end = layer->channel + layer->output_c * TNF_SPARSE_CHANNEL;
-        walk.sums = 0;
+    for (first = 0; first < layer->output_c; first += count) {
+        const int32_t *record = layer->channel + first * TNF_SPARSE_CHANNEL;
+        const int32_t left = layer->output_c - first;
+        const int32_t quick = rows == TNF_SPARSE_ROWS ? tnf_sparse_quick(layer, record, left) : 0;
+        count = quick ? quick : left < TNF_SPARSE_SUMS ? left : TNF_SPARSE_SUMS;
+        walk.channel = record;
+        walk.end = record + count * TNF_SPARSE_CHANNEL;
+        walk.y = y + first;
+        walk.single = quick && !twice ? term : 0;
+        walk.rounded_twice = quick && twice ? term : 0;
+        walk.sums = quick ? 0 : sums;
         tnf_sparse_walk_channels(&walk, layer->block);
-        return;
-    }
-    for (first = 0; first < layer->output_c; first += TNF_SPARSE_SUMS) {
-        const int32_t count = layer->output_c - first < TNF_SPARSE_SUMS ? layer->output_c - first : TNF_SPARSE_SUMS;
-        walk.channel = layer->channel + first * TNF_SPARSE_CHANNEL;
-        walk.end = walk.channel + count * TNF_SPARSE_CHANNEL;
-        walk.sums = sums;
-        tnf_sparse_walk_channels(&walk, layer->block);
-        for (channel = 0; channel < count; channel++) {
-            tnf_sparse_finish(layer, layer->channel + (first + channel) * TNF_SPARSE_CHANNEL, sums + channel * TNF_SPARSE_ROWS, rows,
-                              y + first + channel);
+        for (channel = 0; channel < count && !quick; channel++) {
+            tnf_sparse_finish(layer, record + channel * TNF_SPARSE_CHANNEL, sums + channel * TNF_SPARSE_ROWS, rows, y + first + channel);
         }
+    }
+    if (layer->act_min != -128 || layer->act_max != 127) {
+        tnf_sparse_clamp(y, rows * layer->output_c, layer->act_min, layer->act_max);
     }
 }
 
