@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codegen.planner import ALIGNMENT
+from codegen.placement import ALIGNMENT
 from codegen.program import PortPlace, Program, Step
 from codegen.target import Target
 

@@ -12,7 +12,8 @@ from codegen.choose import Candidate, Choice, Costs, Optimise, choose
 from codegen.emit import KernelCall, kernel_calls
 from codegen.order import order_nodes
 from codegen.passes import fuse_attention
-from codegen.planner import ArenaPlan, aligned, plan_arena
+from codegen.placement import aligned
+from codegen.planner import ArenaPlan, plan_arena
 from refsim.errors import located
 from refsim.graph import Graph, Node
 from refsim.ops.attention import Attention
