@@ -289,14 +289,16 @@ def elementwise_in_place(*shapes: Shape) -> tuple[int, ...]:
     return tuple(index for index, shape in enumerate(shapes) if math.prod(shape) == size)
 
 
-def elementwise_dsp_variant(
-    call: KernelCall, shapes: tuple[Shape, ...], *, without: tuple[str, ...] = (), **added: int
-) -> KernelCall | None:
-    """The kernel for equal shapes and single rounding, see `dsp_variant`; None where an input is broadcast."""
-    if len(call.in_place) < len(shapes):
+def elementwise_dsp_variant(call: KernelCall, *, without: tuple[str, ...] = (), **added: int) -> KernelCall | None:
+    """The kernel that goes by rows of elements, see `dsp_variant`; None where broadcasting needs more than two axes."""
+    if call.params["rank"] > 2:
         return None
-    walk = ("rank", "dims", "a_strides", "b_strides", "rounding")
-    return dsp_variant(call, without=(*walk, *without), size=math.prod(shapes[0]), **added)
+    rows, n = (1, *np.asarray(call.params["dims"]))[-2:]
+    walk: dict[str, int] = {"rows": int(rows), "n": int(n)}
+    for side in ("a", "b"):
+        row, step = (0, *np.asarray(call.params[f"{side}_strides"]))[-2:]
+        walk |= {f"{side}_row": int(row), f"{side}_step": int(step)}
+    return dsp_variant(call, without=("rank", "dims", "a_strides", "b_strides", *without), **walk, **added)
 
 
 def contiguous_strides(shape: Shape) -> tuple[int, ...]:

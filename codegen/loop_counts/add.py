@@ -3,7 +3,7 @@
 import numpy as np
 
 from codegen.emit.base import Params
-from codegen.loop_counts.base import Terms, integer, loop, steps, walk_rows
+from codegen.loop_counts.base import Terms, element_rows, integer, loop, walk_rows
 from refsim.numerics import Rounding
 
 
@@ -27,4 +27,4 @@ def portable(p: Params) -> Terms:
 
 def dsp(p: Params) -> Terms:
     """Loops of tnf_add_dsp."""
-    return steps("elements", integer(p, "size"))
+    return element_rows(p)

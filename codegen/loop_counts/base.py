@@ -96,3 +96,15 @@ def walk_rows(p: Params, dims: str = "dims") -> tuple[int, int, Terms]:
 def integer(p: Params, name: str) -> int:
     """A parameter that is one number."""
     return int(p[name])
+
+
+def element_rows(p: Params) -> Terms:
+    """Rows of elements of two inputs, four at a time: see `elementwise_dsp_variant` of `codegen.emit.base`."""
+    rows, n = integer(p, "rows"), integer(p, "n")
+    double = p["rounding"] == Rounding.DOUBLE
+    return {
+        "rows": rows,
+        **row_steps("elements", n, rows),
+        "elements: 4 elements, rounded twice": rows * (n // 4) * double,
+        "elements: rest, rounded twice": rows * (n % 4) * double,
+    }

@@ -1,7 +1,7 @@
 """Loop counts of the kernels of mul."""
 
 from codegen.emit.base import Params
-from codegen.loop_counts.base import Terms, integer, loop, requantized, steps, walk_rows
+from codegen.loop_counts.base import Terms, element_rows, loop, requantized, walk_rows
 
 
 def portable(p: Params) -> Terms:
@@ -12,4 +12,4 @@ def portable(p: Params) -> Terms:
 
 def dsp(p: Params) -> Terms:
     """Loops of tnf_mul_dsp."""
-    return steps("elements", integer(p, "size"))
+    return element_rows(p)

@@ -143,6 +143,42 @@ FAULTS = (
         "corrections[0] = (zero_point - 1) * s0;",
         "src/matmul_dsp.c",
     ),
+    Fault(
+        "the quick last step breaks ties upwards",
+        "linear",
+        "tnf_qadd(product + (product >> 31), scale.offset)",
+        "tnf_qadd(product, scale.offset)",
+        "include/tinyformer/dsp.h",
+    ),
+    Fault(
+        "one quick channel makes its neighbour quick",
+        "conv2d",
+        "&& (left == 1 || tnf_is_quick(channel[5], layer->rounding))",
+        "",
+        "include/tinyformer/dsp.h",
+    ),
+    Fault(
+        "the second group meets the channels of the first",
+        "conv2d",
+        "from += channels;",
+        "from += 0;",
+        "src/conv2d_dsp.c",
+    ),
+    Fault(
+        "add halves one of two inputs of equal scales",
+        "add",
+        "21 + (twice ? once_more : p->fine_shift)",
+        "21 + (twice ? 0 : p->fine_shift)",
+        "src/add_dsp.c",
+    ),
+    Fault(
+        "mul takes a row for a repeated element",
+        "mul",
+        "p->b_step ? b : b4",
+        "b",
+        "src/mul_dsp.c",
+    ),
+    Fault("mean forgets its last columns", "mean", "? c : inner - 4;", "? c : 0;", "src/mean_dsp.c"),
 )
 EMULATED = ("softmax rounds down", "mean takes bytes for unsigned", "pad writes one byte too many")
 EMULATED_DSP = ("windows above the image are padded with 0", "matmul corrects by the wrong zero point")

@@ -219,16 +219,21 @@ typedef struct {
 } tnf_add_params;
 void tnf_add(const tnf_add_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension where nothing is broadcast, all rounding is single, the multiplier of one input (the coarse
- * one: its scale is the larger) is exactly 1/2, the shift of the other is from -21 to 2, and that of the output is one of
- * tnf_quick_scale (dsp.h): size elements. coarse_second tells which of the inputs is the coarse one. In place. */
+/* The same for cores with the DSP extension: `rows` rows of n elements. From one row to the next an input moves on by a_row or b_row
+ * elements, 0 where it gives the same to all, and within a row by a_step or b_step, 1 or 0. The multiplier of one input (the coarse
+ * one: its scale is the larger) is exactly 1/2. The shift of the other is from -21 to 2 with single rounding; with double rounding it is
+ * negative, or both multipliers are 1/2. That of the output is one of tnf_is_quick (dsp.h). coarse_second tells which of the inputs is the
+ * coarse one. In place on an input that is not broadcast. */
 typedef struct {
-    int32_t size;
+    int32_t rows, n;
+    int32_t a_row, a_step;
+    int32_t b_row, b_step;
     int32_t coarse_second;
     int32_t coarse_zero_point, fine_zero_point, output_zero_point;
     int32_t fine_multiplier, fine_shift;
     int32_t output_multiplier, output_shift;
     int32_t act_min, act_max;
+    int32_t rounding;
 } tnf_add_dsp_params;
 void tnf_add_dsp(const tnf_add_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
@@ -245,13 +250,16 @@ typedef struct {
 } tnf_mul_params;
 void tnf_mul(const tnf_mul_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension where nothing is broadcast, rounding is single and the shift is one of tnf_quick_scale: size
- * elements. In place. */
+/* The same for cores with the DSP extension where the shift is one of tnf_is_quick (dsp.h), laid out like tnf_add_dsp. In place on an
+ * input that is not broadcast. */
 typedef struct {
-    int32_t size;
+    int32_t rows, n;
+    int32_t a_row, a_step;
+    int32_t b_row, b_step;
     int32_t a_zero_point, b_zero_point, output_zero_point;
     int32_t multiplier, shift;
     int32_t act_min, act_max;
+    int32_t rounding;
 } tnf_mul_dsp_params;
 void tnf_mul_dsp(const tnf_mul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
@@ -412,6 +420,10 @@ typedef struct {
     int32_t rounding;
 } tnf_mean_params;
 void tnf_mean(const tnf_mean_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* The same for cores with the DSP extension, where inner is 1 or at least 4. */
+typedef tnf_mean_params tnf_mean_dsp_params;
+void tnf_mean_dsp(const tnf_mean_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
 
 /* Same bytes, another shape. In place (then it does nothing). */
 typedef struct {
