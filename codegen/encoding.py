@@ -6,9 +6,7 @@ before, one byte, and its weights.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,14 +63,21 @@ def encode(weight: Int8Array, block: int) -> SparseWeight:
     grid = np.zeros((rows, taps, math.ceil(channels / block) * block), np.int8)
     grid[..., :channels] = weight
     grid = grid.reshape(rows, -1, block)
-    streams, blocks = [], []
-    for row in grid:
-        stored = np.fromiter(_stored(np.flatnonzero(row.any(axis=1))), np.int64)
-        distances = np.diff(stored, prepend=0)
-        streams.append(_stream(row[stored], distances.astype(np.uint8)))
-        blocks.append(stored.size)
-    words = np.concatenate(streams)
-    return SparseWeight(block, np.array(blocks, np.int32), words if words.size else np.zeros(1, np.int32))
+    row, at = np.nonzero(grid.any(axis=2))
+    gap = np.diff(at, prepend=0)
+    starts = np.diff(row, prepend=-1) > 0  # a row's first distance is from its beginning
+    gap[starts] = at[starts]
+    # Blocks of zeros keep distances in a byte; they come before the block that is far away.
+    bridges = np.maximum(gap - 1, 0) // MAX_DISTANCE
+    last = np.cumsum(bridges + 1) - 1
+    row = np.repeat(row, bridges + 1)
+    weights = np.zeros((row.size, block), np.int8)
+    weights[last] = grid[row[last], at]
+    distances = np.full(row.size, MAX_DISTANCE, np.uint8)
+    distances[last] = gap - MAX_DISTANCE * bridges
+    blocks = np.bincount(row, minlength=rows)
+    words = _words(weights, distances, row, blocks)
+    return SparseWeight(block, blocks.astype(np.int32), words if words.size else np.zeros(1, np.int32))
 
 
 def decode(encoded: SparseWeight, shape: tuple[int, int, int]) -> Int8Array:
@@ -100,30 +105,39 @@ def decode(encoded: SparseWeight, shape: tuple[int, int, int]) -> Int8Array:
     return np.ascontiguousarray(grid.reshape(rows, taps, -1)[..., :channels])
 
 
-def _stored(nonzero: NDArray[np.int64]) -> Iterator[int]:
-    """Indices of the blocks to store: those that are not zero, and between them what keeps distances in a byte."""
-    for before, at in pairwise((0, *nonzero.tolist())):
-        yield from range(before + MAX_DISTANCE, at, MAX_DISTANCE)
-        yield at
-
-
-def _stream(weights: Int8Array, distances: NDArray[np.uint8]) -> Int32Array:
-    """A row's words: groups of four blocks, weights and then distances; absent blocks are at the start.
+def _words(
+    weights: Int8Array, distances: NDArray[np.uint8], row: NDArray[np.int64], blocks: NDArray[np.int64]
+) -> Int32Array:
+    """The rows' streams: groups of four blocks, weights and then distances; absent blocks are at a row's start.
 
     A block along the width is a word by itself.
 
     Args:
-        weights: int8 (blocks, block).
+        weights: int8 (blocks, block), of all rows.
         distances: uint8 (blocks,).
+        row: (blocks,), in ascending order.
+        blocks: (rows,), how many of each row.
     """
     count, block = weights.shape
     words: Int32Array
     if block == WIDTH_BLOCK:
         words = np.hstack([weights, distances[:, np.newaxis].view(np.int8)]).view("<i4").astype(np.int32).ravel()
         return words
-    absent = -count % GROUP
-    weights = np.pad(weights, ((absent, 0), (0, 0))).reshape(-1, block, GROUP // block, block)
-    interleaved = np.ascontiguousarray(weights.transpose(0, 1, 3, 2)).reshape(-1, block * GROUP)
-    last = np.pad(distances, (absent, 0)).reshape(-1, GROUP).view(np.int8)
-    words = np.hstack([interleaved, last]).view("<i4").astype(np.int32).ravel()
-    return words[absent * block // GROUP :]
+    absent = -blocks % GROUP
+    places = np.arange(count) + np.cumsum(absent)[row]
+    groups = (count + int(absent.sum())) // GROUP
+    padded = np.zeros((groups * GROUP, block), np.int8)
+    padded[places] = weights
+    streams = np.zeros((groups, (block + 1) * GROUP), np.int8)
+    interleaved = padded.reshape(groups, block, GROUP // block, block).transpose(0, 1, 3, 2)
+    streams[:, : block * GROUP] = interleaved.reshape(groups, block * GROUP)
+    last = np.zeros(groups * GROUP, np.uint8)
+    last[places] = distances
+    streams[:, block * GROUP :] = last.reshape(groups, GROUP).view(np.int8)
+    # Words that hold absent blocks alone are left out.
+    stored = np.ones((groups, block + 1), np.bool_)
+    size = (blocks + absent) // GROUP
+    first = (np.cumsum(size) - size)[blocks > 0]
+    stored[first] = np.arange(block + 1) >= (absent * block // GROUP)[blocks > 0, np.newaxis]
+    words = streams.view("<i4")[stored].astype(np.int32)
+    return words
