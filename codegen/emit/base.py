@@ -194,14 +194,27 @@ def sparse_layer_params(
     }
 
 
+SPARSE_FEW = 3
+"""So many rows they compute one at a time instead: TNF_SPARSE_FEW."""
+
+
+def sparse_single_rows(rows: int) -> int:
+    """How many of a layer's rows the sparse kernels compute one at a time."""
+    left = rows % SPARSE_ROWS
+    return left if left <= SPARSE_FEW else 0
+
+
 def sparse_work(rows: int, encoded: SparseWeight) -> int:
-    """Multiplications of a sparse kernel that computes so many rows."""
-    return -(-rows // SPARSE_ROWS) * SPARSE_ROWS * encoded.weights
+    """Multiplications of a sparse kernel for so many rows, those that are missing from its last tile as well."""
+    single = sparse_single_rows(rows)
+    return (-(-(rows - single) // SPARSE_ROWS) * SPARSE_ROWS + single) * encoded.weights
 
 
-def sparse_tile_bytes(taps: int, channels: int, block: int) -> int:
+def sparse_tile_bytes(rows: int, taps: int, channels: int, block: int) -> int:
     """Scratch of a sparse kernel: taps of a row as int16, each in whole blocks of channels; the last in quads."""
-    return ((taps - 1) * (-(-channels // block) * block) + -(-channels // 4) * 4) * 2 * SPARSE_ROWS
+    tile_rows = SPARSE_ROWS if rows > SPARSE_FEW else 1
+    inputs = (taps - 1) * (-(-channels // block) * block) + -(-channels // 4) * 4
+    return -(-inputs * 2 * tile_rows // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
 
 
 QUICK_SHIFTS = {Rounding.SINGLE: range(-23, -1), Rounding.DOUBLE: range(-23, 0)}

@@ -81,7 +81,7 @@ def sparse_kernel_call(op: Conv2D, shapes: tuple[Shape, ...], block: int) -> Ker
             **sparse_layer_params(encoded, op.weight, op.bias, op.input_zero_point, op.output),
         },
         sources=("conv2d_sparse",),
-        scratch_bytes=sparse_tile_bytes(taps, input_c, block),
+        scratch_bytes=sparse_tile_bytes(result[0] * result[1], taps, input_c, block),
         macs=result[0] * result[1] * op.weight.size,
         sparse_block=block,
         work=sparse_work(result[0] * result[1], encoded),

@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from codegen.emit.base import KernelCall, channel_stage, convolution_params, folded_bias, sparse_layer_params
+from codegen.emit.base import (
+    SCRATCH_ALIGNMENT,
+    KernelCall,
+    channel_stage,
+    convolution_params,
+    folded_bias,
+    sparse_layer_params,
+)
 from codegen.encoding import WIDTH_BLOCK, encode
 from refsim.numerics import Int8Array, Int32Array
 from refsim.ops.depthwise_conv2d import DepthwiseConv2D
@@ -98,6 +105,7 @@ def sparse_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...], block: in
     pitch = (columns + -(-kernel_w // block) * block) // 2 * 2
     most = max(1, (MOST_SCRATCH // (2 * pitch) - kernel_h) // stride + 1)
     strip = -(-output_h // -(-output_h // most))
+    scratch = 2 * pitch * ((strip - 1) * stride + kernel_h) + SPARSE_BLOCK_BYTES * int(encoded.blocks.max())
     layer = dict(sparse_layer_params(encoded, weight, op.bias, op.input_zero_point, op.output))
     params = convolution_params(window, shapes[0], result)
     return KernelCall(
@@ -111,7 +119,7 @@ def sparse_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...], block: in
             **{name: v for name, v in layer.items() if name not in ("block", "quick")},
         },
         sources=("depthwise_conv2d_sparse",),
-        scratch_bytes=2 * pitch * ((strip - 1) * stride + kernel_h) + SPARSE_BLOCK_BYTES * int(encoded.blocks.max()),
+        scratch_bytes=-(-scratch // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT,
         macs=output_h * output_w * op.weight.size,
         sparse_block=block,
         work=output_h * output_w * encoded.weights,

@@ -72,7 +72,7 @@ def sparse_kernel_call(op: Linear, shapes: tuple[Shape, ...], block: int) -> Ker
             **sparse_layer_params(encoded, op.weight, op.bias, op.input_zero_point, op.output),
         },
         sources=("linear_sparse",),
-        scratch_bytes=sparse_tile_bytes(1, input_c, block),
+        scratch_bytes=sparse_tile_bytes(rows, 1, input_c, block),
         macs=rows * op.weight.size,
         sparse_block=block,
         work=sparse_work(rows, encoded),

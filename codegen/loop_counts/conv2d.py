@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from codegen.emit.base import Params
+from codegen.emit.base import SPARSE_ROWS, Params
 from codegen.loop_counts.base import Terms, integer, loop, place_windows, requantized, steps
-from codegen.loop_counts.sparse import SPARSE_ROWS, sparse_fill, sparse_layer
+from codegen.loop_counts.sparse import sparse_fill, sparse_layer, sparse_tiles
 from codegen.loop_counts.tiles import tile_layer
 
 
@@ -67,7 +67,8 @@ def sparse(p: Params) -> Terms:
     """Loops of tnf_conv2d_sparse."""
     rows, taps, _ = place_windows(p)
     positions, kernel_h = rows.size * taps.size, integer(p, "kernel_h")
-    missing = -positions % SPARSE_ROWS  # rows of the last tile, in which its last window is repeated
+    tiles, single = sparse_tiles(positions)
+    missing = SPARSE_ROWS * tiles + single - positions  # rows of the last tile, in which its last window is repeated
     windows = positions + missing
     inside = float(rows.sum() * taps.sum() + missing * rows[-1] * taps[-1])
     outside = windows * kernel_h * integer(p, "kernel_w") - inside

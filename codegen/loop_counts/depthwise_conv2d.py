@@ -84,7 +84,7 @@ def sparse(p: Params) -> Terms:
     widened = np.clip(np.minimum(bottoms, integer(p, "input_h")) - np.maximum(tops, 0), 0, None).sum()
     columns = max(0, min(integer(p, "input_w"), integer(p, "pitch") - integer(p, "pad_left")))
     plane = ((strip - 1) * each + integer(p, "kernel_h")) * integer(p, "pitch")
-    windows, whole = -(-width // 4), width // 4
+    windows, double = -(-width // 4), p["rounding"] == Rounding.DOUBLE
     sums: Terms = {}
     for stride in (1, 2):
         times = float(height * windows * (each == stride))
@@ -92,8 +92,9 @@ def sparse(p: Params) -> Terms:
             f"stride {stride}: windows": times * outputs,
             f"stride {stride}: blocks": times * float(blocks.sum()),
         }
-    quick = (shifts >= -23) & (shifts <= (-1 if p["rounding"] else -2))
-    at_once = height * whole * 4 * float(quick.sum()) * (not p["rounding"])
+    quick = quick_channels(shifts, integer(p, "rounding"))
+    others = height * 4 * windows * float((~quick).sum())
+    any_int8 = (p["act_min"], p["act_max"]) == (-128, 127)
     return {
         "strips": firsts.size,
         "strips: words": firsts.size * plane,
@@ -103,7 +104,8 @@ def sparse(p: Params) -> Terms:
         "widened: elements": float(widened) * channels * columns,
         "rows": height * outputs,
         **sums,
-        "outputs: at once": at_once,
-        "outputs: quick": height * width * float(quick.sum()) - at_once,
-        **requantized(p, height * width * float((~quick).sum()), shifts[~quick]),
+        "windows: quick": height * windows * float(quick.sum()) * (not double),
+        "windows: quick, rounded twice": height * windows * float(quick.sum()) * double,
+        "windows: any int8": height * windows * outputs * any_int8,
+        **requantized(p, others, shifts if quick.all() else shifts[~quick]),
     }

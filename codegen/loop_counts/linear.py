@@ -1,8 +1,8 @@
 """Loop counts of the kernels of linear."""
 
-from codegen.emit.base import Params
+from codegen.emit.base import SPARSE_ROWS, Params
 from codegen.loop_counts.base import Terms, integer, loop, requantized
-from codegen.loop_counts.sparse import SPARSE_ROWS, sparse_fill, sparse_layer
+from codegen.loop_counts.sparse import sparse_fill, sparse_layer, sparse_tiles
 from codegen.loop_counts.tiles import tile_layer
 
 
@@ -26,4 +26,5 @@ def dsp(p: Params) -> Terms:
 def sparse(p: Params) -> Terms:
     """Loops of tnf_linear_sparse."""
     rows = integer(p, "rows")
-    return {**sparse_fill(p, -(-rows // SPARSE_ROWS) * SPARSE_ROWS), **sparse_layer(p, rows)}
+    tiles, single = sparse_tiles(rows)
+    return {**sparse_fill(p, SPARSE_ROWS * tiles + single), **sparse_layer(p, rows)}

@@ -3,39 +3,63 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from codegen.emit.base import Params
+from codegen.emit.base import SPARSE_ROWS, Params, quick_channels, sparse_single_rows
 from codegen.encoding import BLOCKS, GROUP
 from codegen.loop_counts.base import Terms, integer, requantized
 from codegen.loop_counts.tiles import tile_rows
+from refsim.numerics import Rounding
 
-SPARSE_ROWS, _SPARSE_SUMS = 8, 8
-"""Rows of a tile, and channels between two visits to its sums: TNF_SPARSE_ROWS and TNF_SPARSE_SUMS."""
+_SPARSE_SUMS = 8
+"""Channels between two visits to a tile's sums: TNF_SPARSE_SUMS."""
 
 
 def sparse_layer(p: Params, rows: int) -> Terms:
-    """A sparse layer in tiles of eight rows, of which some may be missing: they are computed too."""
-    tiles, channels, block = -(-rows // SPARSE_ROWS), integer(p, "output_c"), integer(p, "block")
+    """A sparse layer in tiles of eight rows; those missing from one are computed too, and few that are left alone."""
+    tiles, single = sparse_tiles(rows)
+    channels, block, double = integer(p, "output_c"), integer(p, "block"), p["rounding"] == Rounding.DOUBLE
     blocks, shifts = sparse_channels(p)
-    whole = rows // SPARSE_ROWS if p["quick"] and (p["act_min"], p["act_max"]) == (-128, 127) else 0
-    others = (rows - SPARSE_ROWS * whole) * channels
+    quick = quick_channels(shifts, integer(p, "rounding"))
+    whole, served = rows // SPARSE_ROWS, int(quick.sum())
+    part = rows - SPARSE_ROWS * whole - single  # rows of a tile that is not whole
+    runs = np.split(quick, np.flatnonzero(np.diff(quick)) + 1)
+    visits = sum(1 if run[0] else -(-run.size // _SPARSE_SUMS) for run in runs)
+    clamped = (SPARSE_ROWS * whole + part) * channels
+    any_int8 = (p["act_min"], p["act_max"]) == (-128, 127)
+    at_once = single * channels * bool(p["quick"]) * (not double)
+    apart = part + single - single * bool(at_once)
     sizes: Terms = {}
     for size in BLOCKS:
-        times = tiles * (block == size)
-        sizes |= {
-            f"blocks of {size}": times * float(blocks.sum()),
-            f"blocks of {size}: groups": times * float((-(-blocks // GROUP)).sum()),
-            f"blocks of {size}: parts of groups": times * float((blocks % GROUP > 0).sum()),
-        }
+        for kind, visited in (("", tiles), ("single row, ", single)):
+            times = visited * (block == size)
+            sizes |= {
+                f"{kind}blocks of {size}": times * float(blocks.sum()),
+                f"{kind}blocks of {size}: groups": times * float((-(-blocks // GROUP)).sum()),
+                f"{kind}blocks of {size}: parts of groups": times * float((blocks % GROUP > 0).sum()),
+            }
     return {
         "tiles": tiles,
         "channels: with blocks": tiles * float((blocks > 0).sum()),
         **sizes,
-        "visits": (tiles - whole) * -(-channels // _SPARSE_SUMS),
-        "channels: finished at once": whole * channels,
-        "channels: finished apart": (tiles - whole) * channels,
-        "outputs: quick": others * integer(p, "quick"),
-        **requantized(p, others * (not p["quick"]), shifts),
+        "visits": whole * visits + (part > 0) * -(-channels // _SPARSE_SUMS),
+        "channels: finished at once": whole * served * (not double),
+        "channels: finished at once, rounded twice": whole * served * double,
+        "channels: finished apart": whole * (channels - served) + (part > 0) * channels,
+        "clamped: 4 elements": clamped // 4 * (not any_int8),
+        "single rows": single,
+        "single rows: channels": single * channels,
+        "single rows: at once": at_once,
+        "outputs: quick": apart * served * (not double),
+        "outputs: quick, rounded twice": apart * served * double,
+        **requantized(
+            p, (SPARSE_ROWS * whole + apart) * (channels - served), shifts if served == channels else shifts[~quick]
+        ),
     }
+
+
+def sparse_tiles(rows: int) -> tuple[int, int]:
+    """Tiles of a layer, and rows that are alone."""
+    single = sparse_single_rows(rows)
+    return -(-(rows - single) // SPARSE_ROWS), single
 
 
 def sparse_channels(p: Params) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

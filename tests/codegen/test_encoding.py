@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import refsim
 from codegen.choose import Optimise
 from codegen.emit import kernel_calls
-from codegen.emit.base import SPARSE_ROWS
+from codegen.emit.base import SPARSE_FEW, SPARSE_ROWS
 from codegen.encoding import BLOCKS, WIDTH_BLOCK, decode, encode
 from codegen.generate import generate
 from codegen.target import load_target
@@ -132,8 +132,16 @@ def linear(sparsity: float, block: int = 4) -> Linear:
 
 def test_missing_rows_of_a_tile_are_work_too() -> None:
     op = linear(0.5)
-    _, sparse, *_ = kernel_calls(op, ((9, 128),))
+    _, sparse, *_ = kernel_calls(op, ((8 + SPARSE_FEW + 1, 128),))
     assert sparse.work == 2 * SPARSE_ROWS * np.count_nonzero(op.weight)
+
+
+def test_few_rows_are_computed_one_at_a_time() -> None:
+    op = linear(0.5)
+    for rows in (1, SPARSE_FEW, SPARSE_ROWS + 1):
+        _, sparse, *_ = kernel_calls(op, ((rows, 128),))
+        assert sparse.work == rows * np.count_nonzero(op.weight)
+        assert sparse.scratch_bytes == 2 * 128 * (1 if rows <= SPARSE_FEW else SPARSE_ROWS)
 
 
 def test_convolutions_in_groups_have_no_sparse_kernel() -> None:

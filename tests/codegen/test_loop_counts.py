@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 import ckernels
 import codegen.loop_counts as loop_counts_package
 from codegen.emit import conv2d, kernel_call
+from codegen.emit import depthwise_conv2d as depthwise_emitter
 from codegen.emit import linear as linear_emitter
 from codegen.encoding import BLOCKS
 from codegen.loop_counts import _count, loop_counts
 from refsim.errors import DataError
-from refsim.numerics import Multiplier
+from refsim.numerics import Multiplier, Rounding
 from refsim.ops import OPERATORS, Requantization
 from refsim.ops.add import Add
 from refsim.ops.attention import Attention
@@ -30,9 +31,9 @@ from refsim.ops.softmax import Softmax, smallest_difference
 STAGE = Requantization.from_real(0.01, 3)
 
 
-def linear(outputs: int, inputs: int) -> Linear:
+def linear(outputs: int, inputs: int, stage: Requantization = STAGE) -> Linear:
     weight = np.arange(outputs * inputs).reshape(outputs, inputs) % 7
-    return Linear(weight.astype(np.int8), np.zeros(outputs, np.int32), 5, STAGE)
+    return Linear(weight.astype(np.int8), np.zeros(outputs, np.int32), 5, stage)
 
 
 def loop(counts: dict[str, float], name: str) -> tuple[float, float]:
@@ -251,10 +252,12 @@ def test_windows_are_gathered_whole(size, kernel, stride, padding, dilation, cha
     for block in BLOCKS:
         call = conv2d.sparse_kernel_call(op, (shape,), block)
         counts = loop_counts(call)
-        assert counts[f"blocks of {block}"] * block * 8 == call.work
-        assert counts["outputs: quick"] + 8 * counts["channels: finished at once"] == height * width * 3
+        single = counts[f"single row, blocks of {block}"]
+        assert (8 * counts[f"blocks of {block}"] + single) * block == call.work
+        finished = counts["outputs: quick"] + 8 * counts["channels: finished at once"]
+        assert finished + counts["single rows: at once"] == height * width * 3
         taken = counts["outside"] + sum(counts[f"filled, blocks of {size}"] for size in BLOCKS)
-        assert taken == -(-height * width // 8) * 8 * kernel[0] * kernel[1]
+        assert taken == (8 * counts["tiles"] + counts["single rows"]) * kernel[0] * kernel[1]
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(4, 9), st.integers(1, 2))
@@ -283,8 +286,43 @@ def test_sparse_channels_count_their_blocks():
     weight[2, :16] = 1  # four blocks of four, eight of two
     op = dataclasses.replace(linear(5, 40), weight=weight)
     for block, blocks, groups, parts in ((4, 9, 3, 1), (2, 13, 4, 1), (1, 21, 6, 1)):
-        counts = loop_counts(linear_emitter.sparse_kernel_call(op, ((11, 40),), block))
+        counts = loop_counts(linear_emitter.sparse_kernel_call(op, ((12, 40),), block))
         assert counts["tiles"] == 2 and counts["channels: with blocks"] == 2 * 2
         of_block = [counts[f"blocks of {block}{part}"] for part in ("", ": groups", ": parts of groups")]
         assert of_block == [2 * blocks, 2 * groups, 2 * parts]
         assert sum(counts[f"blocks of {other}"] for other in BLOCKS if other != block) == 0
+
+
+def test_rows_left_over_count_alone():
+    op = linear(5, 40)
+    for rows, tiles, single in ((1, 0, 1), (3, 0, 3), (4, 1, 0), (10, 1, 2), (13, 2, 0)):
+        counts = loop_counts(linear_emitter.sparse_kernel_call(op, ((rows, 40),), 4))
+        assert (counts["tiles"], counts["single rows"]) == (tiles, single)
+        assert counts["single row, blocks of 4"] == single * 5 * 10
+        assert counts["filled, blocks of 4"] == 8 * tiles + single
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+def test_channels_that_finish_quickly_are_counted_apart(rounding):
+    shifts = np.array([-3, -3, 0, 0, -5], np.int32)
+    stage = Requantization(np.full(5, 2**30, np.int32), shifts, 0, rounding=rounding)
+    counts = loop_counts(linear_emitter.sparse_kernel_call(linear(5, 40, stage), ((8, 40),), 4))
+    kind = ", rounded twice" if rounding is Rounding.DOUBLE else ""
+    assert counts[f"channels: finished at once{kind}"] == 3
+    assert (counts["channels: finished apart"], counts["visits"]) == (2, 3)
+    slow = "outputs: rounded twice" if rounding is Rounding.DOUBLE else "outputs: two words"
+    assert counts[slow] == 8 * 2
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 5), st.sampled_from((1, 2)))
+def test_a_sparse_depthwise_convolution_counts_every_window(height, width, channels, stride):
+    weight = np.zeros((3, 3, channels), np.int8)
+    weight[1, :, 0] = 1
+    op = DepthwiseConv2D(weight, np.zeros(channels, np.int32), 0, STAGE, stride=(stride, stride), padding=(1, 1, 1, 1))
+    rows, columns, _ = op.output_shape((height, width, channels))
+    counts = loop_counts(depthwise_emitter.sparse_kernel_call(op, ((height, width, channels),), 3))
+    assert counts["strips"] == 1
+    assert counts["widened: elements"] == height * width * channels
+    assert counts[f"stride {stride}: windows"] == rows * -(-columns // 4) * channels
+    assert counts[f"stride {stride}: blocks"] == rows * -(-columns // 4)
+    assert counts["windows: quick"] == rows * -(-columns // 4) * channels

@@ -110,9 +110,23 @@ FAULTS = (
     Fault(
         "sparse windows are padded with 0",
         "conv2d",
-        "tnf_sparse_pad(to, row, p->input_zero_point,",
-        "tnf_sparse_pad(to, row, 0,",
+        "tnf_sparse_pad(to, p->input_zero_point,",
+        "tnf_sparse_pad(to, 0,",
         "src/conv2d_sparse.c",
+    ),
+    Fault(
+        "sparse depthwise rows end too late",
+        "depthwise_conv2d",
+        "column >= across; column -= across",
+        "column > across; column -= across",
+        "src/depthwise_conv2d_sparse.c",
+    ),
+    Fault(
+        "a row alone begins with the wrong block",
+        "linear",
+        "int32_t slot = -blocks & 3, at = 0;",
+        "int32_t slot = 0, at = 0;",
+        "include/tinyformer/sparse.h",
     ),
     Fault(
         "windows above the image are padded with 0",

@@ -13,6 +13,8 @@
 
 /* Rows of a tile. */
 #define TNF_SPARSE_ROWS 8
+/* So many rows are computed one at a time instead, each a tile of its own. */
+#define TNF_SPARSE_FEW 3
 /* Words of an output channel's record: bias, multiplier, and 256 * blocks + (shift & 255). */
 #define TNF_SPARSE_CHANNEL 3
 
@@ -31,76 +33,80 @@ typedef struct {
 } tnf_sparse_walk;
 
 /* Four activations become two pairs of int16, in the order of SXTB16 where blocks have four, side by side where they have two. Either
- * way the pairs lie TNF_SPARSE_ROWS words apart. */
-static inline uint32_t *tnf_sparse_widen(uint32_t *to, uint32_t bytes, int32_t block)
+ * way the pairs lie a word for each of the tile's rows apart. */
+static inline int16_t *tnf_sparse_widen(int16_t *to, uint32_t bytes, int32_t block, int32_t rows)
 {
     const uint32_t even = tnf_even_pair(bytes), odd = tnf_odd_pair(bytes);
-    to[0] = block == 4 ? even : tnf_low_halves(even, odd);
-    to[TNF_SPARSE_ROWS] = block == 4 ? odd : tnf_high_halves(even, odd);
-    return to + 2 * TNF_SPARSE_ROWS;
+    uint32_t *pairs = (uint32_t *)(void *)to;
+    pairs[0] = block == 4 ? even : tnf_low_halves(even, odd);
+    pairs[rows] = block == 4 ? odd : tnf_high_halves(even, odd);
+    return to + 4 * rows;
 }
 
-static inline uint32_t *tnf_sparse_widen_all(uint32_t *to, const int8_t *x, int32_t quads, int32_t block)
+static inline int16_t *tnf_sparse_widen_all(int16_t *to, const int8_t *x, int32_t quads, int32_t block, int32_t rows)
 {
     if ((quads & 1) != 0) {
-        to = tnf_sparse_widen(to, tnf_load4(x), block);
+        to = tnf_sparse_widen(to, tnf_load4(x), block, rows);
         x += 4;
     }
     for (quads >>= 1; quads > 0; quads--) {
         const uint32_t first = tnf_load4(x), second = tnf_load4(x + 4);
-        to = tnf_sparse_widen(to, first, block);
-        to = tnf_sparse_widen(to, second, block);
+        to = tnf_sparse_widen(to, first, block, rows);
+        to = tnf_sparse_widen(to, second, block, rows);
         x += 8;
     }
     return to;
 }
 
-/* With blocks of one, a word holds an activation of two rows: n of them, each `step` bytes after the one before. */
-static inline uint32_t *tnf_sparse_widen_singly(uint32_t *to, int32_t row, const int8_t *x, int32_t step, int32_t n)
+/* With blocks of one, an int16 for each row: n of them, each `step` bytes after the one before. */
+static inline int16_t *tnf_sparse_widen_singly(int16_t *to, const int8_t *x, int32_t step, int32_t n, int32_t rows)
 {
-    uint32_t *word = to + row / 2;
     for (; n > 0; n--) {
-        const uint32_t half = (uint32_t)*x & 0xFFFFu;
-        *word = (row & 1) == 0 ? half : (*word & 0xFFFFu) | half << 16;
-        word += TNF_SPARSE_ROWS / 2;
+        *to = *x;
+        to += rows;
         x += step;
     }
-    return word - row / 2;
+    return to;
 }
 
-/* Put n bytes into one row of a tile, in the order of rows, filled up to whole blocks with 0; where the next bytes of the row go. Rounded
- * up to four bytes, what is put there must fit the tile. */
-static inline uint32_t *tnf_sparse_fill(uint32_t *to, int32_t row, const int8_t *x, int32_t n, int32_t block)
+/* Put n bytes into one row of a tile of `rows`, in the order of rows, filled up to whole blocks with 0; where the next bytes of the row go.
+ * `to` is the row's first int16. Rounded up to four bytes, what is put there must fit the tile. */
+static inline int16_t *tnf_sparse_fill(int16_t *to, const int8_t *x, int32_t n, int32_t block, int32_t rows)
 {
     const int32_t left = n & 3;
     if (block == 1) {
-        return tnf_sparse_widen_singly(to, row, x, 1, n);
+        return tnf_sparse_widen_singly(to, x, 1, n, rows);
     }
-    to += row;
-    to = block == 4 ? tnf_sparse_widen_all(to, x, n >> 2, 4) : tnf_sparse_widen_all(to, x, n >> 2, 2);
+    to = block == 4 ? tnf_sparse_widen_all(to, x, n >> 2, 4, rows) : tnf_sparse_widen_all(to, x, n >> 2, 2, rows);
     if (left > 0) {
         const int8_t *last = x + (n - left);
         const uint32_t second = left > 1 ? (uint8_t)last[1] : 0u, third = left > 2 ? (uint8_t)last[2] : 0u;
-        to = tnf_sparse_widen(to, (uint8_t)last[0] | second << 8 | third << 16, block);
-        to -= block == 2 && left <= 2 ? TNF_SPARSE_ROWS : 0;
+        to = tnf_sparse_widen(to, (uint8_t)last[0] | second << 8 | third << 16, block, rows);
+        to -= block == 2 && left <= 2 ? 2 * rows : 0;
     }
-    return to - row;
+    return to;
 }
 
 /* The same for n channels outside the image. */
-static inline uint32_t *tnf_sparse_pad(uint32_t *to, int32_t row, int32_t zero_point, int32_t n, int32_t block)
+static inline int16_t *tnf_sparse_pad(int16_t *to, int32_t zero_point, int32_t n, int32_t block, int32_t rows)
 {
     const int8_t x = (int8_t)zero_point;
     const uint32_t pair = ((uint32_t)zero_point & 0xFFFFu) * 0x10001u;
     int32_t words = (n + block - 1) / block * (block / 2);
     if (block == 1) {
-        return tnf_sparse_widen_singly(to, row, &x, 0, n);
+        return tnf_sparse_widen_singly(to, &x, 0, n, rows);
     }
     for (; words > 0; words--) {
-        to[row] = pair;
-        to += TNF_SPARSE_ROWS;
+        *(uint32_t *)(void *)to = pair;
+        to += 2 * rows;
     }
     return to;
+}
+
+/* Where a row of a tile begins. */
+static inline int16_t *tnf_sparse_row(void *tile, int32_t row, int32_t block)
+{
+    return (int16_t *)tile + (block == 1 ? row : 2 * row);
 }
 
 #if TNF_DSP_INSTRUCTIONS
@@ -447,12 +453,10 @@ static inline void tnf_sparse_pairs(int32_t *sums, const uint32_t *operands, uin
 /* sums += a weight, the lowest byte of a word, times each row's activation. */
 static inline void tnf_sparse_single(int32_t *sums, const uint32_t *operands, uint32_t byte)
 {
-    const int32_t weight = (int8_t)(uint8_t)(byte & 0xFFu);
+    const int16_t *x = (const int16_t *)(const void *)operands;
     int32_t row;
-    for (row = 0; row < TNF_SPARSE_ROWS; row += 2) {
-        const uint32_t x = operands[row / 2];
-        sums[row] += (int16_t)(uint16_t)(x & 0xFFFFu) * weight;
-        sums[row + 1] += (int16_t)(uint16_t)(x >> 16) * weight;
+    for (row = 0; row < TNF_SPARSE_ROWS; row++) {
+        sums[row] += x[row] * tnf_byte(byte, 0);
     }
 }
 
@@ -583,7 +587,11 @@ TNF_OWN_FUNCTION void tnf_sparse_tile(const tnf_sparse_layer *layer, const uint3
         const int32_t *record = layer->channel + first * TNF_SPARSE_CHANNEL;
         const int32_t left = layer->output_c - first;
         const int32_t quick = rows == TNF_SPARSE_ROWS ? tnf_sparse_quick(layer, record, left) : 0;
-        count = quick ? quick : left < TNF_SPARSE_SUMS ? left : TNF_SPARSE_SUMS;
+        for (count = quick; count < left && count < TNF_SPARSE_SUMS && !quick; count++) {
+            if (rows == TNF_SPARSE_ROWS && tnf_sparse_quick(layer, record + count * TNF_SPARSE_CHANNEL, 1)) {
+                break;
+            }
+        }
         walk.channel = record;
         walk.end = record + count * TNF_SPARSE_CHANNEL;
         walk.y = y + first;
@@ -597,6 +605,159 @@ TNF_OWN_FUNCTION void tnf_sparse_tile(const tnf_sparse_layer *layer, const uint3
     }
     if (layer->act_min != -128 || layer->act_max != 127) {
         tnf_sparse_clamp(y, rows * layer->output_c, layer->act_min, layer->act_max);
+    }
+}
+
+/* ---- a single row ---- */
+
+#if TNF_DSP_INSTRUCTIONS
+
+/* The sum of a channel's blocks: r0 its stream, r1 the row, r2 blocks, r3 the sum so far. r5, r6, r7 and lr tell where a group's blocks lie
+ * in the row. The first group is entered behind the blocks that it lacks, r4 of them, at distance 0: `back` moves r0 to where the
+ * group would begin. */
+#define TNF_SPARSE_PLACES(distances)  \
+    "ldr r9, [r0, #" distances "]\n"  \
+    "uxtab r5, lr, r9\n"              \
+    "uxtab r6, r5, r9, ror #8\n"      \
+    "uxtab r7, r6, r9, ror #16\n"     \
+    "uxtab lr, r7, r9, ror #24\n"
+#define TNF_SPARSE_CHANNEL_SUM(first, second, third, fourth, back, distances, group) \
+    "push {r4-r10, lr}\n"            \
+    "rsb r4, r2, #0\n"               \
+    "add r2, #3\n"                   \
+    "mov lr, #0\n"                   \
+    "lsrs r2, r2, #2\n"              \
+    "beq 3f\n"                       \
+    "ands r4, r4, #3\n"              \
+    "add r12, r1, #4\n"              \
+    "beq 2f\n"                       \
+    back                             \
+    TNF_SPARSE_PLACES(distances)     \
+    "cmp r4, #2\n"                   \
+    "blo 4f\n"                       \
+    "beq 5f\n"                       \
+    "b 6f\n"                         \
+    "2:\n"                           \
+    TNF_SPARSE_PLACES(distances)     \
+    first                            \
+    "4:\n"                           \
+    second                           \
+    "5:\n"                           \
+    third                            \
+    "6:\n"                           \
+    fourth                           \
+    "subs r2, #1\n"                  \
+    "add r0, #" group "\n"           \
+    "bne 2b\n"                       \
+    "3:\n"                           \
+    "mov r0, r3\n"                   \
+    "pop {r4-r10, pc}\n"
+
+#ifdef TNF_DUAL_ISSUE
+#define TNF_SPARSE_FOUR(offset, at)   \
+    "ldr r4, [r0, #" offset "]\n"     \
+    "ldr r9, [r1, " at ", lsl #3]\n"  \
+    "sxtb16 r8, r4\n"                 \
+    "ldr r10, [r12, " at ", lsl #3]\n" \
+    "sxtb16 r4, r4, ror #8\n"         \
+    "smlad r3, r9, r8, r3\n"          \
+    "smlad r3, r10, r4, r3\n"
+#else
+#define TNF_SPARSE_FOUR(offset, at)   \
+    "ldr r4, [r0, #" offset "]\n"     \
+    "ldr r9, [r1, " at ", lsl #3]\n"  \
+    "ldr r10, [r12, " at ", lsl #3]\n" \
+    "sxtb16 r8, r4\n"                 \
+    "sxtb16 r4, r4, ror #8\n"         \
+    "smlad r3, r9, r8, r3\n"          \
+    "smlad r3, r10, r4, r3\n"
+#endif
+#define TNF_SPARSE_TWO(offset, turn, at) \
+    "ldr r4, [r0, #" offset "]\n"        \
+    "ldr r9, [r1, " at ", lsl #2]\n"     \
+    "sxtb16 r4, r4" turn "\n"            \
+    "smlad r3, r9, r4, r3\n"
+#define TNF_SPARSE_ONE(offset, at)    \
+    "ldrsb r4, [r0, #" offset "]\n"   \
+    "ldrsh r9, [r1, " at ", lsl #1]\n" \
+    "smlabb r3, r9, r4, r3\n"
+
+__attribute__((naked, noinline, unused)) static int32_t tnf_sparse_sum4(const uint32_t *stream, const void *row, int32_t blocks, int32_t sum)
+{
+    __asm__(TNF_SPARSE_CHANNEL_SUM(TNF_SPARSE_FOUR("0", "r5"), TNF_SPARSE_FOUR("4", "r6"), TNF_SPARSE_FOUR("8", "r7"),
+                                   TNF_SPARSE_FOUR("12", "lr"), "sub r0, r0, r4, lsl #2\n", "16", "20"));
+}
+
+__attribute__((naked, noinline, unused)) static int32_t tnf_sparse_sum2(const uint32_t *stream, const void *row, int32_t blocks, int32_t sum)
+{
+    __asm__(TNF_SPARSE_CHANNEL_SUM(TNF_SPARSE_TWO("0", "", "r5"), TNF_SPARSE_TWO("0", ", ror #8", "r6"), TNF_SPARSE_TWO("4", "", "r7"),
+                                   TNF_SPARSE_TWO("4", ", ror #8", "lr"),
+                                   "lsr r5, r4, #1\n"
+                                   "sub r0, r0, r5, lsl #2\n",
+                                   "8", "12"));
+}
+
+__attribute__((naked, noinline, unused)) static int32_t tnf_sparse_sum1(const uint32_t *stream, const void *row, int32_t blocks, int32_t sum)
+{
+    __asm__(TNF_SPARSE_CHANNEL_SUM(TNF_SPARSE_ONE("0", "r5"), TNF_SPARSE_ONE("1", "r6"), TNF_SPARSE_ONE("2", "r7"),
+                                   TNF_SPARSE_ONE("3", "lr"), "", "4", "8"));
+}
+
+static inline int32_t tnf_sparse_channel(const uint32_t *stream, const void *row, int32_t blocks, int32_t block, int32_t sum)
+{
+    return block == 4   ? tnf_sparse_sum4(stream, row, blocks, sum)
+           : block == 2 ? tnf_sparse_sum2(stream, row, blocks, sum)
+                        : tnf_sparse_sum1(stream, row, blocks, sum);
+}
+
+#else
+
+/* sum + a channel's blocks times the row. */
+static inline int32_t tnf_sparse_channel(const uint32_t *stream, const void *row, int32_t blocks, int32_t block, int32_t sum)
+{
+    int32_t slot = -blocks & 3, at = 0;
+    int32_t absent = slot * block / 4; /* words that the first group lacks */
+    for (; blocks > 0; slot = 0) {
+        const uint32_t distances = stream[block - absent];
+        for (; slot < 4; slot++) {
+            const uint32_t weights = stream[slot * block / 4 - absent];
+            at += (int32_t)(distances >> 8 * slot & 0xFFu);
+            if (block == 4) {
+                const uint32_t *x = (const uint32_t *)row + 2 * at;
+                sum = tnf_smlad(x[1], tnf_odd_pair(weights), tnf_smlad(x[0], tnf_even_pair(weights), sum));
+            } else if (block == 2) {
+                sum = tnf_smlad(((const uint32_t *)row)[at], tnf_even_pair(weights >> 8 * (slot & 1)), sum);
+            } else {
+                sum += ((const int16_t *)row)[at] * tnf_byte(weights, slot);
+            }
+            blocks--;
+        }
+        stream += block + 1 - absent;
+        absent = 0;
+    }
+    return sum;
+}
+
+#endif
+
+/* All outputs of a row: y [output_c]. */
+TNF_OWN_FUNCTION void tnf_sparse_single_row(const tnf_sparse_layer *layer, const void *row, int8_t *y)
+{
+    const int32_t *record = layer->channel, *end = record + layer->output_c * TNF_SPARSE_CHANNEL;
+    const uint32_t *stream = (const uint32_t *)layer->weight;
+    const int32_t block = layer->block, zero_point = layer->zero_point, lo = layer->act_min, hi = layer->act_max;
+    const int32_t quick = layer->quick && layer->rounding != TNF_ROUNDING_DOUBLE;
+    for (; record != end; record += TNF_SPARSE_CHANNEL) {
+        const int32_t blocks = (int32_t)((uint32_t)record[2] >> 8);
+        const int32_t sum = tnf_sparse_channel(stream, row, blocks, block, record[0]);
+        if (quick) {
+            const tnf_quick_scale scale = tnf_quick_scale_of(record[1], tnf_byte((uint32_t)record[2], 0), zero_point);
+            *y = (int8_t)tnf_clamp(tnf_quick_requantize(sum, scale), lo, hi);
+        } else {
+            tnf_sparse_finish(layer, record, &sum, 1, y);
+        }
+        stream += ((blocks + 3) >> 2) * (block + 1) - (((-blocks & 3) * block) >> 2);
+        y++;
     }
 }
 
