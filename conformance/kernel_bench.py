@@ -277,13 +277,15 @@ def _prepare(case: BenchCase, target: Target, sparsities: Sequence[int], seed: i
 
 def _sparse(op: Operator, sparsity: int, block: int, random: np.random.Generator) -> tuple[Operator, float]:
     """The operator with so many per cent of its blocks of weights zero, and the part of its weights that is not."""
-    assert isinstance(op, Linear | Conv2D)
-    *outer, inputs = op.weight.shape
+    assert isinstance(op, Linear | Conv2D | DepthwiseConv2D)
+    along_width = isinstance(op, DepthwiseConv2D)
+    dense = np.moveaxis(op.weight, 2, 0) if along_width else op.weight
+    *outer, inputs = dense.shape
     blocks = np.ones(math.prod(outer) * -(-inputs // block), np.int8)
     blocks[: round(blocks.size * sparsity / 100)] = 0
     kept = random.permutation(blocks).reshape(*outer, -1).repeat(block, axis=-1)[..., :inputs]
-    weight = np.where(op.weight == 0, np.int8(1), op.weight) * kept
-    return replace(op, weight=weight), float(kept.mean())
+    weight = np.where(dense == 0, np.int8(1), dense) * kept
+    return replace(op, weight=np.moveaxis(weight, 0, 2) if along_width else weight), float(kept.mean())
 
 
 def measure(
