@@ -377,20 +377,6 @@ TNF_OWN_FUNCTION void finish_double(const tnf_depthwise_conv2d_dsp_params *p, co
     finish_rounded(p, s, channel, sums, y, TNF_ROUNDING_DOUBLE);
 }
 
-/* What was saturated to int8 is clamped to less, n bytes. */
-static void clamp_bytes(int8_t *y, int32_t n, int32_t lo, int32_t hi)
-{
-    const uint32_t least = tnf_repeat4(lo), most = tnf_repeat4(hi);
-    for (; n >= 4; n -= 4) {
-        tnf_store4(y, tnf_min4(tnf_max4(tnf_load4(y), least), most));
-        y += 4;
-    }
-    for (; n > 0; n--) {
-        *y = (int8_t)tnf_clamp(*y, lo, hi);
-        y++;
-    }
-}
-
 /* Where it does not serve, one after the other. */
 static void finish(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums, int8_t *y)
 {
@@ -452,7 +438,7 @@ void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const in
             }
         }
         if (narrow) {
-            clamp_bytes(out, s.outputs * p->output_w * p->channels, p->act_min, p->act_max);
+            tnf_clamp_bytes(out, s.outputs * p->output_w * p->channels, p->act_min, p->act_max);
         }
     }
 }

@@ -6,14 +6,11 @@ static inline int32_t product_of(int32_t a, int32_t b, tnf_quick_scale scale, in
     return tnf_ssat8(tnf_scaled(a * b, scale, rounding));
 }
 
-/* n elements; an input whose step is 0 gives the same one to all, four of which it holds. */
-static inline void mul_row(const tnf_mul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, int32_t rounding)
+static inline void mul_rounded(const tnf_mul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, int32_t n, int32_t rounding)
 {
     const int32_t a_offset = -p->a_zero_point, b_offset = -p->b_zero_point;
     const tnf_quick_scale scale = tnf_scale_of(p->multiplier, p->shift, p->output_zero_point, rounding);
     const uint32_t lo = tnf_repeat4(p->act_min), hi = tnf_repeat4(p->act_max);
-    const int32_t a_step = p->a_step, b_step = p->b_step;
-    int32_t n = p->n;
     for (; n >= 4; n -= 4) {
         const uint32_t as = tnf_load4(a), bs = tnf_load4(b);
         const int32_t y0 = product_of(tnf_byte_plus(a_offset, as, 0), tnf_byte_plus(b_offset, bs, 0), scale, rounding);
@@ -21,37 +18,28 @@ static inline void mul_row(const tnf_mul_dsp_params *p, const int8_t *a, const i
         const int32_t y2 = product_of(tnf_byte_plus(a_offset, as, 2), tnf_byte_plus(b_offset, bs, 2), scale, rounding);
         const int32_t y3 = product_of(tnf_byte_plus(a_offset, as, 3), tnf_byte_plus(b_offset, bs, 3), scale, rounding);
         tnf_store4(y, tnf_clamp4(tnf_pack4(y0, y1, y2, y3), lo, hi));
-        a += 4 * a_step;
-        b += 4 * b_step;
+        a += 4;
+        b += 4;
         y += 4;
     }
     for (; n > 0; n--) {
-        *y++ = (int8_t)tnf_clamp(product_of(*a + a_offset, *b + b_offset, scale, rounding), p->act_min, p->act_max);
-        a += a_step;
-        b += b_step;
+        *y++ = (int8_t)tnf_clamp(product_of(*a++ + a_offset, *b++ + b_offset, scale, rounding), p->act_min, p->act_max);
     }
 }
 
-TNF_OWN_FUNCTION void mul_row_single(const tnf_mul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y)
+static void mul_single(const void *params, const int8_t *a, const int8_t *b, int8_t *y, int32_t n)
 {
-    mul_row(p, a, b, y, TNF_ROUNDING_SINGLE);
+    mul_rounded((const tnf_mul_dsp_params *)params, a, b, y, n, TNF_ROUNDING_SINGLE);
 }
 
-TNF_OWN_FUNCTION void mul_row_double(const tnf_mul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y)
+static void mul_double(const void *params, const int8_t *a, const int8_t *b, int8_t *y, int32_t n)
 {
-    mul_row(p, a, b, y, TNF_ROUNDING_DOUBLE);
+    mul_rounded((const tnf_mul_dsp_params *)params, a, b, y, n, TNF_ROUNDING_DOUBLE);
 }
 
 void tnf_mul_dsp(const tnf_mul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch)
 {
-    int32_t row;
+    const tnf_element_rows walk = {p->rows, p->n, p->a_row, p->a_step, p->b_row, p->b_step};
     (void)scratch;
-    for (row = 0; row < p->rows; row++) {
-        const int8_t a4[4] = {*a, *a, *a, *a}, b4[4] = {*b, *b, *b, *b};
-        const int8_t *from_a = p->a_step ? a : a4, *from_b = p->b_step ? b : b4;
-        (p->rounding == TNF_ROUNDING_DOUBLE ? mul_row_double : mul_row_single)(p, from_a, from_b, y);
-        a += row + 1 < p->rows ? p->a_row : 0;
-        b += row + 1 < p->rows ? p->b_row : 0;
-        y += p->n;
-    }
+    tnf_by_rows(walk, p->rounding == TNF_ROUNDING_DOUBLE ? mul_double : mul_single, p, a, b, y);
 }

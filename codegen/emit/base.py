@@ -310,7 +310,7 @@ def elementwise_dsp_variant(call: KernelCall, *, without: tuple[str, ...] = (), 
     walk: dict[str, int] = {"rows": int(rows), "n": int(n)}
     for side in ("a", "b"):
         row, step = (0, *np.asarray(call.params[f"{side}_strides"]))[-2:]
-        walk |= {f"{side}_row": int(row), f"{side}_step": int(step)}
+        walk |= {f"{side}_row": int(row), f"{side}_step": int(step or n == 1)}
     return dsp_variant(call, without=("rank", "dims", "a_strides", "b_strides", *without), **walk, **added)
 
 

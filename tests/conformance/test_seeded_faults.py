@@ -181,16 +181,16 @@ FAULTS = (
     Fault(
         "add halves one of two inputs of equal scales",
         "add",
-        "21 + (twice ? once_more : p->fine_shift)",
-        "21 + (twice ? 0 : p->fine_shift)",
+        "t.right = halved ? 1 :",
+        "t.right = halved ? 2 :",
         "src/add_dsp.c",
     ),
     Fault(
         "mul takes a row for a repeated element",
         "mul",
-        "p->b_step ? b : b4",
-        "b",
-        "src/mul_dsp.c",
+        "walk.b_step == 0 ? same : b + first",
+        "b + first",
+        "include/tinyformer/dsp.h",
     ),
     Fault("mean forgets its last columns", "mean", "? c : inner - 4;", "? c : 0;", "src/mean_dsp.c"),
 )

@@ -345,6 +345,54 @@ TNF_OWN_FUNCTION void tnf_lookup_bytes(const int8_t *table, const int8_t *x, int
     }
 }
 
+/* n bytes clamped to [lo, hi]. */
+TNF_OWN_FUNCTION void tnf_clamp_bytes(int8_t *y, int32_t n, int32_t lo, int32_t hi)
+{
+    const uint32_t least = tnf_repeat4(lo), most = tnf_repeat4(hi);
+    for (; n >= 4; n -= 4) {
+        tnf_store4(y, tnf_clamp4(tnf_load4(y), least, most));
+        y += 4;
+    }
+    for (; n > 0; n--) {
+        *y = (int8_t)tnf_clamp(*y, lo, hi);
+        y++;
+    }
+}
+
+/* How an element-wise operator goes over its two inputs: the fields of tnf_add_dsp_params (kernels.h) of the same names. */
+typedef struct {
+    int32_t rows, n;
+    int32_t a_row, a_step;
+    int32_t b_row, b_step;
+} tnf_element_rows;
+
+/* The operator on n elements of each input. */
+typedef void tnf_elements(const void *params, const int8_t *a, const int8_t *b, int8_t *y, int32_t n);
+
+#define TNF_SAME_ELEMENTS 64
+
+TNF_OWN_FUNCTION void tnf_by_rows(tnf_element_rows walk, tnf_elements *run, const void *params, const int8_t *a, const int8_t *b,
+                                  int8_t *y)
+{
+    const int32_t most = walk.a_step == 0 || walk.b_step == 0 ? TNF_SAME_ELEMENTS : walk.n;
+    int32_t row, first, i;
+    for (row = 0; row < walk.rows; row++) {
+        int8_t same[TNF_SAME_ELEMENTS]; /* of the input that gives one element to the whole row */
+        for (i = 0; (walk.a_step == 0 || walk.b_step == 0) && i < TNF_SAME_ELEMENTS; i++) {
+            same[i] = walk.a_step == 0 ? *a : *b;
+        }
+        for (first = 0; first < walk.n; first += most) {
+            const int32_t n = walk.n - first < most ? walk.n - first : most;
+            run(params, walk.a_step == 0 ? same : a + first, walk.b_step == 0 ? same : b + first, y + first, n);
+        }
+        if (row + 1 < walk.rows) { /* else the pointers would leave the tensors */
+            a += walk.a_row;
+            b += walk.b_row;
+            y += walk.n;
+        }
+    }
+}
+
 /* The last step where it takes one multiplication, an addition and a shift: single rounding, -23 <= shift <= -2. */
 typedef struct {
     int32_t multiplier, offset, right;
