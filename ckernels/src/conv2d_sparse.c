@@ -2,7 +2,7 @@
 #include "tinyformer/sparse.h"
 
 /* Put the window at (oh, ow) into a row of a tile of `rows`. */
-static void fill_window(const tnf_conv2d_sparse_params *p, int16_t *to, const int8_t *x, int32_t oh, int32_t ow, int32_t rows)
+TNF_COPIED void fill_window(const tnf_conv2d_sparse_params *p, int16_t *to, const int8_t *x, int32_t oh, int32_t ow, int32_t rows)
 {
     const int32_t top = oh * p->stride_h - p->pad_top;
     const int32_t left = ow * p->stride_w - p->pad_left;
@@ -28,7 +28,12 @@ void tnf_conv2d_sparse(const tnf_conv2d_sparse_params *p, const int8_t *x, int8_
         const int32_t tile_rows = left > TNF_SPARSE_FEW ? TNF_SPARSE_ROWS : 1;
         const int32_t rows = left < tile_rows ? left : tile_rows;
         for (row = 0; row < tile_rows; row++) { /* missing rows repeat the last */
-            fill_window(p, tnf_sparse_row(scratch, row, p->block), x, oh, ow, tile_rows);
+            int16_t *to = tnf_sparse_row(scratch, row, p->block);
+            if (tile_rows == 1) {
+                fill_window(p, to, x, oh, ow, 1);
+            } else {
+                fill_window(p, to, x, oh, ow, TNF_SPARSE_ROWS);
+            }
             if (row + 1 < rows || row + 1 == tile_rows) {
                 ow++;
                 if (ow == p->output_w) {

@@ -1,19 +1,11 @@
-#include "tinyformer/dsp.h"
 #include "tinyformer/kernels.h"
+#include "tinyformer/sparse.h"
 
 /* A strip of one input channel is widened into a plane of int16, rows of `pitch`, and serves the output channels that read it. Of each,
  * the blocks are taken apart once; then four windows of a row are computed together, whose sums share the pairs that they load.
  * Positions outside the image hold the zero point, which the bias takes back. */
-#define CHANNEL 3 /* words of an output channel's record: bias, multiplier, and 256 * blocks + (shift & 255) */
 #define BLOCK 3
 #define WINDOWS 4
-
-/* A copy for each stride and range, for which compilers see no reason. */
-#if defined(__GNUC__)
-#define TNF_COPIED __attribute__((always_inline)) static inline
-#else
-#define TNF_COPIED static inline
-#endif
 
 /* A block: where it begins in the plane, relative to the window, and its weights as pairs (w0, w1) and (w1, w2). */
 typedef struct {
@@ -236,7 +228,7 @@ void tnf_depthwise_conv2d_sparse(const tnf_depthwise_conv2d_sparse_params *p, co
                     output_row_by_2(p, from, &row, to);
                 }
             }
-            record += CHANNEL;
+            record += TNF_SPARSE_CHANNEL;
         }
     }
 }

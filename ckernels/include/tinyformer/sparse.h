@@ -18,23 +18,30 @@
 /* Words of an output channel's record: bias, multiplier, and 256 * blocks + (shift & 255). */
 #define TNF_SPARSE_CHANNEL 3
 
-/* A walk over output channels; it moves on as they are done. On the target all fields are words, at offsets 0, 4, 8, ... Of the last
- * three, one is not 0: it says what becomes of a channel's sums. */
+/* Functions of which there is a copy for each constant argument, for which compilers see no reason. */
+#if defined(__GNUC__)
+#define TNF_COPIED __attribute__((always_inline)) static inline
+#else
+#define TNF_COPIED static inline
+#endif
+
+/* A walk over output channels; it moves on as they are done. On the target all fields are words, at offsets 0, 4, 8, ... One of
+ * `single`, `rounded_twice` and `sums` is not 0: it says what becomes of a channel's sums. */
 typedef struct {
-    const uint32_t *tile;
-    const uint32_t *stream;
-    const int32_t *channel; /* record */
-    const int32_t *end;     /* of the records, at least one */
     int8_t *y;              /* the first row's output of the channel */
-    int32_t stride;         /* bytes between the rows' outputs */
+    const int32_t *last;    /* record of the last channel */
     int32_t single;         /* 2 * zero point + 1: finish quickly, any int8 may result, and write y */
-    int32_t rounded_twice;  /* the same for double rounding */
+    const int32_t *channel; /* record */
+    int32_t stride;         /* bytes between the rows' outputs */
+    const uint32_t *tile;
+    int32_t rounded_twice;  /* as `single`, for double rounding */
     int32_t *sums;          /* [channels][TNF_SPARSE_ROWS] to fill */
+    const uint32_t *stream;
 } tnf_sparse_walk;
 
 /* Four activations become two pairs of int16, in the order of SXTB16 where blocks have four, side by side where they have two. Either
  * way the pairs lie a word for each of the tile's rows apart. */
-static inline int16_t *tnf_sparse_widen(int16_t *to, uint32_t bytes, int32_t block, int32_t rows)
+TNF_COPIED int16_t *tnf_sparse_widen(int16_t *to, uint32_t bytes, int32_t block, int32_t rows)
 {
     const uint32_t even = tnf_even_pair(bytes), odd = tnf_odd_pair(bytes);
     uint32_t *pairs = (uint32_t *)(void *)to;
@@ -43,7 +50,7 @@ static inline int16_t *tnf_sparse_widen(int16_t *to, uint32_t bytes, int32_t blo
     return to + 4 * rows;
 }
 
-static inline int16_t *tnf_sparse_widen_all(int16_t *to, const int8_t *x, int32_t quads, int32_t block, int32_t rows)
+TNF_COPIED int16_t *tnf_sparse_widen_all(int16_t *to, const int8_t *x, int32_t quads, int32_t block, int32_t rows)
 {
     if ((quads & 1) != 0) {
         to = tnf_sparse_widen(to, tnf_load4(x), block, rows);
@@ -59,7 +66,7 @@ static inline int16_t *tnf_sparse_widen_all(int16_t *to, const int8_t *x, int32_
 }
 
 /* With blocks of one, an int16 for each row: n of them, each `step` bytes after the one before. */
-static inline int16_t *tnf_sparse_widen_singly(int16_t *to, const int8_t *x, int32_t step, int32_t n, int32_t rows)
+TNF_COPIED int16_t *tnf_sparse_widen_singly(int16_t *to, const int8_t *x, int32_t step, int32_t n, int32_t rows)
 {
     for (; n > 0; n--) {
         *to = *x;
@@ -71,7 +78,7 @@ static inline int16_t *tnf_sparse_widen_singly(int16_t *to, const int8_t *x, int
 
 /* Put n bytes into one row of a tile of `rows`, in the order of rows, filled up to whole blocks with 0; where the next bytes of the row go.
  * `to` is the row's first int16. Rounded up to four bytes, what is put there must fit the tile. */
-static inline int16_t *tnf_sparse_fill(int16_t *to, const int8_t *x, int32_t n, int32_t block, int32_t rows)
+TNF_COPIED int16_t *tnf_sparse_fill(int16_t *to, const int8_t *x, int32_t n, int32_t block, int32_t rows)
 {
     const int32_t left = n & 3;
     if (block == 1) {
@@ -88,7 +95,7 @@ static inline int16_t *tnf_sparse_fill(int16_t *to, const int8_t *x, int32_t n, 
 }
 
 /* The same for n channels outside the image. */
-static inline int16_t *tnf_sparse_pad(int16_t *to, int32_t zero_point, int32_t n, int32_t block, int32_t rows)
+TNF_COPIED int16_t *tnf_sparse_pad(int16_t *to, int32_t zero_point, int32_t n, int32_t block, int32_t rows)
 {
     const int8_t x = (int8_t)zero_point;
     const uint32_t pair = ((uint32_t)zero_point & 0xFFFFu) * 0x10001u;
@@ -191,7 +198,7 @@ static inline int16_t *tnf_sparse_row(void *tile, int32_t row, int32_t block)
     ".if \\k < 3\n"                                 \
     "ldrb r3, [r1, #" distances "+\\k+1]\n"         \
     ".else\n"                                       \
-    "ldr r3, [sp]\n"                                \
+    "ldr r3, [sp, #20]\n"                           \
     ".endif\n"
 #define TNF_SPARSE_STEP(step)                       \
     ".if \\k < 3\n"                                 \
@@ -199,10 +206,10 @@ static inline int16_t *tnf_sparse_row(void *tile, int32_t row, int32_t block)
     ".endif\n"
 
 /* Enter a group at its k-th block, the first that is there: `absent` bytes before it are left out. */
-#define TNF_SPARSE_ENTER(k, absent, distances, step) \
-    "sub r1, #" absent "\n"                          \
-    "ldrb r3, [r1, #" distances "+" k "]\n"          \
-    "add r0, r0, r3, lsl #" step "\n"                \
+#define TNF_SPARSE_ENTER(k, absent, distances, step)    \
+    "ldrb r3, [r1, #" distances "+" k "-" absent "]\n"  \
+    "sub r1, #" absent "\n"                             \
+    "add r0, r0, r3, lsl #" step "\n"                   \
     "b 2" k "b\n"
 
 /* Saturate and store the rows' bytes: r0 the first, lr from one to the next. Cores that issue one instruction at a time store faster
@@ -249,18 +256,20 @@ static inline int16_t *tnf_sparse_row(void *tile, int32_t row, int32_t block)
 
 /* A group holds four blocks: `group` bytes, the last four of them distances. A channel begins with what is left over from whole
  * groups: its blocks are the last of a group of which the first words are left out. `bytes` makes of r3, the channel's blocks, those
- * of its stream in r12, but for what fills up its first group. On the stack: where the channel's stream ends, and the walk. */
+ * of its stream in r12, but for what fills up its first group. On the stack: y, last, single, channel, stride; where the channel's stream
+ * ends; the walk, tile, rounded_twice, sums. */
 #define TNF_SPARSE_WALK(block, bytes, distances, group, step, absent1, absent2, absent3) \
     "push {r4-r11, lr}\n"                                                         \
     "ldm r0, {r1-r9}\n"                                                           \
-    "push {r0-r9}\n"                                                              \
+    "push {r0, r6-r8}\n"                                                          \
     "sub sp, #4\n"                                                                \
-    "mov r1, r2\n"                                                                \
-    "mov r2, r3\n"                                                                \
-    "1:\n" /* a channel: r2 its record */                                         \
-    "ldr r4, [r2]\n"                                                              \
-    "ldr r3, [r2, #8]\n"                                                          \
-    "ldr r0, [sp, #8]\n"                                                          \
+    "push {r1-r5}\n"                                                              \
+    "mov r1, r9\n"                                                                \
+    "mov r12, r4\n"                                                               \
+    "1:\n" /* a channel: r12 its record */                                        \
+    "ldr r4, [r12]\n"                                                             \
+    "ldr r3, [r12, #8]\n"                                                         \
+    "ldr r0, [sp, #28]\n"                                                         \
     "mov r5, r4\n"                                                                \
     "lsrs r3, r3, #8\n" /* blocks */                                              \
     ".irp sum, 6, 7, 8, 9, 10, 11\n"                                              \
@@ -270,7 +279,7 @@ static inline int16_t *tnf_sparse_row(void *tile, int32_t row, int32_t block)
     bytes                                                                         \
     "lsls r3, r3, #31\n" /* carry: two blocks left over; minus: one */            \
     "add r12, r1\n"                                                               \
-    "str r12, [sp]\n"                                                             \
+    "str r12, [sp, #20]\n"                                                        \
     "bcs 5f\n"                                                                    \
     "bmi 7f\n"                                                                    \
     "2:\n"                                                                        \
@@ -283,14 +292,12 @@ static inline int16_t *tnf_sparse_row(void *tile, int32_t row, int32_t block)
     "cmp r1, r3\n"                                                                \
     "blo 2b\n"                                                                    \
     "3:\n" /* the last step */                                                    \
-    "ldr r12, [sp, #16]\n"                                                        \
-    "ldr r3, [sp, #32]\n"                                                         \
-    "ldr r0, [sp, #24]\n"                                                         \
-    "ldr lr, [sp, #28]\n"                                                         \
-    "ldr r2, [r12, #4]\n"                                                         \
-    "ldrsb r12, [r12, #8]\n"                                                      \
+    "ldm sp, {r0, r2, r3, r12, lr}\n"                                             \
     "cmp r3, #0\n"                                                                \
     "beq 8f\n"                                                                    \
+    "cmp r12, r2\n"                                                               \
+    "ldr r2, [r12, #4]\n"                                                         \
+    "ldrsb r12, [r12, #8]\n"                                                      \
     "mvn r12, r12\n" /* -1 - shift */                                             \
     "lsl r3, r3, r12\n"                                                           \
     "asr r3, r3, #1\n"                                                            \
@@ -312,18 +319,16 @@ static inline int16_t *tnf_sparse_row(void *tile, int32_t row, int32_t block)
     "asr r11, r11, r12\n"                                                         \
     "4:\n"                                                                        \
     TNF_SPARSE_STORES                                                             \
-    "ldr r2, [sp, #16]\n"                                                         \
-    "ldr r3, [sp, #20]\n"                                                         \
+    "ldr r12, [sp, #12]\n"                                                        \
     "add r0, #1\n"                                                                \
-    "str r0, [sp, #24]\n"                                                         \
+    "str r0, [sp]\n"                                                              \
     "9:\n"                                                                        \
-    "add r2, #12\n"                                                               \
-    "str r2, [sp, #16]\n"                                                         \
-    "cmp r2, r3\n"                                                                \
+    "add r12, #12\n"                                                              \
+    "str r12, [sp, #12]\n"                                                        \
     "bne 1b\n"                                                                    \
-    "ldr r0, [sp, #4]\n"                                                          \
-    "str r1, [r0, #4]\n"                                                          \
-    "add sp, #44\n"                                                               \
+    "ldr r0, [sp, #24]\n"                                                         \
+    "str r1, [r0, #32]\n"                                                         \
+    "add sp, #40\n"                                                               \
     "pop {r4-r11, pc}\n"                                                          \
     "5:\n"                                                                        \
     "bmi 6f\n"                                                                    \
@@ -333,10 +338,13 @@ static inline int16_t *tnf_sparse_row(void *tile, int32_t row, int32_t block)
     "7:\n"                                                                        \
     TNF_SPARSE_ENTER("3", absent3, distances, step)                               \
     "8:\n"                                                                        \
-    "ldr r3, [sp, #36]\n"                                                         \
-    "rsb r12, r12, #0\n" /* -shift */                                             \
+    "ldr r3, [sp, #32]\n"                                                         \
     "cmp r3, #0\n"                                                                \
     "beq 8f\n"                                                                    \
+    "cmp r12, r2\n"                                                               \
+    "ldr r2, [r12, #4]\n"                                                         \
+    "ldrsb r12, [r12, #8]\n"                                                      \
+    "rsb r12, r12, #0\n" /* -shift */                                             \
     "lsl r3, r3, r12\n"                                                           \
     "asr r3, r3, #1\n"                                                            \
     "lsl r2, r2, #1\n" /* as tnf_double_requantize does it */                     \
@@ -354,12 +362,11 @@ static inline int16_t *tnf_sparse_row(void *tile, int32_t row, int32_t block)
     ".endr\n"                                                                     \
     "b 4b\n"                                                                      \
     "8:\n"                                                                        \
-    "ldr r2, [sp, #40]\n"                                                         \
+    "cmp r12, r2\n"                                                               \
+    "ldr r2, [sp, #36]\n"                                                         \
     "stm r2!, {r4-r11}\n"                                                         \
-    "str r2, [sp, #40]\n"                                                         \
-    "ldr r2, [sp, #16]\n"                                                         \
-    "ldr r3, [sp, #20]\n"                                                         \
-    "b 9b\n"
+    "str r2, [sp, #36]\n"                                                         \
+    "b 9b\n"                                                                      \
 
 __attribute__((naked, noinline, unused)) static void tnf_sparse_walk4(tnf_sparse_walk *walk)
 {
@@ -462,8 +469,8 @@ static inline void tnf_sparse_single(int32_t *sums, const uint32_t *operands, ui
 
 static inline void tnf_sparse_walk_channels(tnf_sparse_walk *walk, int32_t block)
 {
-    for (; walk->channel != walk->end; walk->channel += TNF_SPARSE_CHANNEL) {
-        const int32_t *record = walk->channel;
+    const int32_t *record;
+    for (record = walk->channel; record != walk->last + TNF_SPARSE_CHANNEL; record += TNF_SPARSE_CHANNEL) {
         const int32_t blocks = (int32_t)((uint32_t)record[2] >> 8);
         const uint32_t *operands = walk->tile;
         int32_t sums[TNF_SPARSE_ROWS];
@@ -593,7 +600,7 @@ TNF_OWN_FUNCTION void tnf_sparse_tile(const tnf_sparse_layer *layer, const uint3
             }
         }
         walk.channel = record;
-        walk.end = record + count * TNF_SPARSE_CHANNEL;
+        walk.last = record + (count - 1) * TNF_SPARSE_CHANNEL;
         walk.y = y + first;
         walk.single = quick && !twice ? term : 0;
         walk.rounded_twice = quick && twice ? term : 0;
