@@ -123,5 +123,6 @@ def _reason(best: Candidate, candidates: Sequence[Candidate]) -> str:
     if not others:
         return ""
     other = min(others, key=lambda candidate: candidate.time)
+    in_place = "in place, " if best.call.in_place and not all(c.call.in_place for c in candidates) else ""
     size, time = best.call.constant_bytes / other.call.constant_bytes - 1, best.time / other.time - 1
-    return f"bytes {size:+.0%}, time {time:+.0%} beside {other.call.encoding}"
+    return f"{in_place}bytes {size:+.0%}, time {time:+.0%} beside {other.call.encoding}"

@@ -1,12 +1,14 @@
 """What runs, in which order, and where its memory lies: the choices that depend on each other.
 
-Which attention is fused, the order of the operators, the kernel call of each and the arena. Scratch decides: first
+Which attention is fused, the order of the operators, the kernel call of each and the arena. Memory decides: first
 everything is planned with the calls that need the least of it, which gives an arena that the model needs in any case;
-then each operator's call is chosen anew, and scratch costs only what goes beyond that arena. So an attention gets the
-tallest tile for which there is room beside the tensors that are alive.
+then each operator's call is chosen anew, and memory costs only what goes beyond that arena. So an attention gets the
+tallest tile for which there is room beside the tensors that are alive, and a depthwise convolution works in place where
+its output would make the arena larger.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from codegen.choose import Candidate, Choice, Costs, Optimise, choose
 from codegen.emit import KernelCall, kernel_calls
@@ -95,10 +97,19 @@ class _Candidates:
         return self._known[key]
 
 
+def _memory(graph: Graph, node: Node, call: KernelCall) -> int:
+    """What a call needs beside the node's inputs: scratch, and room for its output unless that lies over an input."""
+    over = any(graph.consumers(node.inputs[index]) == (node,) for index in call.in_place)
+    return call.scratch_bytes + (0 if over else graph.tensors[node.output].size)
+
+
 def _planned(graph: Graph, candidates: list[list[Candidate]], optimise: Optimise, reorder: bool) -> Schedule:
     """A graph with its nodes in execution order, their kernel calls and its memory plan."""
     of_node = {node.name: found for node, found in zip(graph.nodes, candidates, strict=True)}
-    least = {name: min(found, key=lambda c: c.call.scratch_bytes).call for name, found in of_node.items()}
+    least = {}
+    for node in graph.nodes:
+        memory = partial(_memory, graph, node)
+        least[node.name] = min((candidate.call for candidate in of_node[node.name]), key=memory)
     if reorder:
         graph = order_nodes(graph, tuple(least.values()))
     calls = [least[node.name] for node in graph.nodes]
@@ -107,7 +118,10 @@ def _planned(graph: Graph, candidates: list[list[Candidate]], optimise: Optimise
     arena = plan.arena_bytes
 
     def needed(step: int, call: KernelCall) -> int:
-        return beside[step] + aligned(call.scratch_bytes)
+        node = graph.nodes[step]
+        over = any(plan.tensor_offsets.get(t) == plan.tensor_offsets[node.output] for t in node.inputs)
+        apart = aligned(graph.tensors[node.output].size) if over and not call.in_place else 0
+        return beside[step] + aligned(call.scratch_bytes) + apart
 
     choices: list[Choice] = []
     before: list[Choice] | None = None

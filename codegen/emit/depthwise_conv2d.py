@@ -51,8 +51,14 @@ def kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...]) -> KernelCall:
     )
 
 
-def dsp_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...]) -> KernelCall | None:
-    """The call for a core with the DSP extension; None for larger kernels, dilation, other strides and few channels."""
+def dsp_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...], strip: int | None = None) -> KernelCall | None:
+    """The call for a core with the DSP extension; None for larger kernels, dilation, other strides and few channels.
+
+    Args:
+        op: the operator.
+        shapes: of its inputs.
+        strip: rows of the output to compute at a time, even; by default what `MOST_SCRATCH` allows.
+    """
     (input_h, input_w, channels), (output_h, output_w, outputs) = shapes[0], op.output_shape(*shapes)
     window = op.window
     if (
@@ -66,7 +72,7 @@ def dsp_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...]) -> KernelCal
     stride = window.stride[0]
     columns = -(-output_w // 2) if stride == 1 else output_w
     row_bytes = columns * LANES * 8
-    strip = _strip(output_h, stride, row_bytes)
+    strip = strip or _strip(output_h, stride, row_bytes)
     taps = op.weight.reshape(-1, channels).T
     return KernelCall(
         kernel="tnf_depthwise_conv2d_dsp",
@@ -87,8 +93,17 @@ def dsp_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...]) -> KernelCal
         },
         sources=("depthwise_conv2d_dsp",),
         scratch_bytes=row_bytes * _strip_rows(strip, stride),
+        in_place=_in_place(shapes[0], op.output_shape(*shapes), strip) if channels % LANES == 0 else (),
         macs=output_h * output_w * op.weight.size,
     )
+
+
+def other_kernel_calls(op: DepthwiseConv2D, shapes: tuple[Shape, ...], first: KernelCall) -> list[KernelCall | None]:
+    """The kernel for cores with the DSP extension in one strip, where it can work in place only so."""
+    if first.kernel != "tnf_depthwise_conv2d_dsp" or first.in_place:
+        return []
+    whole = dsp_kernel_call(op, shapes, strip=-(-int(first.params["output_h"]) // 2) * 2)
+    return [whole] if whole is not None and whole.in_place else []
 
 
 def sparse_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...], block: int) -> KernelCall | None:
@@ -120,10 +135,16 @@ def sparse_kernel_call(op: DepthwiseConv2D, shapes: tuple[Shape, ...], block: in
         },
         sources=("depthwise_conv2d_sparse",),
         scratch_bytes=-(-scratch // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT,
+        in_place=_in_place(shapes[0], result, strip),
         macs=output_h * output_w * op.weight.size,
         sparse_block=block,
         work=output_h * output_w * encoded.weights,
     )
+
+
+def _in_place(image: Shape, result: Shape, strip: int) -> tuple[int, ...]:
+    """Over the input, whose channels have all been read when theirs of the output are written: in one strip."""
+    return (0,) if image == result and strip >= result[0] else ()
 
 
 def _strip_rows(strip: int, stride: int) -> int:

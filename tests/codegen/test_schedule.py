@@ -1,5 +1,7 @@
 """What runs, in which order and where: the tallest tiles for which there is room, each attention fused or not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 import refsim
 from codegen.choose import Costs, Optimise, estimated
-from codegen.emit import KernelCall, kernel_calls
+from codegen.emit import KernelCall, depthwise_conv2d, kernel_calls
 from codegen.passes import fuse_attention
 from codegen.planner import check_plan
 from codegen.predictor import costs
@@ -15,6 +17,8 @@ from codegen.schedule import make_schedule
 from codegen.target import load_target
 from refsim import Graph, TensorType
 from refsim.ops import Requantization
+from refsim.ops.depthwise_conv2d import DepthwiseConv2D
+from refsim.ops.lookup import Lookup
 from refsim.ops.matmul import MatMul
 from refsim.ops.slice import Slice
 from refsim.ops.softmax import Softmax
@@ -82,6 +86,49 @@ def test_a_tile_takes_the_room_that_others_leave() -> None:
     tall, arena = scheduled_beside(8, Optimise.SPEED)
     assert tall > 4 and arena > found[0][1]  # by little more than the time is worth
     assert scheduled_beside(8, Optimise.BALANCED) == found[0]
+
+
+def depthwise(channels: int, zero: bool = False) -> DepthwiseConv2D:
+    weight = np.full((3, 3, channels), 0 if zero else 3, np.int8)
+    stage = Requantization.from_real(0.01, -3)
+    return DepthwiseConv2D(weight, np.zeros(channels, np.int32), -3, stage, padding=(1, 1, 1, 1))
+
+
+def test_a_depthwise_convolution_works_in_place_where_channels_go_one_after_the_other() -> None:
+    shape = (32, 32, 24)
+    image = 32 * 32 * 24
+
+    table = Lookup(np.arange(-128, 128).astype(np.int8))
+    known = estimated(True, "of the test")
+
+    def planned(op: DepthwiseConv2D, *, keep: bool = False) -> tuple[int, KernelCall]:
+        b = Builder("depthwise")
+        x = b.add("before", table, b.input("x", shape))
+        y = b.add("depthwise", op, x)
+        schedule = make_schedule(b.graph(*([x, y] if keep else [y])), known, Optimise.SPEED, dsp=True)
+        check_plan(schedule.graph, schedule.calls, schedule.plan)
+        return schedule.plan.arena_bytes, schedule.calls[1]
+
+    arena, call = planned(depthwise(24))
+    assert call.kernel == "tnf_depthwise_conv2d_dsp" and call.in_place == (0,)
+    assert arena == image + call.scratch_bytes and call.scratch_bytes < image
+    arena, call = planned(depthwise(24), keep=True)
+    assert arena >= 2 * image
+    arena, call = planned(depthwise(24, zero=True))
+    assert call.kernel == "tnf_depthwise_conv2d_sparse" and arena == image + call.scratch_bytes
+
+
+def test_what_overlaps_or_comes_in_strips_does_not_work_in_place() -> None:
+    assert depthwise_conv2d.dsp_kernel_call(depthwise(22), ((4, 4, 22),)).in_place == ()  # the last lanes overlap
+    assert depthwise_conv2d.dsp_kernel_call(depthwise(20), ((4, 4, 20),)).in_place == (0,)
+    strips = depthwise_conv2d.dsp_kernel_call(depthwise(20), ((32, 32, 20),))
+    assert strips.params["strip"] < 32 and strips.in_place == ()
+    assert [c.in_place for c in kernel_calls(depthwise(20), ((32, 32, 20),), dsp=True) if "dsp" in c.kernel] == [
+        (),
+        (0,),
+    ]
+    smaller = replace(depthwise(20), padding=(0, 0, 0, 0))
+    assert not any(call.in_place for dsp in (False, True) for call in kernel_calls(smaller, ((9, 9, 20),), dsp=dsp))
 
 
 def test_tiles_of_every_height_are_offered_once() -> None:

@@ -99,7 +99,8 @@ void tnf_depthwise_conv2d(const tnf_depthwise_conv2d_params *p, const int8_t *x,
 /* The same for cores with the DSP extension, where each output channel has its own input channel and there are at least 4: kernels of up
  * to 3 x 3, filled up with weights of 0, without dilation, `stride` 1 or 2 in both directions. weight [channels][3] words of four int8, a
  * row of the kernel and 0. The input's zero point is in the bias, too. Output rows are computed `strip` at a time, an even number, in a
- * scratch of columns * ((strip - 1) * stride + 3) * 32 bytes: a column for each two of output_w with stride 1, for each with 2. */
+ * scratch of columns * ((strip - 1) * stride + 3) * 32 bytes: a column for each two of output_w with stride 1, for each with 2.
+ * In place where one strip holds all rows, channels are a multiple of 4, and the output's shape is the input's. */
 typedef struct {
     int32_t input_h, input_w, channels;
     int32_t output_h, output_w;
@@ -120,7 +121,7 @@ void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const in
  * directions, without dilation. channel [output_c][3] as of tnf_linear_sparse. Output rows are computed `strip` at a time, from rows of
  * the image widened to `pitch` int16, an even number: what four windows read at each multiple of four, in whole blocks and one more.
  * Scratch: the pitch times ((strip - 1) * stride + kernel_h) int16, and 12 bytes for each block of the channel that has most.
- * Runs on every core. */
+ * In place where one strip holds all rows and the output's shape is the input's. Runs on every core. */
 typedef struct {
     int32_t input_h, input_w, input_c;
     int32_t output_h, output_w, output_c;
