@@ -24,7 +24,7 @@ def sparse_layer(p: Params, rows: int) -> Terms:
     runs = np.split(quick, np.flatnonzero(np.diff(quick)) + 1)
     visits = sum(1 if run[0] else -(-run.size // _SPARSE_SUMS) for run in runs)
     clamped = (SPARSE_ROWS * whole + part) * channels
-    any_int8 = (p["act_min"], p["act_max"]) == (-128, 127)
+    above, below = p["act_max"] != 127, p["act_min"] != -128
     at_once = single * channels * bool(p["quick"]) * (not double)
     apart = part + single - single * bool(at_once)
     sizes: Terms = {}
@@ -44,7 +44,9 @@ def sparse_layer(p: Params, rows: int) -> Terms:
         "channels: finished at once": whole * served * (not double),
         "channels: finished at once, rounded twice": whole * served * double,
         "channels: finished apart": whole * (channels - served) + (part > 0) * channels,
-        "clamped: 4 elements": clamped // 4 * (not any_int8),
+        "clamped from above: 8 elements": clamped // 8 * above,
+        "clamped from below: 8 elements": clamped // 8 * (below and not above),
+        "clamped: rests": clamped % 8 * (above or below),
         "single rows": single,
         "single rows: channels": single * channels,
         "single rows: at once": at_once,

@@ -326,3 +326,13 @@ def test_a_sparse_depthwise_convolution_counts_every_window(height, width, chann
     assert counts[f"stride {stride}: windows"] == rows * -(-columns // 4) * channels
     assert counts[f"stride {stride}: blocks"] == rows * -(-columns // 4)
     assert counts["windows: quick"] == rows * -(-columns // 4) * channels
+
+
+@pytest.mark.parametrize(("low", "high"), [(-128, 127), (-3, 127), (-3, 90), (-128, 90)])
+def test_a_sparse_tile_is_clamped_where_its_range_is_narrower(low, high):
+    stage = dataclasses.replace(STAGE, act_min=low, act_max=high)
+    counts = loop_counts(linear_emitter.sparse_kernel_call(linear(5, 40, stage), ((21, 40),), 4))
+    below, above = ((low, high) == (-3, 127), high == 90)
+    assert counts["clamped from below: 8 elements"] == below * (21 * 5 // 8)
+    assert counts["clamped from above: 8 elements"] == above * (21 * 5 // 8)
+    assert counts["clamped: rests"] == (below or above) * (21 * 5 % 8)

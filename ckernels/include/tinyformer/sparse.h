@@ -566,13 +566,15 @@ static inline int32_t tnf_sparse_quick(const tnf_sparse_layer *layer, const int3
     return n;
 }
 
-/* Clamp n bytes that any int8 may be. */
-static inline void tnf_sparse_clamp(int8_t *y, int32_t n, int32_t lo, int32_t hi)
+/* Clamp n bytes that any int8 may be; `above` where the highest is below 127. */
+TNF_COPIED void tnf_sparse_clamp(int8_t *y, int32_t n, int32_t lo, int32_t hi, int32_t above)
 {
     const uint32_t lo4 = tnf_repeat4(lo), hi4 = tnf_repeat4(hi);
-    for (; n >= 4; n -= 4) {
-        tnf_store4(y, tnf_clamp4(tnf_load4(y), lo4, hi4));
-        y += 4;
+    for (; n >= 8; n -= 8) {
+        const uint32_t first = tnf_max4(tnf_load4(y), lo4), second = tnf_max4(tnf_load4(y + 4), lo4);
+        tnf_store4(y, above ? tnf_min4(first, hi4) : first);
+        tnf_store4(y + 4, above ? tnf_min4(second, hi4) : second);
+        y += 8;
     }
     for (; n > 0; n--) {
         *y = (int8_t)tnf_clamp(*y, lo, hi);
@@ -610,8 +612,10 @@ TNF_OWN_FUNCTION void tnf_sparse_tile(const tnf_sparse_layer *layer, const uint3
             tnf_sparse_finish(layer, record + channel * TNF_SPARSE_CHANNEL, sums + channel * TNF_SPARSE_ROWS, rows, y + first + channel);
         }
     }
-    if (layer->act_min != -128 || layer->act_max != 127) {
-        tnf_sparse_clamp(y, rows * layer->output_c, layer->act_min, layer->act_max);
+    if (layer->act_max != 127) {
+        tnf_sparse_clamp(y, rows * layer->output_c, layer->act_min, layer->act_max, 1);
+    } else if (layer->act_min != -128) {
+        tnf_sparse_clamp(y, rows * layer->output_c, layer->act_min, 127, 0);
     }
 }
 
