@@ -289,7 +289,7 @@ typedef struct {
 } quick_step;
 
 /* Four at once, none of whose steps waits for another's. */
-static inline void quick_outputs(int32_t v[4], quick_step step, int32_t rounding)
+TNF_INLINE void quick_outputs(int32_t v[4], quick_step step, int32_t rounding)
 {
 #if TNF_DSP_INSTRUCTIONS
     if (rounding == TNF_ROUNDING_DOUBLE) {
@@ -318,7 +318,7 @@ static inline void quick_outputs(int32_t v[4], quick_step step, int32_t rounding
 }
 
 /* Outputs of a column of `rows` pairs of sums. */
-static inline void finish_pairs(const uint32_t *sums, int8_t *y, int32_t rows, quick_step step, int32_t rounding)
+TNF_INLINE void finish_pairs(const uint32_t *sums, int8_t *y, int32_t rows, quick_step step, int32_t rounding)
 {
     for (;;) {
         int32_t v[4];
@@ -344,7 +344,7 @@ static inline void finish_pairs(const uint32_t *sums, int8_t *y, int32_t rows, q
     }
 }
 
-static inline void finish_rounded(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums,
+TNF_INLINE void finish_rounded(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums,
                                   int8_t *y, int32_t rounding)
 {
     quick_step step;
@@ -378,7 +378,7 @@ TNF_OWN_FUNCTION void finish_double(const tnf_depthwise_conv2d_dsp_params *p, co
 }
 
 /* Where it does not serve, one after the other. */
-static void finish(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums, int8_t *y)
+TNF_OWN_FUNCTION void finish(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums, int8_t *y)
 {
     int32_t oh, ow;
     for (oh = 0; oh < s->outputs; oh++) {
@@ -410,11 +410,18 @@ static strip strip_at(const tnf_depthwise_conv2d_dsp_params *p, int32_t first)
     return s;
 }
 
+/* Outputs of a strip of one channel from its sums. */
+typedef void finisher(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums, int8_t *y);
+/* Sums from its plane. */
+typedef void summer(uint32_t *plane, int32_t columns, int32_t rows, const int32_t *weight);
+
 void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch)
 {
+    summer *const sums_of = p->stride == 1 ? sums_of_pairs : sums_of_windows;
+    finisher *const finish_quickly = p->rounding == TNF_ROUNDING_DOUBLE ? finish_double : finish_single;
     const int32_t narrow = p->act_min != -128 || p->act_max != 127;
     uint32_t *plane = (uint32_t *)scratch;
-    int32_t first, group, lane;
+    int32_t first, group, channel;
     for (first = 0; first < p->output_h; first += p->strip) {
         const strip s = strip_at(p, first);
         const int32_t top = first * p->stride - p->pad_top + s.above;
@@ -423,18 +430,10 @@ void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const in
             /* the last four overlap those before where the channels are no multiple of four */
             const int32_t start = group + LANES <= p->channels ? group : p->channels - LANES;
             fill_plane(p, &s, s.inside > 0 ? x + top * p->input_w * p->channels + start : x, plane);
-            for (lane = 0; lane < LANES; lane++) {
-                const int32_t channel = start + lane;
-                const int32_t *weight = p->weight + 3 * channel;
-                uint32_t *sums = plane + 2 * lane;
-                (p->stride == 1 ? sums_of_pairs : sums_of_windows)(sums, s.columns, s.computed, weight);
-                if (!tnf_is_quick(p->shift[channel], p->rounding)) {
-                    finish(p, &s, channel, sums, out + channel);
-                } else if (p->rounding == TNF_ROUNDING_DOUBLE) {
-                    finish_double(p, &s, channel, sums, out + channel);
-                } else {
-                    finish_single(p, &s, channel, sums, out + channel);
-                }
+            for (channel = start; channel < start + LANES; channel++) {
+                uint32_t *sums = plane + 2 * (channel - start);
+                sums_of(sums, s.columns, s.computed, p->weight + 3 * channel);
+                (tnf_is_quick(p->shift[channel], p->rounding) ? finish_quickly : finish)(p, &s, channel, sums, out + channel);
             }
         }
         if (narrow) {

@@ -61,7 +61,7 @@ static void finish(const tnf_matmul_dsp_params *p, const int32_t *sums, const in
     }
 }
 
-static inline void finish_rounded(tnf_quick_scale scale, const int32_t *sums, const int32_t *corrections, int32_t columns, int8_t *y,
+TNF_INLINE void finish_rounded(tnf_quick_scale scale, const int32_t *sums, const int32_t *corrections, int32_t columns, int8_t *y,
                                   int8_t *y1, int32_t rounding)
 {
     const int32_t first = corrections[0], second = corrections[1];

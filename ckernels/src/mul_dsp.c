@@ -6,7 +6,7 @@ static inline int32_t product_of(int32_t a, int32_t b, tnf_quick_scale scale, in
     return tnf_ssat8(tnf_scaled(a * b, scale, rounding));
 }
 
-static inline void mul_rounded(const tnf_mul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, int32_t n, int32_t rounding)
+TNF_INLINE void mul_rounded(const tnf_mul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, int32_t n, int32_t rounding)
 {
     const int32_t a_offset = -p->a_zero_point, b_offset = -p->b_zero_point;
     const tnf_quick_scale scale = tnf_scale_of(p->multiplier, p->shift, p->output_zero_point, rounding);

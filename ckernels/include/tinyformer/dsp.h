@@ -19,6 +19,13 @@
 #define TNF_DSP_INSTRUCTIONS 0
 #endif
 
+/* For what is written once for both roundings: each of its callers has it for one. */
+#if defined(__GNUC__)
+#define TNF_INLINE __attribute__((always_inline)) static inline
+#else
+#define TNF_INLINE static inline
+#endif
+
 #if TNF_DSP_INSTRUCTIONS
 /* Functions in assembly find their parameters in registers: gcc sees no use of them. */
 #pragma GCC diagnostic ignored "-Wunused-parameter"
@@ -433,7 +440,7 @@ static inline int32_t tnf_double_requantize(int32_t v, tnf_quick_scale scale)
 /* Whether the quick last step of a rounding serves a shift, and that step. */
 static inline int32_t tnf_is_quick(int32_t shift, int32_t rounding)
 {
-    return shift >= -23 && shift <= (rounding == TNF_ROUNDING_DOUBLE ? -1 : -2);
+    return (uint32_t)(shift + 23) < (rounding == TNF_ROUNDING_DOUBLE ? 23u : 22u); /* -23 to -1 or -2 */
 }
 
 static inline tnf_quick_scale tnf_scale_of(int32_t multiplier, int32_t shift, int32_t zero_point, int32_t rounding)
@@ -813,7 +820,7 @@ TNF_OWN_FUNCTION void tnf_tile_finish(const tnf_tile_layer *layer, const int32_t
     }
 }
 
-static inline void tnf_tile_finish_rounded(const tnf_tile_layer *layer, const int32_t *channel, int32_t channels, const int32_t *sums,
+TNF_INLINE void tnf_tile_finish_rounded(const tnf_tile_layer *layer, const int32_t *channel, int32_t channels, const int32_t *sums,
                                            int8_t *y, int32_t rounding)
 {
     const int32_t lo = layer->act_min, hi = layer->act_max;
