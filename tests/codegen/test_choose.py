@@ -78,7 +78,6 @@ def choice(op: Linear, rows: int, known: Costs, optimise: Optimise = Optimise.BA
 @pytest.mark.parametrize("optimise", Optimise)
 def test_dense_layers_stay_dense(optimise: Optimise) -> None:
     assert choice(linear(0.0), 64, ESTIMATES["dsp"], optimise).call.sparse_block == 0
-    assert choice(linear(0.0), 64, PREDICTIONS["stm32f746"], optimise).call.sparse_block == 0
 
 
 @pytest.mark.parametrize("block", BLOCKS)
