@@ -13,14 +13,14 @@ typedef struct {
     uint32_t first, last;
 } taps;
 
-/* A row of outputs of one channel, and what they are computed from. */
+/* A channel's outputs in a strip, and what they are computed from. */
 typedef struct {
     const taps *begin, *end;
     int32_t bias, shift, quick; /* quick: a high product, a sum and a shift */
     tnf_quick_scale scale;      /* where that serves; else the multiplier alone */
-    int32_t width; /* windows */
-    int32_t step;  /* bytes from one output to the next */
-} channel_row;
+    int32_t rows, width; /* windows */
+    int32_t step;        /* bytes from one output to the next */
+} channel_strip;
 
 /* Two neighbours of a row. */
 static inline uint32_t pair_at(const int16_t *x)
@@ -49,12 +49,12 @@ static inline int32_t low_high(uint32_t x, uint32_t w, int32_t sum)
 }
 
 /* The last step but for the range; not quick. */
-TNF_OWN_FUNCTION int32_t requantized(const tnf_depthwise_conv2d_sparse_params *p, const channel_row *row, int32_t sum)
+TNF_OWN_FUNCTION int32_t requantized(const tnf_depthwise_conv2d_sparse_params *p, const channel_strip *strip, int32_t sum)
 {
-    if (tnf_is_quick(row->shift, p->rounding)) { /* rounded twice */
-        return tnf_scaled(sum, row->scale, p->rounding);
+    if (tnf_is_quick(strip->shift, p->rounding)) { /* rounded twice */
+        return tnf_scaled(sum, strip->scale, p->rounding);
     }
-    return tnf_requantize_value(sum, row->scale.multiplier, row->shift, p->rounding) + p->output_zero_point;
+    return tnf_requantize_value(sum, strip->scale.multiplier, strip->shift, p->rounding) + p->output_zero_point;
 }
 
 static inline int8_t *store(const tnf_depthwise_conv2d_sparse_params *p, int8_t *y, int32_t v, int32_t any)
@@ -65,14 +65,14 @@ static inline int8_t *store(const tnf_depthwise_conv2d_sparse_params *p, int8_t 
 
 /* The outputs of a row of windows that are `stride` positions apart, x the first one's first; `any` int8 may result, or what lies within
  * the layer's range. */
-TNF_COPIED void output_row(const tnf_depthwise_conv2d_sparse_params *p, const int16_t *x, const channel_row *row, int8_t *y,
+TNF_COPIED void output_row(const tnf_depthwise_conv2d_sparse_params *p, const int16_t *x, const channel_strip *strip, int8_t *y,
                            int32_t stride, int32_t any)
 {
-    const int32_t step = row->step;
-    const taps *const begin = row->begin, *const end = row->end;
+    const int32_t step = strip->step;
+    const taps *const begin = strip->begin, *const end = strip->end;
     int32_t left;
-    for (left = row->width; left > 0; left -= WINDOWS) {
-        int32_t s0 = row->bias, s1 = s0, s2 = s0, s3 = s0;
+    for (left = strip->width; left > 0; left -= WINDOWS) {
+        int32_t s0 = strip->bias, s1 = s0, s2 = s0, s3 = s0;
         const taps *block;
         for (block = begin; block != end; block++) {
             const int16_t *at = x + block->offset;
@@ -94,16 +94,16 @@ TNF_COPIED void output_row(const tnf_depthwise_conv2d_sparse_params *p, const in
             }
         }
         x += WINDOWS * stride;
-        if (row->quick) {
-            s0 = tnf_quick_requantize(s0, row->scale);
-            s1 = tnf_quick_requantize(s1, row->scale);
-            s2 = tnf_quick_requantize(s2, row->scale);
-            s3 = tnf_quick_requantize(s3, row->scale);
+        if (strip->quick) {
+            s0 = tnf_quick_requantize(s0, strip->scale);
+            s1 = tnf_quick_requantize(s1, strip->scale);
+            s2 = tnf_quick_requantize(s2, strip->scale);
+            s3 = tnf_quick_requantize(s3, strip->scale);
         } else {
-            s0 = requantized(p, row, s0);
-            s1 = requantized(p, row, s1);
-            s2 = requantized(p, row, s2);
-            s3 = requantized(p, row, s3);
+            s0 = requantized(p, strip, s0);
+            s1 = requantized(p, strip, s1);
+            s2 = requantized(p, strip, s2);
+            s3 = requantized(p, strip, s3);
         }
         y = store(p, y, s0, any);
         if (left == 1) {
@@ -124,42 +124,62 @@ TNF_COPIED void output_row(const tnf_depthwise_conv2d_sparse_params *p, const in
     }
 }
 
-TNF_OWN_FUNCTION void output_row_by_1(const tnf_depthwise_conv2d_sparse_params *p, const int16_t *x, const channel_row *row, int8_t *y)
+TNF_COPIED void output_rows(const tnf_depthwise_conv2d_sparse_params *p, const int16_t *plane, const channel_strip *strip, int8_t *y,
+                            int32_t stride, int32_t any)
 {
-    output_row(p, x, row, y, 1, 1);
-}
-
-TNF_OWN_FUNCTION void output_row_by_2(const tnf_depthwise_conv2d_sparse_params *p, const int16_t *x, const channel_row *row, int8_t *y)
-{
-    output_row(p, x, row, y, 2, 1);
-}
-
-TNF_OWN_FUNCTION void output_row_within(const tnf_depthwise_conv2d_sparse_params *p, const int16_t *x, const channel_row *row, int8_t *y)
-{
-    if (p->stride == 1) {
-        output_row(p, x, row, y, 1, 0);
-    } else {
-        output_row(p, x, row, y, 2, 0);
-    }
-}
-
-/* `n` positions of a channel, each `step` bytes after the one before. */
-TNF_OWN_FUNCTION void widen(int16_t *to, const int8_t *x, int32_t step, int32_t n)
-{
-    for (; n > 4; n -= 4) {
-        to[0] = x[0];
-        to[1] = x[step];
-        to[2] = x[2 * step];
-        to[3] = x[3 * step];
-        to += 4;
-        x += 4 * step;
-    }
-    for (;;) {
-        *to++ = *x;
-        if (--n == 0) {
+    const int32_t move = strip->width * strip->step;
+    int32_t left;
+    for (left = strip->rows;;) {
+        output_row(p, plane, strip, y, stride, any);
+        if (--left == 0) {
             break; /* before the pointer leaves the tensor */
         }
-        x += step;
+        plane += stride * p->pitch;
+        y += move;
+    }
+}
+
+/* All outputs of a strip. */
+TNF_OWN_FUNCTION void output_strip(const tnf_depthwise_conv2d_sparse_params *p, const int16_t *plane, const channel_strip *strip, int8_t *y)
+{
+    const int32_t any = p->act_min == -128 && p->act_max == 127;
+    if (p->stride == 1 && any) {
+        output_rows(p, plane, strip, y, 1, 1);
+    } else if (p->stride == 1) {
+        output_rows(p, plane, strip, y, 1, 0);
+    } else if (any) {
+        output_rows(p, plane, strip, y, 2, 1);
+    } else {
+        output_rows(p, plane, strip, y, 2, 0);
+    }
+}
+
+/* `rows` rows of n positions of a channel, each `step` bytes after the one before and `move` bytes after the row before. */
+TNF_OWN_FUNCTION void widen(int16_t *plane, int32_t pitch, const int8_t *x, int32_t step, int32_t move, int32_t rows, int32_t n)
+{
+    for (; rows > 0; rows--) {
+        const int8_t *from = x;
+        int16_t *to = plane;
+        int32_t left;
+        for (left = n; left > 4; left -= 4) {
+            const int32_t x0 = from[0], x1 = from[step];
+            from += 2 * step;
+            to[0] = (int16_t)x0;
+            to[1] = (int16_t)x1;
+            to[2] = from[0];
+            to[3] = from[step];
+            to += 4;
+            from += 2 * step;
+        }
+        for (;;) {
+            *to++ = *from;
+            if (--left == 0) {
+                break; /* before the pointer leaves the tensor */
+            }
+            from += step;
+        }
+        plane += pitch;
+        x += rows > 1 ? move : 0;
     }
 }
 
@@ -187,6 +207,7 @@ void tnf_depthwise_conv2d_sparse(const tnf_depthwise_conv2d_sparse_params *p, co
     const int32_t each = p->output_c / p->input_c, right = p->pitch - p->pad_left;
     const int32_t columns = right < p->input_w ? right : p->input_w;
     const int32_t most = ((p->strip - 1) * p->stride + p->kernel_h) * p->pitch;
+    const int32_t move = p->input_w * p->input_c;
     taps *blocks = (taps *)(void *)(plane + most);
     int32_t first, o, i;
     for (first = 0; first < p->output_h; first += p->strip) {
@@ -198,36 +219,26 @@ void tnf_depthwise_conv2d_sparse(const tnf_depthwise_conv2d_sparse_params *p, co
             plane[i] = (int16_t)p->input_zero_point;
         }
         for (o = 0; o < p->output_c; o++) {
-            channel_row row;
-            if (o % each == 0 && columns > 0) {
-                for (i = begin; i < end; i++) {
-                    widen(plane + (i - top) * p->pitch + p->pad_left, x + i * p->input_w * p->input_c + o / each, p->input_c, columns);
-                }
+            channel_strip strip;
+            if (o % each == 0 && columns > 0 && begin < end) {
+                widen(plane + (begin - top) * p->pitch + p->pad_left, p->pitch, x + begin * move + o / each, p->input_c, move, end - begin,
+                      columns);
             }
-            row.begin = blocks;
-            row.end = blocks + ((uint32_t)record[2] >> 8);
-            row.bias = record[0];
-            row.shift = tnf_byte((uint32_t)record[2], 0);
-            row.quick = tnf_is_quick(row.shift, p->rounding);
-            row.scale.multiplier = record[1];
-            if (row.quick != 0) {
-                row.scale = tnf_scale_of(record[1], row.shift, p->output_zero_point, p->rounding);
-                row.quick = p->rounding != TNF_ROUNDING_DOUBLE;
+            strip.begin = blocks;
+            strip.end = blocks + ((uint32_t)record[2] >> 8);
+            strip.bias = record[0];
+            strip.shift = tnf_byte((uint32_t)record[2], 0);
+            strip.quick = tnf_is_quick(strip.shift, p->rounding);
+            strip.scale.multiplier = record[1];
+            if (strip.quick != 0) {
+                strip.scale = tnf_scale_of(record[1], strip.shift, p->output_zero_point, p->rounding);
+                strip.quick = p->rounding != TNF_ROUNDING_DOUBLE;
             }
-            row.width = p->output_w;
-            row.step = p->output_c;
+            strip.rows = rows;
+            strip.width = p->output_w;
+            strip.step = p->output_c;
             stream = take_apart(p, stream, blocks, (int32_t)((uint32_t)record[2] >> 8));
-            for (i = 0; i < rows; i++) {
-                int8_t *to = y + (first + i) * p->output_w * p->output_c + o;
-                const int16_t *from = plane + i * p->stride * p->pitch;
-                if (p->act_min != -128 || p->act_max != 127) {
-                    output_row_within(p, from, &row, to);
-                } else if (p->stride == 1) {
-                    output_row_by_1(p, from, &row, to);
-                } else {
-                    output_row_by_2(p, from, &row, to);
-                }
-            }
+            output_strip(p, plane, &strip, y + first * p->output_w * p->output_c + o);
             record += TNF_SPARSE_CHANNEL;
         }
     }

@@ -83,6 +83,7 @@ def sparse(p: Params) -> Terms:
     bottoms = tops + (rows - 1) * each + integer(p, "kernel_h")
     widened = np.clip(np.minimum(bottoms, integer(p, "input_h")) - np.maximum(tops, 0), 0, None).sum()
     columns = max(0, min(integer(p, "input_w"), integer(p, "pitch") - integer(p, "pad_left")))
+    fours = max(0, columns - 1) // 4
     plane = ((strip - 1) * each + integer(p, "kernel_h")) * integer(p, "pitch")
     windows, double = -(-width // 4), p["rounding"] == Rounding.DOUBLE
     sums: Terms = {}
@@ -101,11 +102,13 @@ def sparse(p: Params) -> Terms:
         "channels": firsts.size * outputs,
         "channels: blocks": firsts.size * float(blocks.sum()),
         "widened: rows": float(widened) * channels * (columns > 0),
-        "widened: elements": float(widened) * channels * columns,
+        "widened: 4 elements": float(widened) * channels * fours,
+        "widened: rests": float(widened) * channels * (columns - 4 * fours),
         "rows": height * outputs,
         **sums,
         "windows: quick": height * windows * float(quick.sum()) * (not double),
         "windows: quick, rounded twice": height * windows * float(quick.sum()) * double,
-        "windows: any int8": height * windows * outputs * any_int8,
+        "windows: clamped": height * windows * outputs * (not any_int8),
+        "outputs": height * width * outputs,
         **requantized(p, others, shifts if quick.all() else shifts[~quick]),
     }

@@ -49,6 +49,7 @@ def sparse_layer(p: Params, rows: int) -> Terms:
         "clamped: rests": clamped % 8 * (above or below),
         "single rows": single,
         "single rows: channels": single * channels,
+        "single rows: channels with blocks": single * float((blocks > 0).sum()),
         "single rows: at once": at_once,
         "outputs: quick": apart * served * (not double),
         "outputs: quick, rounded twice": apart * served * double,
