@@ -131,7 +131,7 @@ class Space:
         random: the generator.
         in_search: Table I.
         variety: 0 requantises as imported models do; 1 often by more, and 2 with double rounding, which take longer;
-            some channels of both by so little that the quick last steps do not serve them.
+            some channels of both by so little that the quick last steps do not serve them, and some with an upper end.
     """
 
     def __init__(self, random: np.random.Generator, in_search: bool, variety: int = 0) -> None:
@@ -189,7 +189,8 @@ class Space:
             real[self.random.random(channels) < 0.7] = self.random.uniform(0.3, 0.8)
         real[self.random.random(channels) < self.pick(0.0, self.odd)] = ODD
         zero_point = self.zero_point()
-        return Requantization.from_real(real, zero_point, self.pick(-128, zero_point), 127, self.rounding)
+        act_max = self.pick(127, 90) if self.odd else 127
+        return Requantization.from_real(real, zero_point, self.pick(-128, zero_point), act_max, self.rounding)
 
     def weights(self, shape: Shape, channels: int) -> tuple[Int8Array, Int32Array, int, Requantization]:
         """Weights, bias, the input's zero point and the requantisation of what they accumulate."""

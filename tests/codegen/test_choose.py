@@ -90,13 +90,6 @@ def test_sparse_layers_become_smaller(block: int, known: Costs) -> None:
     assert found.call.work == 64 * np.count_nonzero(op.weight)
 
 
-@pytest.mark.parametrize("known", ESTIMATES.values(), ids=ESTIMATES)
-def test_a_tile_of_eight_rows_for_two_of_them_is_slower(known: Costs) -> None:
-    op = linear(0.6)
-    assert choice(op, 2, known, Optimise.SPEED).call.sparse_block == 0
-    assert choice(op, 2, known, Optimise.SIZE).call.sparse_block == 4
-
-
 @pytest.mark.parametrize("name", PREDICTIONS)
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.9])
 def test_the_quickest_call_is_the_one_that_is_predicted_to_be(name: str, sparsity: float) -> None:
