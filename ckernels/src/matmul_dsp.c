@@ -74,7 +74,7 @@ TNF_INLINE void finish_rounded(tnf_quick_scale scale, const int32_t *sums, const
     }
 }
 
-/* The same where the quick last step serves and any int8 may result: two rows. */
+/* The same where the quick last step serves, saturated to int8: two rows. */
 TNF_OWN_FUNCTION void finish_single(tnf_quick_scale scale, const int32_t *sums, const int32_t *corrections, int32_t columns, int8_t *y,
                                     int8_t *y1)
 {
@@ -91,8 +91,9 @@ TNF_OWN_FUNCTION void finish_double(tnf_quick_scale scale, const int32_t *sums, 
 static void tile_outputs(const tnf_matmul_dsp_params *p, const uint32_t *tile, const uint32_t *packed, int32_t columns, int32_t rows,
                          int8_t *y)
 {
-    const int32_t quads = (p->k + 3) / 4;
-    int32_t corrections[TNF_TILE_ROWS];
+    const int32_t quads = (p->k + 3) / 4, of_row = columns;
+    int32_t corrections[TNF_TILE_ROWS], row;
+    int8_t *first = y;
     correct(corrections, tile, quads, p->b_zero_point);
     for (; columns > 0; columns -= COLUMNS) {
         const int32_t count = columns < COLUMNS ? columns : COLUMNS;
@@ -108,6 +109,11 @@ static void tile_outputs(const tnf_matmul_dsp_params *p, const uint32_t *tile, c
         }
         packed += COLUMNS * quads;
         y += count;
+    }
+    if (p->quick != 0 && rows == TNF_TILE_ROWS && (p->act_min > -128 || p->act_max < 127)) {
+        for (row = 0; row < TNF_TILE_ROWS; row++) {
+            tnf_clamp_bytes(first + row * p->n, of_row, p->act_min, p->act_max);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from codegen.emit.base import Params
-from codegen.loop_counts.base import Terms, integer, loop, requantized
+from codegen.loop_counts.base import Terms, integer, loop, requantized, steps
 from codegen.loop_counts.tiles import TILE_CHANNELS, tile_rows, tile_sums
 from refsim.numerics import Rounding
 
@@ -47,6 +47,7 @@ def dsp(p: Params) -> Terms:
         "quick": quick * visits,
         "quick: columns": quick * n,
         "quick: columns, rounded twice": quick * n * (p["rounding"] == Rounding.DOUBLE),
+        **steps("clamped", columns, 4 * quick * ((p["act_min"], p["act_max"]) != (-128, 127))),
         "columns": (tiles - quick) * n,
         **requantized(p, (batch * m - 4 * quick) * n),
     }

@@ -1,14 +1,13 @@
 """The dense layers of the DSP kernels, computed in tiles of four rows."""
 
 import itertools
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codegen.emit.base import Params, quick_channels
-from codegen.loop_counts.base import Terms, integer, loop, requantized
+from codegen.loop_counts.base import Terms, integer, loop, requantized, steps
 from refsim.numerics import Rounding
 
 TILE_CHANNELS = 16
@@ -44,41 +43,30 @@ def tile_layer(p: Params, rows: int, taps: int, groups: int = 1) -> Terms:
     visits, pairs = groups * -(-channels // TILE_CHANNELS), groups * -(-channels // 2)
     whole, left = divmod(rows, 4)
     single, tiles = int(left == 1), whole + (left > 1)
-    # Whole tiles are finished quickly where that serves a pair of channels, or the last if it is alone; and where
-    # outputs may be any int8, pairs in registers.
-    quick = quick_channels(shifts, integer(p, "rounding"))
-    served = np.minimum(quick[:, ::2], quick[:, [*range(1, channels, 2), *[channels - 1] * (channels % 2)]])
-    slow = shifts[~served.repeat(2, axis=1)[:, :channels]]
-    any_int8 = (p["act_min"], p["act_max"]) == (-128, 127)
-    alone = channels % 2 * int(served[:, -1].sum())
-    in_registers = (int(served.sum()) - alone) * any_int8
-    whole_visits = sum(_visits(list(map(bool, group)), channels, any_int8) for group in served)
+    # Of whole tiles the pairs of channels that the quick last step serves are finished in registers.
+    served = quick_channels(shifts, integer(p, "rounding"))[:, : channels // 2 * 2]
+    quick = served[:, ::2] & served[:, 1::2]
+    slow = np.ones_like(shifts, bool)
+    slow[:, : channels // 2 * 2] = ~quick.repeat(2, axis=1)
+    runs = [(fast, 2 * len(list(run))) for group in quick for fast, run in itertools.groupby(map(bool, group))]
+    in_registers, asked = int(quick.sum()), 1 - integer(p, "quick")
+    whole_visits = sum(1 if fast else -(-run // TILE_CHANNELS) for fast, run in runs) + groups * (channels % 2)
     double = integer(p, "rounding") == Rounding.DOUBLE
+    clamped = whole * 4 * ((p["act_min"], p["act_max"]) != (-128, 127))
     return {
         "tiles": tiles * groups,
         **tile_rows("tile rows", 4 * tiles * groups, taps),
         **tile_sums(whole * whole_visits + (tiles - whole) * visits, tiles * pairs, taps),
-        "pairs asked": whole * pairs * (1 - integer(p, "quick")),
+        "pairs asked": whole * pairs * asked,
         "pairs in registers": whole * in_registers,
         "pairs in registers, rounded twice": whole * in_registers * double,
-        "quick channels": whole * (shifts.size - slow.size - 2 * in_registers),
-        "quick channels, rounded twice": whole * (shifts.size - slow.size - 2 * in_registers) * double,
+        **steps("clamped", [run for fast, run in runs if fast], clamped),
         **tile_rows("one row", single * groups, taps),
         "one row: sums": single * visits,
         **loop("one row: quads", -(-taps // 4), single * pairs),
-        "channels": whole * slow.size + (tiles - whole + single) * shifts.size,
-        **_requantized(p, 4 * whole, slow, left, shifts),
+        "channels": whole * int(slow.sum()) + (tiles - whole + single) * shifts.size,
+        **_requantized(p, 4 * whole, shifts[slow], left, shifts),
     }
-
-
-def _visits(served: Iterable[bool], channels: int, any_int8: bool) -> int:
-    """Calls of tnf_tile_sums for a whole tile: one for all neighbours in registers, else one for `TILE_CHANNELS`."""
-    visits, first = 0, 0
-    for quick, pairs in itertools.groupby(served):
-        run = min(2 * len(list(pairs)), channels - first)
-        visits += (run > 1) + run % 2 if quick and any_int8 else -(-run // TILE_CHANNELS)
-        first += run
-    return visits
 
 
 def _requantized(p: Params, rows: int, slow: NDArray[Any], rest: int, shifts: NDArray[Any]) -> Terms:

@@ -217,8 +217,26 @@ def test_tiles_count_every_row_and_every_output(rows, inputs, outputs):
     assert counts["tiles"] == counts["tile rows"] / 4 == (rows + 2) // 4
     assert 2 * counts["tile rows: 8 elements"] + counts["tile rows: 4 elements"] == counts["tile rows"] * (inputs // 4)
     assert counts["tile sums: pairs"] == counts["tiles"] * -(-outputs // 2)
-    finished = 8 * counts["pairs in registers"] + 4 * counts["quick channels"] + counts["outputs: high word"]
-    assert finished == rows * outputs
+    assert 8 * counts["pairs in registers"] + counts["outputs: high word"] == rows * outputs
+
+
+def test_tiles_finish_alike_pairs_of_channels_at_once():
+    def counts(shifts: list[int], rounding: int = 0, act_min: int = -128) -> dict[str, float]:
+        channels = len(shifts)
+        stage = Requantization(
+            np.full(channels, 2**30, np.int32), np.array(shifts, np.int32), 0, act_min=act_min, rounding=rounding
+        )
+        op = Linear(np.ones((channels, 3), np.int8), np.zeros(channels, np.int32), 0, stage)
+        return loop_counts(linear_emitter.dsp_kernel_call(op, ((4, 3),)))
+
+    mixed = counts([-5, -5, -5, -1, -5, -5, -5])
+    assert (mixed["pairs in registers"], mixed["channels"], mixed["pairs asked"]) == (2, 3, 4)
+    assert mixed["tile sums"] == 4  # a pair, one that is not quick, a pair, and the last channel
+    assert mixed["outputs: two words"] == 4 and mixed["outputs: high word"] == 8
+    double = counts([-5, -5, -5, -1], rounding=1)
+    assert double["pairs in registers, rounded twice"] == double["pairs in registers"] == 2
+    assert counts([-5] * 8)["clamped: 4 elements"] == 0
+    assert counts([-5] * 8, act_min=-3)["clamped: 4 elements"] == 8
 
 
 @given(

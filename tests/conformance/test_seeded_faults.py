@@ -167,7 +167,7 @@ FAULTS = (
     Fault(
         "one quick channel makes its neighbour quick",
         "conv2d",
-        "&& (left == 1 || tnf_is_quick(channel[5], layer->rounding))",
+        "&& tnf_is_quick(channel[5], layer->rounding)",
         "",
         "include/tinyformer/dsp.h",
     ),
@@ -190,6 +190,13 @@ FAULTS = (
         "mul",
         "walk.b_step == 0 ? same : b + first",
         "b + first",
+        "include/tinyformer/dsp.h",
+    ),
+    Fault(
+        "a tile's first row keeps what the clamp forbids",
+        "linear",
+        "for (row = 0; row < TNF_TILE_ROWS; row++) {\n                    tnf_clamp_bytes",
+        "for (row = 1; row < TNF_TILE_ROWS; row++) {\n                    tnf_clamp_bytes",
         "include/tinyformer/dsp.h",
     ),
     Fault("mean forgets its last columns", "mean", "? c : inner - 4;", "? c : 0;", "src/mean_dsp.c"),

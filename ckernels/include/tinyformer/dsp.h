@@ -820,67 +820,40 @@ TNF_OWN_FUNCTION void tnf_tile_finish(const tnf_tile_layer *layer, const int32_t
     }
 }
 
-TNF_INLINE void tnf_tile_finish_rounded(const tnf_tile_layer *layer, const int32_t *channel, int32_t channels, const int32_t *sums,
-                                           int8_t *y, int32_t rounding)
+/* Whether the quick last step serves both channels of a pair. */
+static inline int32_t tnf_is_quick_pair(const tnf_tile_layer *layer, const int32_t *channel)
 {
-    const int32_t lo = layer->act_min, hi = layer->act_max;
-    const int32_t *end = channel + 3 * channels;
-    int8_t *y1 = y + layer->stride, *y2 = y1 + layer->stride, *y3 = y2 + layer->stride;
-    for (; channel != end; channel += 3) {
-        const tnf_quick_scale scale = tnf_scale_of(channel[1], channel[2], layer->zero_point, rounding);
-        const int32_t bias = channel[0];
-        *y++ = (int8_t)tnf_clamp(tnf_scaled(sums[0] + bias, scale, rounding), lo, hi);
-        *y1++ = (int8_t)tnf_clamp(tnf_scaled(sums[1] + bias, scale, rounding), lo, hi);
-        *y2++ = (int8_t)tnf_clamp(tnf_scaled(sums[2] + bias, scale, rounding), lo, hi);
-        *y3++ = (int8_t)tnf_clamp(tnf_scaled(sums[3] + bias, scale, rounding), lo, hi);
-        sums += TNF_TILE_ROWS;
-    }
+    return tnf_is_quick(channel[2], layer->rounding) && tnf_is_quick(channel[5], layer->rounding);
 }
 
-/* The same for whole tiles where the quick last step serves. */
-TNF_OWN_FUNCTION void tnf_tile_finish_quickly(const tnf_tile_layer *layer, const int32_t *channel, int32_t channels,
-                                              const int32_t *sums, int8_t *y)
+/* How many of the next `pairs` pairs the quick last step serves, or serves not: those before the first that differs. */
+TNF_OWN_FUNCTION int32_t tnf_alike_pairs(const tnf_tile_layer *layer, const int32_t *channel, int32_t pairs, int32_t quick)
 {
-    if (layer->rounding == TNF_ROUNDING_DOUBLE) {
-        tnf_tile_finish_rounded(layer, channel, channels, sums, y, TNF_ROUNDING_DOUBLE);
-    } else {
-        tnf_tile_finish_rounded(layer, channel, channels, sums, y, TNF_ROUNDING_SINGLE);
-    }
-}
-
-/* Whether the quick last step serves both channels of a pair, or the one that is left. */
-static inline int32_t tnf_is_quick_pair(const tnf_tile_layer *layer, const int32_t *channel, int32_t left)
-{
-    return tnf_is_quick(channel[2], layer->rounding) && (left == 1 || tnf_is_quick(channel[5], layer->rounding));
-}
-
-/* How many channels from here on, in whole pairs, the quick last step serves, or serves not; of the latter so many as fit the stack. */
-TNF_OWN_FUNCTION int32_t tnf_alike_channels(const tnf_tile_layer *layer, const int32_t *channel, int32_t left, int32_t quick)
-{
-    const int32_t most = quick != 0 || left < TNF_TILE_CHANNELS * TNF_TILE_PAIRS ? left : TNF_TILE_CHANNELS * TNF_TILE_PAIRS;
     int32_t n = 0;
-    for (; n < most && tnf_is_quick_pair(layer, channel, left - n) == quick; n += TNF_TILE_CHANNELS) {
+    for (; n < pairs && tnf_is_quick_pair(layer, channel) == quick; n++) {
         channel += 3 * TNF_TILE_CHANNELS;
     }
-    return n < most ? n : most;
+    return n;
 }
 
-/* Every channel of the first `rows` rows of a tile: y [rows][channels]. A single row is a tile of one. */
+/* Every channel of the first `rows` rows of a tile: y [rows][channels]. A single row is a tile of one. The pairs of channels of a whole tile
+ * that the quick last step serves become bytes at once. */
 TNF_OWN_FUNCTION void tnf_tile_outputs(const tnf_tile_layer *layer, const uint32_t *tile, int32_t rows, int8_t *y)
 {
-    const int32_t any_int8 = layer->act_min == -128 && layer->act_max == 127;
+    const int32_t whole = rows == TNF_TILE_ROWS;
     const uint32_t *weight = layer->weight;
     const int32_t *channel = layer->channel;
-    int32_t left = layer->channels;
+    int32_t left = layer->channels, row;
     while (left > 0) {
-        int32_t quick = rows == TNF_TILE_ROWS, channels = left, pairs;
+        int32_t pairs = left / TNF_TILE_CHANNELS, channels = left;
+        int32_t quick = whole && pairs > 0;
         if (quick > layer->quick) {
-            quick = tnf_is_quick_pair(layer, channel, left);
-            channels = tnf_alike_channels(layer, channel, left, quick);
+            quick = tnf_is_quick_pair(layer, channel);
+            pairs = tnf_alike_pairs(layer, channel, pairs, quick);
+            channels = TNF_TILE_CHANNELS * pairs;
         }
-        if (quick != 0 && any_int8 && channels >= TNF_TILE_CHANNELS) {
+        if (quick != 0) {
             tnf_tile_last_step last;
-            pairs = channels / TNF_TILE_CHANNELS;
             last.y = y;
             last.stride = layer->stride;
             last.channel = channel;
@@ -888,21 +861,21 @@ TNF_OWN_FUNCTION void tnf_tile_outputs(const tnf_tile_layer *layer, const uint32
             last.rounding = layer->rounding;
             tnf_tile_sums(0, tile, weight, layer->quads, pairs, &last);
             channels = TNF_TILE_CHANNELS * pairs;
+            if (layer->act_min > -128 || layer->act_max < 127) {
+                for (row = 0; row < TNF_TILE_ROWS; row++) {
+                    tnf_clamp_bytes(y + row * layer->stride, channels, layer->act_min, layer->act_max);
+                }
+            }
         } else {
             int32_t sums[TNF_TILE_PAIRS * TNF_TILE_CHANNELS * TNF_TILE_ROWS];
             channels = channels < TNF_TILE_CHANNELS * TNF_TILE_PAIRS ? channels : TNF_TILE_CHANNELS * TNF_TILE_PAIRS;
             pairs = (channels + 1) / TNF_TILE_CHANNELS;
             if (rows == 1) {
                 tnf_row_sums(sums, tile, weight, layer->quads, pairs);
-                tnf_tile_finish(layer, channel, channels, sums, y, 1, 1);
             } else {
                 tnf_tile_sums(sums, tile, weight, layer->quads, pairs, 0);
-                if (quick != 0) {
-                    tnf_tile_finish_quickly(layer, channel, channels, sums, y);
-                } else {
-                    tnf_tile_finish(layer, channel, channels, sums, y, rows, TNF_TILE_ROWS);
-                }
             }
+            tnf_tile_finish(layer, channel, channels, sums, y, rows, rows == 1 ? 1 : TNF_TILE_ROWS);
         }
         weight += pairs * 2 * layer->quads;
         channel += 3 * channels;

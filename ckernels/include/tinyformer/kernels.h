@@ -186,7 +186,7 @@ typedef struct {
 } tnf_matmul_params;
 void tnf_matmul(const tnf_matmul_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension. `quick` is 1 where the quick last step serves and any int8 may result. Scratch: 8 bytes for
+/* The same for cores with the DSP extension. `quick` is 1 where the quick last step serves. Scratch: 8 bytes for
  * each of k, filled up to quads, and one more for each of `columns`, an even number: the columns of b that are rearranged at a time. */
 typedef struct {
     int32_t batch, m, k, n;
