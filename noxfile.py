@@ -55,6 +55,7 @@ def bench(session: nox.Session) -> None:
     install(session, "conformance")
     session.run("tinyformer", "bench", *session.posargs)
     session.run("tinyformer", "bench-kernels")
+    session.run("tinyformer", "bench-network")
 
 
 @nox.session

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from xml.sax.saxutils import escape
 
-from codegen.planner import Buffer
+from codegen.placement import Buffer
 from codegen.program import Program
 
 _LEFT, _TOP, _RIGHT, _BOTTOM = 80, 64, 24, 72

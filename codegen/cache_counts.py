@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codegen.emit import KernelCall
+from codegen.emit.base import SPARSE_FEW
 from codegen.memory_timing import Cache
 from codegen.target import Target
 
@@ -103,7 +104,7 @@ class _Reuse:
 _ITERATIONS, _NEGLIGIBLE = 60, 0.001
 
 Loops = Mapping[str, float]
-"""How often a kernel's loops are entered and repeated, as `codegen.predictor.loop_counts` tells."""
+"""How often a kernel's loops are entered and repeated, as `codegen.loop_counts` tells."""
 
 Again = tuple[float, float]
 """Lines of constants and of activations, or of scratch memory filled and read, that are missed in later passes."""
@@ -270,7 +271,7 @@ class _Tiles:
             kernel_h, kernel_w = int(p["kernel_h"]), int(p["kernel_w"])
             taps, window = kernel_h * kernel_w * inputs, kernel_h * inputs
         if call.sparse_block:
-            tile_rows, sweeps = 8, outputs * call.work / max(1, call.macs)
+            tile_rows, sweeps = 8 if rows > SPARSE_FEW else 1, outputs * call.work / max(1, call.macs)
         else:
             tile_rows, sweeps = 1 if rows == 1 else 4, outputs / 2
         shared = window * (int(p["kernel_w"]) + (tile_rows - 1) * int(p["stride_w"])) if window else 0
@@ -315,22 +316,39 @@ def _depthwise_conv2d_strips(call: KernelCall, loops: Loops, constants: _Reuse, 
     )
 
 
+def _depthwise_conv2d_sparse(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+    inputs, outputs = int(call.params["input_c"]), int(call.params["output_c"])
+    image, result = _strip_offsets(call)
+    plane = call.scratch_bytes
+    touched = result.size * min(data.cache.line if data.cache else 0, outputs)
+    # Of each position one channel at a time, whose line the next use too.
+    return (
+        (loops["strips"] - 1)
+        * constants.swept(call.constant_bytes, plane + image.size * inputs + result.size * outputs),
+        data.scattered(image, loops["strips"] * inputs, 1, inputs, written=plane + touched)
+        + data.scattered(result, loops["channels"], 1, outputs, written=plane),
+    )
+
+
 def _depthwise_conv2d_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> Again:
-    # Each of four channels reads the plane for its sums, and those beside its outputs.
+    # Each of four channels reads the plane for its sums, and those beside its outputs; sparse, each reads it for both.
     _, result = _strip_offsets(call)
     line = data.cache.line if data.cache else 0
-    touched = result.size * min(line, int(call.params["channels"]))
-    return 0.0, 8 * loops["groups"] * data.swept(call.scratch_bytes, touched)
+    touched = result.size * min(line, int(call.params["channels" if "channels" in call.params else "output_c"]))
+    times = 2 * loops["channels"] if call.sparse_block else 8 * loops["groups"]
+    return 0.0, times * data.swept(call.scratch_bytes, touched)
 
 
 def _strip_offsets(call: KernelCall) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where a strip's positions of one channel lie: of the image, and of the output."""
     p = call.params
-    channels, strip = int(p["channels"]), int(p["strip"])
-    rows = min(strip * int(p["stride"]) + 2, int(p["input_h"]))
+    strip, stride = int(p["strip"]), int(p["stride"])
+    inputs, outputs = (int(p["channels"]),) * 2 if "channels" in p else (int(p["input_c"]), int(p["output_c"]))
+    kernel_h = int(p["kernel_h"]) if "kernel_h" in p else 3
+    rows = min(strip * stride + kernel_h - 1, int(p["input_h"]))
     image = np.arange(rows)[:, None] * int(p["input_w"]) + np.arange(int(p["input_w"]))
     result = np.arange(min(strip, int(p["output_h"])))[:, None] * int(p["output_w"]) + np.arange(int(p["output_w"]))
-    return image * channels, result * channels
+    return image * inputs, result * outputs
 
 
 def _attention_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> Again:
@@ -348,6 +366,7 @@ _SCRATCH_AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse], Again]] = {
     "tnf_conv2d_dsp": _tiles_scratch,
     "tnf_conv2d_sparse": _tiles_scratch,
     "tnf_depthwise_conv2d_dsp": _depthwise_conv2d_scratch,
+    "tnf_depthwise_conv2d_sparse": _depthwise_conv2d_scratch,
     "tnf_linear_dsp": _tiles_scratch,
     "tnf_linear_sparse": _tiles_scratch,
 }
@@ -361,6 +380,7 @@ _AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse, _Reuse], Again]] = {
     "tnf_conv2d_sparse": _tiles,
     "tnf_depthwise_conv2d": _depthwise_conv2d,
     "tnf_depthwise_conv2d_dsp": _depthwise_conv2d_strips,
+    "tnf_depthwise_conv2d_sparse": _depthwise_conv2d_sparse,
     "tnf_linear": _linear,
     "tnf_linear_dsp": _tiles,
     "tnf_linear_sparse": _tiles,

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 _Model = Annotated[Path, typer.Argument(help="Quantised model, QDQ ONNX.")]
 _Mean = Annotated[float, typer.Option(help="Of uint8 images: the model's input is (pixel - mean) / std.")]
 _Std = Annotated[float, typer.Option(help="See --mean.")]
-_Optimise = Annotated[Literal["size", "speed", "balanced"], typer.Option(help="What sparse weights are encoded for.")]
+_Optimise = Annotated[
+    Literal["size", "speed", "balanced"], typer.Option(help="What kernels and encodings of weights are chosen for.")
+]
+_Target = Annotated[
+    str | None, typer.Option(help="As for `tinyformer generate`; without it, a core without the DSP extension.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -68,7 +73,7 @@ def generate(
     optimise: _Optimise = "balanced",
 ) -> None:
     """Write a model as C99: one folder without dependencies, its memory planned."""
-    from codegen.emit import Optimise
+    from codegen.choose import Optimise
     from codegen.generate import generate as generate_folder
     from codegen.onnx import load
     from codegen.target import load_target
@@ -79,12 +84,15 @@ def generate(
     _say(f"Wrote {len(generated.steps)} layers to {out}; the layer table is in {out / 'README.md'}.")
 
 
-def inspect(model: _Model) -> None:
-    """Show a quantised model's layers, memory and ports as they would be generated."""
+def inspect(model: _Model, target: _Target = None, optimise: _Optimise = "balanced") -> None:
+    """Show a quantised model's layers, choices, memory and ports as they would be generated."""
+    from codegen.choose import Optimise
     from codegen.onnx import load
     from codegen.program import build_program
+    from codegen.target import load_target
 
-    program = build_program(load(model))
+    chip = load_target(target) if target else None
+    program = build_program(load(model), chip, optimise=Optimise(optimise))
     layers = Table(title=escape(program.graph.name), box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     layers.add_column("step", justify="right", no_wrap=True)
     layers.add_column("layer", overflow="fold", min_width=16)
@@ -103,6 +111,10 @@ def inspect(model: _Model) -> None:
             str(step.offset),
             str(step.call.scratch_bytes),
         )
+    choices = Table("layer", "weights", "chosen", title=f"for {program.optimise}")
+    for step in program.steps:
+        if step.reason:
+            choices.add_row(escape(step.node), step.call.encoding, step.reason)
     ports = Table("port", "name", "shape", "scale", "zero point")
     for kind, places in (("input", program.inputs), ("output", program.outputs)):
         for index, port in enumerate(places):
@@ -110,29 +122,28 @@ def inspect(model: _Model) -> None:
                 f"{kind} {index}", escape(port.name), _dims(port.shape), f"{port.scale:g}", str(port.zero_point)
             )
     console = Console()
-    for table in (layers, ports, _memory_table(program)):
+    for table in (layers, choices, ports, _memory_table(program, chip)):
         console.print(table)
+    _say(f"Time was {program.costs}.")
     _say(f"{program.macs} multiply-accumulate operations; model SHA-256 {program.model_hash}")
 
 
 def plan(
     model: _Model,
-    target: Annotated[
-        str | None, typer.Option(help="As for `tinyformer generate`; without it, a core without the DSP extension.")
-    ] = None,
+    target: _Target = None,
     svg: Annotated[Path | None, typer.Option(help="Picture of the arena over time to write.")] = None,
     optimise: _Optimise = "balanced",
 ) -> None:
     """Show how a quantised model's memory is planned: each strategy's arena, the lower bound, the order of steps."""
     from codegen.arena_picture import render_arena
-    from codegen.emit import Optimise
+    from codegen.choose import Optimise
     from codegen.onnx import load
     from codegen.program import build_program
     from codegen.target import load_target
 
     chip = load_target(target) if target else None
     graph = load(model)
-    build = partial(build_program, graph, dsp=chip is not None and chip.dsp, optimise=Optimise(optimise))
+    build = partial(build_program, graph, chip, optimise=Optimise(optimise))
     program = build()
     if svg:
         write_whole(svg, render_arena(program).encode())

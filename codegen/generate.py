@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ckernels
 from codegen.arena_picture import render_arena
-from codegen.emit import Optimise
+from codegen.choose import Optimise
 from codegen.program import PortPlace, Program, Step, build_program
 from codegen.render import Naming, marked_files, render_cmake, render_header, render_readme, render_source
 from codegen.target import Target
@@ -92,7 +92,7 @@ def generate(
         output_dir: folder to write; one that this function wrote earlier is replaced.
         prefix: start of the C names, an identifier that begins with a letter.
         force: replace the folder whatever it holds.
-        optimise: what decides whether weights are encoded as sparse.
+        optimise: what kernels and encodings of weights are chosen for.
 
     Raises:
         UnsupportedError: naming the node, something that the kernels cannot do.
@@ -105,7 +105,7 @@ def generate(
         )
     output_dir = output_dir.resolve()
     _check_replaceable(output_dir, force)
-    program = build_program(graph, dsp=target.dsp, optimise=optimise)
+    program = build_program(graph, target, optimise=optimise)
     check_fit(program, target)
     model = GeneratedModel(output_dir, prefix, target, program)
     _write(output_dir, _contents(model))

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from codegen.emit import KernelCall
-from codegen.planner import aligned, plan_arena
+from codegen.placement import aligned
+from codegen.planner import plan_arena
 from refsim.graph import Graph
 
 _WIDTH = 100

@@ -1,13 +1,7 @@
 """The arena planner: where each activation and each kernel's scratch lies in one block of memory.
 
 Tensors that share memory (a reshape and its input, an operator that works in place) become one buffer, alive from its
-first write to its last read. Three strategies place the buffers; the smallest arena wins:
-
-- head-tail alternation (TinyFormer paper, section III-D and Fig. 6): an operator reads at one end of the arena and
-  writes at the other. Here each end is a stack of buffers with first fit: residuals stay while others alternate.
-- greedy by size: the largest buffer first, each into the smallest gap that holds it.
-- local search: buffers as low as they fit, one after the other; where the arena is above the lower bound, the order
-  in which they are placed is improved in a bounded number of trials.
+first write to its last read. `codegen.placement` places the buffers by several strategies; the smallest arena wins.
 
 In which order the operators run is decided before, by `codegen.order`.
 
@@ -15,50 +9,20 @@ Every plan can be checked by `check_plan`, which plays the program through on a 
 nothing with the planner but the plan.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 from types import MappingProxyType
 
 import numpy as np
 
 from codegen.emit import KernelCall
+from codegen.placement import ALIGNMENT, STRATEGIES, Buffer, aligned, extent, in_use
 from refsim.errors import TinyFormerError, UnsupportedError
 from refsim.graph import Graph
-
-ALIGNMENT = 8
-"""Alignment of every buffer, bytes."""
-
-
-def aligned(size: int) -> int:
-    """A size rounded up to `ALIGNMENT`."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 class PlanError(TinyFormerError):
     """An arena plan would let one tensor overwrite another: a defect of the planner, never of the model."""
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """A range of the arena that is in use from one step to another.
-
-    Attributes:
-        tensors: names of the tensors that lie in it, one after the other or as views of each other; none for scratch.
-        bytes: a multiple of `ALIGNMENT`.
-        first, last: steps (node indices), both included.
-        sources: indices of the buffers that the step `first` reads.
-    """
-
-    tensors: tuple[str, ...]
-    bytes: int
-    first: int
-    last: int
-    sources: tuple[int, ...] = ()
-
-    def meets(self, other: "Buffer") -> bool:
-        """Whether both are in use in some step."""
-        return self.first <= other.last and other.first <= self.last
 
 
 @dataclass(frozen=True)
@@ -95,6 +59,10 @@ class ArenaPlan:
         """Where one of `buffers` lies in the arena, bytes."""
         return self.tensor_offsets[buffer.tensors[0]] if buffer.tensors else self.scratch_offsets[buffer.first]
 
+    def tensor_bytes_in(self, step: int) -> int:
+        """Sum of the tensors in use in a step, scratch left out."""
+        return in_use([buffer for buffer in self.buffers if buffer.tensors], step)
+
 
 def plan_arena(graph: Graph, calls: Sequence[KernelCall]) -> ArenaPlan:
     """Plan the memory of a graph; `calls` are its nodes' kernel calls.
@@ -108,12 +76,12 @@ def plan_arena(graph: Graph, calls: Sequence[KernelCall]) -> ArenaPlan:
         if port.tensor in graph.constants:
             raise UnsupportedError(f"graph output {port.name!r} does not depend on any input; remove it from the model")
     buffers = _buffers(graph, calls)
-    placements = {name: place(buffers) for name, place in _STRATEGIES.items()}
-    peaks = {name: _extent(buffers, offsets) for name, offsets in placements.items()}
+    placements = {name: place(buffers) for name, place in STRATEGIES.items()}
+    peaks = {name: extent(buffers, offsets) for name, offsets in placements.items()}
     strategy = min(peaks, key=lambda name: peaks[name])
     offsets = placements[strategy]
     steps = range(max(len(calls), 1))
-    fullest = max(steps, key=lambda step: _in_use(buffers, step))
+    fullest = max(steps, key=lambda step: in_use(buffers, step))
     live = [b for b in sorted(buffers, key=lambda b: -b.bytes) if b.first <= fullest <= b.last and b.tensors]
     tensors = [b for b in buffers if b.tensors]
     return ArenaPlan(
@@ -126,10 +94,10 @@ def plan_arena(graph: Graph, calls: Sequence[KernelCall]) -> ArenaPlan:
             {b.first: at for b, at in zip(buffers, offsets, strict=True) if not b.tensors}
         ),
         peaks=MappingProxyType(peaks),
-        lower_bound=_in_use(buffers, fullest),
+        lower_bound=in_use(buffers, fullest),
         fullest_step=fullest,
         live_tensors=tuple(b.tensors[-1] for b in live),
-        tensor_bytes=max(_in_use(tensors, step) for step in steps),
+        tensor_bytes=max(in_use(tensors, step) for step in steps),
         scratch_bytes=max((b.bytes for b in buffers if not b.tensors), default=0),
         buffers=buffers,
     )
@@ -243,126 +211,3 @@ def _buffers(graph: Graph, calls: Sequence[KernelCall]) -> tuple[Buffer, ...]:
         Buffer(tuple(group), size, start, max((last_use[t] for t in group), default=start), reads)
         for group, size, start, reads in zip(members, sizes, first, sources, strict=True)
     )
-
-
-def _in_use(buffers: Sequence[Buffer], step: int) -> int:
-    return sum(b.bytes for b in buffers if b.first <= step <= b.last)
-
-
-def _extent(buffers: Sequence[Buffer], offsets: Sequence[int]) -> int:
-    return max((at + b.bytes for b, at in zip(buffers, offsets, strict=True)), default=0)
-
-
-def _gaps(taken: Sequence[tuple[int, int]]) -> list[tuple[int, int | None]]:
-    """Start and length of the free ranges between (offset, bytes) ranges; the last one is endless (None)."""
-    gaps: list[tuple[int, int | None]] = []
-    free = 0
-    for start, size in sorted(taken):
-        if start > free:
-            gaps.append((free, start - free))
-        free = max(free, start + size)
-    return [*gaps, (free, None)]
-
-
-def _head_tail(buffers: Sequence[Buffer]) -> list[int]:
-    """Alternate between the ends: a buffer goes to the end where the largest buffer it is made from does not lie."""
-    at_tail: list[bool] = []
-    depth: list[int] = []  # distance from the buffer's end of the arena
-    for buffer in buffers:
-        source = max(buffer.sources, key=lambda index: buffers[index].bytes, default=None)
-        at_tail.append(source is not None and not at_tail[source])
-        same_end = [i for i in range(len(depth)) if at_tail[i] == at_tail[-1] and buffers[i].meets(buffer)]
-        gaps = _gaps([(depth[i], buffers[i].bytes) for i in same_end])
-        depth.append(next(start for start, room in gaps if room is None or room >= buffer.bytes))
-    reach = [d + b.bytes for d, b in zip(depth, buffers, strict=True)]
-    heads = [i for i, tail in enumerate(at_tail) if not tail]
-    tails = [i for i, tail in enumerate(at_tail) if tail]
-    pairs = [reach[h] + reach[t] for h in heads for t in tails if buffers[h].meets(buffers[t])]
-    arena = max([*reach, *pairs], default=0)
-    return [arena - r if tail else d for d, r, tail in zip(depth, reach, at_tail, strict=True)]
-
-
-def _greedy_by_size(buffers: Sequence[Buffer]) -> list[int]:
-    """The largest buffer first, each into the smallest gap that holds it."""
-    offsets: dict[int, int] = {}
-    for index in sorted(range(len(buffers)), key=lambda i: (-buffers[i].bytes, buffers[i].first, i)):
-        buffer = buffers[index]
-        rivals = [(at, buffers[i].bytes) for i, at in offsets.items() if buffers[i].meets(buffer)]
-        fitting = [(room, start) for start, room in _gaps(rivals) if room is not None and room >= buffer.bytes]
-        offsets[index] = min(fitting)[1] if fitting else _gaps(rivals)[-1][0]
-    return [offsets[index] for index in range(len(buffers))]
-
-
-_TRIALS = 3000
-"""Orders of buffers that the local search tries at most."""
-
-_FIRST_ORDERS: Sequence[Callable[[Buffer], tuple[int, ...]]] = (
-    lambda b: (-b.bytes, b.first),
-    lambda b: (-b.bytes * (b.last - b.first + 1), b.first),
-    lambda b: (b.first - b.last, -b.bytes),
-    lambda b: (b.first, -b.bytes),
-    lambda b: (-b.last, -b.bytes),
-)
-"""Sort keys of the orders that the local search starts from: by size, size x life, life, first and last use."""
-
-
-def _local_search(buffers: Sequence[Buffer]) -> list[int]:
-    """Each buffer as low as it fits, in the best order found.
-
-    Some order gives the smallest arena: that in which the buffers of a smallest plan lie above each other. The search
-    moves one buffer of a stack that reaches the arena's end, or one that meets the highest, to another place in the
-    order, and keeps what is not worse.
-    """
-    rivals = [[j for j, other in enumerate(buffers) if j != i and other.meets(b)] for i, b in enumerate(buffers)]
-    bound = max((_in_use(buffers, step) for step in {b.first for b in buffers}), default=0)
-    random = Random(0)  # noqa: S311 - a search, no secret
-
-    def pick(count: int) -> int:
-        # Of all methods of `Random`, only this one gives the same numbers in every version of Python.
-        return int(random.random() * count)
-
-    starts = [sorted(range(len(buffers)), key=lambda i: (*key(buffers[i]), i)) for key in _FIRST_ORDERS]
-    placed = [(order, _lowest_fit(buffers, rivals, order)) for order in starts]
-    order, offsets = min(placed, key=lambda start: _extent(buffers, start[1]))
-    arena = _extent(buffers, offsets)
-    for _ in range(_TRIALS):
-        if arena == bound:
-            break
-        highest = [i for i, b in enumerate(buffers) if offsets[i] + b.bytes == arena]
-        stack = [highest[pick(len(highest))]]
-        while under := [j for j in rivals[stack[-1]] if offsets[j] + buffers[j].bytes == offsets[stack[-1]]]:
-            stack.append(under[pick(len(under))])
-        movable = [*stack, *rivals[stack[0]]]
-        moved = movable[pick(len(movable))]
-        trial = [i for i in order if i != moved]
-        trial.insert(pick(len(order)), moved)
-        found = _lowest_fit(buffers, rivals, trial)
-        if (extent := _extent(buffers, found)) <= arena:
-            order, offsets, arena = trial, found, extent
-    return offsets
-
-
-def _lowest_fit(buffers: Sequence[Buffer], rivals: Sequence[Sequence[int]], order: Sequence[int]) -> list[int]:
-    """Offsets where each buffer in turn goes into the lowest gap that holds it.
-
-    Args:
-        buffers: to place.
-        rivals: of each buffer, those that are in use at the same time.
-        order: indices of the buffers.
-    """
-    offsets = [-1] * len(buffers)
-    for index in order:
-        at = 0
-        for start, end in sorted((offsets[j], offsets[j] + buffers[j].bytes) for j in rivals[index] if offsets[j] >= 0):
-            if start - at >= buffers[index].bytes:
-                break
-            at = max(at, end)
-        offsets[index] = at
-    return offsets
-
-
-_STRATEGIES: Mapping[str, Callable[[Sequence[Buffer]], list[int]]] = {
-    "head-tail alternation": _head_tail,
-    "greedy by size": _greedy_by_size,
-    "local search": _local_search,
-}

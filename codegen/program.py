@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from codegen.emit import KernelCall, Optimise, kernel_call
-from codegen.order import order_nodes
-from codegen.passes import fuse_attention
-from codegen.planner import ArenaPlan, check_plan, plan_arena
-from refsim.errors import UnsupportedError, located
+from codegen.choose import Optimise
+from codegen.emit import KernelCall
+from codegen.planner import ArenaPlan, check_plan
+from codegen.predictor import costs
+from codegen.schedule import make_schedule
+from codegen.target import Target
+from refsim.errors import UnsupportedError
 from refsim.graph import Graph, Port
 from refsim.tensor import Shape
 
@@ -31,6 +33,7 @@ class Step:
         offset: of the output in the arena, bytes.
         bytes: of the output.
         call: the kernel call.
+        reason: why this one, beside the others that the operator can have; empty where there are none.
         elided: it runs no code, for the output is the input's bytes in place.
     """
 
@@ -43,6 +46,7 @@ class Step:
     offset: int
     bytes: int
     call: KernelCall
+    reason: str
     elided: bool
 
     @property
@@ -79,11 +83,13 @@ class Program:
     """A graph as kernel calls on one arena.
 
     Attributes:
-        graph: the model, its nodes in execution order; its attention fused where that makes the arena smaller.
+        graph: the model, its nodes in execution order, its attention fused where that pays.
         model_hash: SHA-256 of everything that decides the model's bytes, hexadecimal.
         steps: in execution order.
         inputs, outputs: the graph's ports.
         plan: where everything lies.
+        optimise: what kernel calls were chosen for.
+        costs: where it is known from how long they take, in words.
     """
 
     graph: Graph
@@ -92,6 +98,8 @@ class Program:
     inputs: tuple[PortPlace, ...]
     outputs: tuple[PortPlace, ...]
     plan: ArenaPlan
+    optimise: Optimise
+    costs: str
 
     @property
     def kernel_sources(self) -> tuple[str, ...]:
@@ -117,14 +125,20 @@ class Program:
 
 
 def build_program(
-    graph: Graph, *, dsp: bool = False, optimise: Optimise = Optimise.BALANCED, reorder: bool = True
+    graph: Graph,
+    target: Target | None = None,
+    *,
+    dsp: bool = False,
+    optimise: Optimise = Optimise.BALANCED,
+    reorder: bool = True,
 ) -> Program:
     """Choose the kernels and the order of the steps, plan the arena and check the plan; fuse attention where that pays.
 
     Args:
         graph: the model.
-        dsp: the core has the DSP extension.
-        optimise: what decides whether weights are encoded as sparse.
+        target: the microcontroller, for which kernels are chosen by predicted cycles; without one they are estimated.
+        dsp: the core has the DSP extension; where there is a target, the target says so.
+        optimise: what kernels are chosen for.
         reorder: run the operators in another order than the graph's where that makes the arena smaller.
 
     Raises:
@@ -133,13 +147,9 @@ def build_program(
     if not graph.nodes:
         raise UnsupportedError(f"model {graph.name!r} has no operators: there is nothing to generate")
     model_hash = graph_hash(graph)
-    graph, calls, plan = _planned(graph, dsp, optimise, reorder)
-    fused = fuse_attention(graph)
-    if fused is not graph:
-        unfused = graph, calls, plan
-        graph, calls, plan = min(
-            unfused, _planned(fused, dsp, optimise, reorder), key=lambda candidate: candidate[2].arena_bytes
-        )
+    known = costs(target, dsp=dsp)
+    schedule = make_schedule(graph, known, optimise, dsp=known.dsp, reorder=reorder)
+    graph, calls, plan = schedule.graph, schedule.calls, schedule.plan
     check_plan(graph, calls, plan)
     at = plan.tensor_offsets
     steps = tuple(
@@ -152,10 +162,11 @@ def build_program(
             shape=graph.tensors[node.output].shape,
             offset=at[node.output],
             bytes=graph.tensors[node.output].size,
-            call=call,
-            elided=call.view and at.get(node.inputs[0]) == at[node.output],
+            call=choice.call,
+            reason=choice.reason,
+            elided=choice.call.view and at.get(node.inputs[0]) == at[node.output],
         )
-        for index, (node, call) in enumerate(zip(graph.nodes, calls, strict=True))
+        for index, (node, choice) in enumerate(zip(graph.nodes, schedule.choices, strict=True))
     )
 
     def place(port: Port) -> PortPlace:
@@ -171,22 +182,16 @@ def build_program(
             zero_point=tensor.zero_point,
         )
 
-    return Program(graph, model_hash, steps, tuple(map(place, graph.inputs)), tuple(map(place, graph.outputs)), plan)
-
-
-def _planned(
-    graph: Graph, dsp: bool, optimise: Optimise, reorder: bool
-) -> tuple[Graph, tuple[KernelCall, ...], ArenaPlan]:
-    """A graph with its nodes in execution order, their kernel calls and its memory plan."""
-    chosen: dict[str, KernelCall] = {}
-    for node in graph.nodes:
-        with located(f"node {node.name!r} ({node.op.name})"):
-            shapes = tuple(graph.tensors[tensor].shape for tensor in node.inputs)
-            chosen[node.name] = kernel_call(node.op, shapes, dsp=dsp, optimise=optimise)
-    if reorder:
-        graph = order_nodes(graph, tuple(chosen.values()))
-    calls = tuple(chosen[node.name] for node in graph.nodes)
-    return graph, calls, plan_arena(graph, calls)
+    return Program(
+        graph=graph,
+        model_hash=model_hash,
+        steps=steps,
+        inputs=tuple(map(place, graph.inputs)),
+        outputs=tuple(map(place, graph.outputs)),
+        plan=plan,
+        optimise=optimise,
+        costs=known.source,
+    )
 
 
 def graph_hash(graph: Graph) -> str:

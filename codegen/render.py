@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codegen.planner import ALIGNMENT
+from codegen.placement import ALIGNMENT
 from codegen.program import PortPlace, Program, Step
 from codegen.target import Target
 
@@ -159,7 +159,7 @@ def render_readme(program: Program, target: Target, naming: Naming, files: Seque
     )
     rows = "\n".join(
         f"| {s.index} | {_cell(s.node)} | {s.operator} | {_dims(s.shape)} | {s.call.encoding} | {s.constant_bytes} "
-        f"| {s.call.macs} | {s.offset} | {s.bytes} | {s.call.scratch_bytes} |"
+        f"| {s.call.macs} | {s.offset} | {s.bytes} | {s.call.scratch_bytes} | {_cell(s.reason)} |"
         for s in program.steps
     )
     ports = "\n".join(
@@ -215,9 +215,10 @@ Model SHA-256: `{program.model_hash}`
 ## Layers
 
 Shapes are of one sample, channels last. {program.macs} multiply-accumulate operations in all.
+Where an operator can be computed in several ways, one was chosen for `{program.optimise}`; time was {program.costs}.
 
-| step | name | operator | output | weights | parameters, bytes | MACs | arena offset | bytes | scratch, bytes |
-|---|---|---|---|---|---|---|---|---|---|
+| step | name | operator | output | weights | parameters, bytes | MACs | arena offset | bytes | scratch, bytes | why |
+|---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 """
 

@@ -332,7 +332,7 @@ class ModelError:
 
 
 def check_model(predictor: Predictor, model: Path, data: Path | None, toolchain: Toolchain | None = None) -> ModelError:
-    """Predict a model and run it.
+    """Predict a model's kernel calls, as they are generated, and run it.
 
     Args:
         predictor: of a core or of a target.
@@ -345,16 +345,21 @@ def check_model(predictor: Predictor, model: Path, data: Path | None, toolchain:
         TargetError: the model does not fit the chip.
     """
     under_test = read_model(model, data, 1)
-    total = predictor.predict_graph(under_test.graph).total
     target = predictor.target or chip(predictor.core.name)
     with TemporaryDirectory() as folder:
         generated = generate(under_test.graph, target, Path(folder, "model"))
         timing = Timing.MEMORY if predictor.target else Timing.ZERO_WAIT
         place = CortexMModel(generated, toolchain, opt=OPT, timing=timing)
         place.run({name: x[0] for name, x in under_test.samples.items()})
+    tensors = generated.program.graph.tensors
+    predicted = sum(
+        predictor.time(step.call, sum(tensors[name].size for name in (*step.inputs, step.output)))
+        for step in generated.steps
+        if not step.elided
+    )
     measured = sum(cycles.total for cycles in place.cycles[0])
     name = predictor.target.name if predictor.target else predictor.core.name
-    return ModelError(under_test.graph.name, name, total.cycles + (total.waits or 0.0), measured)
+    return ModelError(under_test.graph.name, name, predicted, measured)
 
 
 def sample_key(sample: Sample) -> str:

@@ -7,15 +7,13 @@ model with memory that never waits.
 """
 
 import itertools
-import json
 import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
-from rich.table import Table
 
 import ckernels
 from codegen.emit import KernelCall, kernel_calls
@@ -176,6 +174,8 @@ class Measured:
         unit: that of the case, or `NONZERO_MAC`.
         target, core: names.
         variant: "portable", "dsp", or "sparse" with the sparsity and the weights of a block.
+        sparsity: per cent of the blocks of weights that are zero; 0 for a kernel of dense weights.
+        block: weights of a block; 0 likewise.
         kernel: the C function.
         units: how many of them.
         instructions: executed, exact.
@@ -189,6 +189,8 @@ class Measured:
     target: str
     core: str
     variant: str
+    sparsity: int
+    block: int
     kernel: str
     units: int
     instructions: int
@@ -236,6 +238,8 @@ class _Prepared:
 
     case: BenchCase
     variant: str
+    sparsity: int
+    block: int
     unit: str
     units: int
     op: Operator
@@ -256,7 +260,7 @@ def _prepare(case: BenchCase, target: Target, sparsities: Sequence[int], seed: i
     calls = {"portable": portable} | ({"dsp": dsp} if target.dsp and dsp.kernel != portable.kernel else {})
     for variant, call in calls.items():
         units = call.macs if case.unit == MAC else golden.size
-        yield _Prepared(case, variant, case.unit, units, op, inputs, golden, call, baseline)
+        yield _Prepared(case, variant, 0, 0, case.unit, units, op, inputs, golden, call, baseline)
     blocks = [call.sparse_block for call in kernel_calls(op, shapes)[1:]]
     for sparsity, block in itertools.product(sparsities, blocks):
         sparse, nonzero = _sparse(op, sparsity, block, space.random)
@@ -266,18 +270,22 @@ def _prepare(case: BenchCase, target: Target, sparsities: Sequence[int], seed: i
         peer = baseline.cycles / nonzero if baseline and baseline.cycles else None
         units = round(portable.macs * nonzero)
         variant = f"sparse {sparsity} %/{block}"
-        yield _Prepared(case, variant, NONZERO_MAC, units, sparse, inputs, golden, call, Baseline(goal, peer))
+        yield _Prepared(
+            case, variant, sparsity, block, NONZERO_MAC, units, sparse, inputs, golden, call, Baseline(goal, peer)
+        )
 
 
 def _sparse(op: Operator, sparsity: int, block: int, random: np.random.Generator) -> tuple[Operator, float]:
     """The operator with so many per cent of its blocks of weights zero, and the part of its weights that is not."""
-    assert isinstance(op, Linear | Conv2D)
-    *outer, inputs = op.weight.shape
+    assert isinstance(op, Linear | Conv2D | DepthwiseConv2D)
+    along_width = isinstance(op, DepthwiseConv2D)
+    dense = np.moveaxis(op.weight, 2, 0) if along_width else op.weight
+    *outer, inputs = dense.shape
     blocks = np.ones(math.prod(outer) * -(-inputs // block), np.int8)
     blocks[: round(blocks.size * sparsity / 100)] = 0
     kept = random.permutation(blocks).reshape(*outer, -1).repeat(block, axis=-1)[..., :inputs]
-    weight = np.where(op.weight == 0, np.int8(1), op.weight) * kept
-    return replace(op, weight=weight), float(kept.mean())
+    weight = np.where(dense == 0, np.int8(1), dense) * kept
+    return replace(op, weight=np.moveaxis(weight, 0, 2) if along_width else weight), float(kept.mean())
 
 
 def measure(
@@ -342,6 +350,8 @@ def _measure_one(one: _Prepared, place: CortexMPlace, target: Target) -> Measure
         target.name,
         target.core,
         one.variant,
+        one.sparsity,
+        one.block,
         one.call.kernel,
         one.units,
         result.instructions,
@@ -350,44 +360,3 @@ def _measure_one(one: _Prepared, place: CortexMPlace, target: Target) -> Measure
         one.call.scratch_bytes,
         one.baseline,
     )
-
-
-def as_json(report: KernelBenchReport) -> str:
-    """The report as JSON."""
-    return json.dumps(asdict(report), indent=2) + "\n"
-
-
-def tables(report: KernelBenchReport) -> list[Table]:
-    """A table for each chip: a row for each kernel, and how far its cycles are from the goal and from the peer's."""
-    made = []
-    for target, core in dict.fromkeys((m.target, m.core) for m in report.measured):
-        table = Table(title=f"{target} ({core}), {report.compiler}")
-        for column in ("case", "per", "kernel"):
-            table.add_column(column, no_wrap=True)
-        for column in ("instructions", "cycles", "goal", "cycles / goal", "peer", "peer / cycles"):
-            table.add_column(column, justify="right")
-        previous = ""
-        for m in (m for m in report.measured if m.target == target):
-            figures = [m.instructions / m.units, m.cycles / m.units]
-            table.add_row(
-                m.case if m.case != previous else "",
-                m.unit,
-                m.variant,
-                *(f"{figure:.2f}" for figure in figures),
-                *_against(figures[1], m.baseline or Baseline(None)),
-            )
-            previous = m.case
-        made.append(table)
-    return made
-
-
-def _against(cycles: float, baseline: Baseline) -> list[str]:
-    """The goal and its share, the peer and how many times faster this is."""
-    cells = ["-"] * 4
-    if baseline.goal is not None:
-        share = cycles / baseline.goal
-        colour = "green" if share <= 1 else "yellow" if share <= 1.25 else "red"
-        cells[:2] = f"{baseline.goal:g}", f"[{colour}]{share:.2f}[/]"
-    if baseline.cycles is not None:
-        cells[2:] = f"{baseline.cycles:.3g}", f"{baseline.cycles / cycles:.2f}"
-    return cells

@@ -25,16 +25,20 @@ def bench_kernels(
     ] = None,
     opt: Annotated[Literal["O1", "O2", "O3", "Os"], typer.Option(help="Optimisation; zig makes O1 and O3 O2.")] = "O2",
     seed: Annotated[int, typer.Option(min=0, help="Of weights and activations.")] = 0,
-    json: Annotated[Path | None, typer.Option(help="File for the results.")] = None,
+    json: Annotated[Path | None, typer.Option(help="File for the results; --compare reads it.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="Earlier --json: show what a change did.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="File for a plot of cycles against sparsity.")] = None,
 ) -> None:
     """Measure what each kernel costs a multiply-accumulate or element, beside CMSIS-NN and the goals.
 
     Instructions are exact; cycles are those of the timing model with memory that never waits. Every byte is held to the
     golden model; exits with 1 where one differs.
     """
-    from conformance.kernel_bench import CMSIS_NN, PAPER, SPARSE_GOALS_AT, as_json, choose_cases, measure, tables
+    from conformance.kernel_bench import CMSIS_NN, PAPER, SPARSE_GOALS_AT, choose_cases, measure
+    from conformance.kernel_bench_report import as_json, plot, read_cycles, tables
     from conformance.places import find_toolchain
 
+    earlier = read_cycles(compare) if compare else None
     console = Console()
     with Console(stderr=True).status("") as status:
         report = measure(
@@ -46,8 +50,10 @@ def bench_kernels(
             opt=f"-{opt}",
             progress=lambda what: status.update(f"Measuring {what}"),
         )
-    for table in tables(report):
+    for table in tables(report, earlier):
         console.print(table)
     console.print(f"peer: {CMSIS_NN}; of layernorm {PAPER}", highlight=False)
     if json is not None:
         write_whole(json, as_json(report))
+    if svg is not None:
+        write_whole(svg, plot(report))

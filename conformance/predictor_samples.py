@@ -19,8 +19,7 @@ import numpy as np
 import ckernels
 from codegen import emit
 from codegen.emit import KernelCall
-from codegen.encoding import BLOCKS
-from codegen.predictor import loop_counts
+from codegen.loop_counts import loop_counts
 from refsim.numerics import Int8Array, Int32Array, Rounding, quantize_multiplier
 from refsim.ops import OPERATORS
 from refsim.ops.add import Add
@@ -53,6 +52,9 @@ SPARSITIES = (0.0, 0.4, 0.6, 0.8, 0.9)
 
 DEVIATION = 36.0
 """Standard deviation of activations, in steps of int8."""
+
+ODD = 2.0**-30
+"""A scale whose shift is beyond those of the quick last steps."""
 
 MOST_ACTIVATIONS = 300_000
 """Bytes of a sample's buffers at most, so that it runs on every chip of the fit but the smallest."""
@@ -128,7 +130,8 @@ class Space:
     Args:
         random: the generator.
         in_search: Table I.
-        variety: 0 requantises as imported models do; 1 often by more, and 2 with double rounding, which take longer.
+        variety: 0 requantises as imported models do; 1 often by more, and 2 with double rounding, which take longer;
+            some channels of both by so little that the quick last steps do not serve them, and some with an upper end.
     """
 
     def __init__(self, random: np.random.Generator, in_search: bool, variety: int = 0) -> None:
@@ -136,6 +139,7 @@ class Space:
         self.in_search = in_search
         self.rounding = Rounding.DOUBLE if variety == 2 else Rounding.SINGLE
         self.wide = variety == 1
+        self.odd = 0.3 if variety else 0.0
         if in_search:
             # 32 x 32 images; the first stage works at 16 x 16, the second at 8 x 8; 192 channels are in Table IV.
             self.side, self.dim = self.pick((16, 32), (16, 44), (8, 96), (8, 128), (8, 192), (8, 256))
@@ -183,8 +187,10 @@ class Space:
         real = np.minimum(DEVIATION / deviation * self.random.uniform(0.5, 1.5, channels), 0.8)
         if self.wide:
             real[self.random.random(channels) < 0.7] = self.random.uniform(0.3, 0.8)
+        real[self.random.random(channels) < self.pick(0.0, self.odd)] = ODD
         zero_point = self.zero_point()
-        return Requantization.from_real(real, zero_point, self.pick(-128, zero_point), 127, self.rounding)
+        act_max = self.pick(127, 90) if self.odd else 127
+        return Requantization.from_real(real, zero_point, self.pick(-128, zero_point), act_max, self.rounding)
 
     def weights(self, shape: Shape, channels: int) -> tuple[Int8Array, Int32Array, int, Requantization]:
         """Weights, bias, the input's zero point and the requantisation of what they accumulate."""
@@ -488,20 +494,23 @@ def _call(space: Space, op: Operator, shapes: tuple[Shape, ...], variant: str) -
     module = importlib.import_module(f"{emit.__name__}.{op.name}")
     call: KernelCall | None
     if variant == "_sparse":
-        block = space.pick(*BLOCKS)
-        call = module.sparse_kernel_call(_pruned(space, op, block), shapes, block)
-    else:
-        call = getattr(module, f"{variant.removeprefix('_')}_kernel_call".removeprefix("_"))(op, shapes)
+        block = space.pick(*module.SPARSE_BLOCKS)
+        return module.sparse_kernel_call(_pruned(space, op, block), shapes, block)  # type: ignore[no-any-return]
+    call = getattr(module, f"{variant.removeprefix('_')}_kernel_call".removeprefix("_"))(op, shapes)
+    if call is not None and hasattr(module, "other_kernel_calls"):
+        call = space.pick(call, *filter(None, module.other_kernel_calls(op, shapes, call)))
     return call
 
 
 def _pruned(space: Space, op: Operator, block: int) -> Operator:
-    """Blocks of the weight are set to 0."""
-    assert isinstance(op, Linear | Conv2D)
-    rows = op.weight.reshape(-1, op.weight.shape[-1])
+    """Blocks of the weight are set to 0: along its last axis, or along the width of a depthwise convolution."""
+    assert isinstance(op, Linear | Conv2D | DepthwiseConv2D)
+    weight = np.moveaxis(op.weight, 2, 0) if isinstance(op, DepthwiseConv2D) else op.weight
+    rows = weight.reshape(-1, weight.shape[-1])
     kept = space.random.random((len(rows), -(-rows.shape[1] // block))) >= space.pick(*SPARSITIES)
     mask = np.repeat(kept, block, axis=1)[:, : rows.shape[1]]
-    return replace(op, weight=(rows * mask).reshape(op.weight.shape))
+    pruned = (rows * mask).reshape(weight.shape)
+    return replace(op, weight=np.ascontiguousarray(np.moveaxis(pruned, 0, 2) if weight is not op.weight else pruned))
 
 
 @dataclass(frozen=True)

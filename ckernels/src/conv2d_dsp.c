@@ -50,16 +50,16 @@ TNF_OWN_FUNCTION void put_outside(tile_row *to, int32_t zero_point, int32_t n)
     }
 }
 
-/* What the weights of one output position meet, in their order: kernel_h rows of kernel_w taps of input_c bytes. Outside the image it
- * is the input's zero point. */
-static void gather(const tnf_conv2d_dsp_params *p, const int8_t *x, int32_t top, int32_t left, tile_row to)
+/* What the weights of one group meet at one output position, in their order: kernel_h rows of kernel_w taps of so many channels, x the
+ * first of them in the image. Outside the image it is the input's zero point. */
+static void gather(const tnf_conv2d_dsp_params *p, const int8_t *x, int32_t channels, int32_t top, int32_t left, tile_row to)
 {
-    const int32_t channels = p->input_c, row = p->input_w * channels;
+    const int32_t pixel = p->input_c, row = p->input_w * pixel;
     const int32_t first = tnf_window_first(left, p->dilation_w);
     const int32_t end = tnf_window_end(left, p->dilation_w, p->kernel_w, p->input_w);
     const int32_t taps = end > first ? end - first : 0;
     int32_t kh, i;
-    x += taps > 0 ? (left + first * p->dilation_w) * channels : 0;
+    x += taps > 0 ? (left + first * p->dilation_w) * pixel : 0;
     for (kh = 0; kh < p->kernel_h; kh++) {
         const int32_t h = top + kh * p->dilation_h;
         if (taps == 0 || h < 0 || h >= p->input_h) {
@@ -69,11 +69,11 @@ static void gather(const tnf_conv2d_dsp_params *p, const int8_t *x, int32_t top,
         if (first > 0) {
             put_outside(&to, p->input_zero_point, first * channels);
         }
-        if (p->dilation_w == 1) {
+        if (p->dilation_w == 1 && channels == pixel) {
             put(&to, x + h * row, taps * channels);
         } else {
             for (i = 0; i < taps; i++) {
-                put(&to, x + h * row + i * p->dilation_w * channels, channels);
+                put(&to, x + h * row + i * p->dilation_w * pixel, channels);
             }
         }
         if (end < p->kernel_w) {
@@ -84,16 +84,16 @@ static void gather(const tnf_conv2d_dsp_params *p, const int8_t *x, int32_t top,
 
 void tnf_conv2d_dsp(const tnf_conv2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch)
 {
-    const int32_t taps = p->kernel_h * p->kernel_w * p->input_c;
-    int8_t *bytes = p->input_c % 4 == 0 ? 0 : (int8_t *)scratch;
+    const int32_t channels = p->input_c / p->groups;
+    const int32_t taps = p->kernel_h * p->kernel_w * channels;
+    int8_t *bytes = channels % 4 == 0 ? 0 : (int8_t *)scratch;
     int32_t left = p->output_h * p->output_w;
-    int32_t h = 0, w = 0, row;
+    int32_t h = 0, w = 0, row, group;
     tnf_tile_layer layer;
     uint32_t *tile;
-    layer.weight = (const uint32_t *)p->weight;
-    layer.channel = p->channel;
     layer.quads = (taps + 3) / 4;
-    layer.channels = p->output_c;
+    layer.channels = p->output_c / p->groups;
+    layer.stride = p->output_c;
     layer.zero_point = p->output_zero_point;
     layer.act_min = p->act_min;
     layer.act_max = p->act_max;
@@ -106,24 +106,35 @@ void tnf_conv2d_dsp(const tnf_conv2d_dsp_params *p, const int8_t *x, int8_t *y, 
     for (; left > 0; left -= TNF_TILE_ROWS) {
         const int32_t rows = left < TNF_TILE_ROWS ? left : TNF_TILE_ROWS;
         const int32_t tile_rows = rows == 1 ? 1 : TNF_TILE_ROWS;
-        for (row = 0; row < tile_rows; row++) { /* missing rows repeat the last, so that the tile holds nothing stale */
-            tile_row to;
-            to.tile = tile + row;
-            to.rows = tile_rows;
-            to.bytes = bytes;
-            gather(p, x, h * p->stride_h - p->pad_top, w * p->stride_w - p->pad_left, to);
-            if (bytes != 0) {
-                tnf_tile_row(to.tile, tile_rows, bytes, 4 * layer.quads, 0);
+        const int32_t first_h = h, first_w = w;
+        const int8_t *from = x;
+        layer.weight = (const uint32_t *)p->weight;
+        layer.channel = p->channel;
+        for (group = 0; group < p->groups; group++) {
+            h = first_h; /* the positions of the tile are the same for each */
+            w = first_w;
+            for (row = 0; row < tile_rows; row++) { /* missing rows repeat the last, so that the tile holds nothing stale */
+                tile_row to;
+                to.tile = tile + row;
+                to.rows = tile_rows;
+                to.bytes = bytes;
+                gather(p, from, channels, h * p->stride_h - p->pad_top, w * p->stride_w - p->pad_left, to);
+                if (bytes != 0) {
+                    tnf_tile_row(to.tile, tile_rows, bytes, 4 * layer.quads, 0);
+                }
+                if (row < rows - 1 || row == tile_rows - 1) {
+                    w++;
+                }
+                if (w == p->output_w) {
+                    w = 0;
+                    h++;
+                }
             }
-            if (row < rows - 1 || row == tile_rows - 1) {
-                w++;
-            }
-            if (w == p->output_w) {
-                w = 0;
-                h++;
-            }
+            tnf_tile_outputs(&layer, tile, rows, y + group * layer.channels);
+            layer.weight += (layer.channels + 1) / TNF_TILE_CHANNELS * 2 * layer.quads;
+            layer.channel += 3 * layer.channels;
+            from += channels;
         }
-        tnf_tile_outputs(&layer, tile, rows, y);
         y += rows * p->output_c;
     }
 }

@@ -282,21 +282,27 @@ static void sums_of_windows(uint32_t *plane, int32_t columns, int32_t rows, cons
 
 /* ---- sums to bytes ---- */
 
-/* The last step of a channel where the quick one serves, saturated to int8. */
+/* The last step of a channel where the quick one of its rounding serves, saturated to int8. */
 typedef struct {
     tnf_quick_scale scale;
     int32_t bias, right, down;
 } quick_step;
 
-static inline int32_t quick_output(uint32_t sum, quick_step step)
-{
-    return tnf_ssat8(tnf_quick_requantize((int32_t)sum + step.bias, step.scale));
-}
-
 /* Four at once, none of whose steps waits for another's. */
-static inline void quick_outputs(int32_t v[4], quick_step step)
+TNF_INLINE void quick_outputs(int32_t v[4], quick_step step, int32_t rounding)
 {
 #if TNF_DSP_INSTRUCTIONS
+    if (rounding == TNF_ROUNDING_DOUBLE) {
+        __asm__("smmlar %0, %0, %4, %0\n\tsmmlar %1, %1, %4, %1\n\tsmmlar %2, %2, %4, %2\n\tsmmlar %3, %3, %4, %3\n\t"
+                "add %0, %0, %0, asr #31\n\tqadd %0, %0, %5\n\tadd %1, %1, %1, asr #31\n\tqadd %1, %1, %5\n\t"
+                "add %2, %2, %2, asr #31\n\tqadd %2, %2, %5\n\tadd %3, %3, %3, asr #31\n\tqadd %3, %3, %5\n\t"
+                "asr %0, %0, %6\n\tasr %1, %1, %6\n\tasr %2, %2, %6\n\tasr %3, %3, %6\n\t"
+                "ssat %0, #8, %0\n\tssat %1, #8, %1\n\tssat %2, #8, %2\n\tssat %3, #8, %3"
+                : "+&r"(v[0]), "+&r"(v[1]), "+&r"(v[2]), "+&r"(v[3])
+                : "r"(step.scale.multiplier), "r"(step.scale.offset), "r"(step.scale.right)
+                : "cc");
+        return;
+    }
     __asm__("smmla %0, %0, %4, %5\n\tsmmla %1, %1, %4, %5\n\tsmmla %2, %2, %4, %5\n\tsmmla %3, %3, %4, %5\n\t"
             "asr %0, %0, %6\n\tasr %1, %1, %6\n\tasr %2, %2, %6\n\tasr %3, %3, %6\n\t"
             "ssat %0, #8, %0\n\tssat %1, #8, %1\n\tssat %2, #8, %2\n\tssat %3, #8, %3"
@@ -306,13 +312,13 @@ static inline void quick_outputs(int32_t v[4], quick_step step)
 #else
     int32_t i;
     for (i = 0; i < 4; i++) {
-        v[i] = tnf_ssat8(tnf_quick_requantize(v[i], step.scale));
+        v[i] = tnf_ssat8(tnf_scaled(v[i], step.scale, rounding));
     }
 #endif
 }
 
 /* Outputs of a column of `rows` pairs of sums. */
-static inline void finish_pairs(const uint32_t *sums, int8_t *y, int32_t rows, quick_step step)
+TNF_INLINE void finish_pairs(const uint32_t *sums, int8_t *y, int32_t rows, quick_step step, int32_t rounding)
 {
     for (;;) {
         int32_t v[4];
@@ -320,7 +326,7 @@ static inline void finish_pairs(const uint32_t *sums, int8_t *y, int32_t rows, q
         v[1] = (int32_t)sums[1] + step.bias;
         v[2] = (int32_t)sums[STEP] + step.bias;
         v[3] = (int32_t)sums[STEP + 1] + step.bias;
-        quick_outputs(v, step);
+        quick_outputs(v, step, rounding);
         y[0] = (int8_t)v[0];
         y[step.right] = (int8_t)v[1];
         if (rows == 1) {
@@ -338,42 +344,41 @@ static inline void finish_pairs(const uint32_t *sums, int8_t *y, int32_t rows, q
     }
 }
 
-TNF_OWN_FUNCTION void finish_quickly(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums,
-                                     int8_t *y)
+TNF_INLINE void finish_rounded(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums,
+                                  int8_t *y, int32_t rounding)
 {
     quick_step step;
     int32_t left = p->output_w, row;
-    step.scale = tnf_quick_scale_of(p->multiplier[channel], p->shift[channel], p->output_zero_point);
+    step.scale = tnf_scale_of(p->multiplier[channel], p->shift[channel], p->output_zero_point, rounding);
     step.bias = p->bias[channel];
     step.right = p->channels;
     step.down = p->output_w * p->channels;
     for (; left >= 2; left -= 2) {
-        finish_pairs(sums, y, s->outputs, step);
+        finish_pairs(sums, y, s->outputs, step, rounding);
         sums += s->column;
         y += left > 2 ? 2 * step.right : 0;
     }
     if (left > 0) {
         for (row = 0; row < s->outputs; row++) {
-            y[row * step.down] = (int8_t)quick_output(sums[row * STEP], step);
+            y[row * step.down] = (int8_t)tnf_ssat8(tnf_scaled((int32_t)sums[row * STEP] + step.bias, step.scale, rounding));
         }
     }
 }
 
-/* What was saturated to int8 is clamped to less, n bytes. */
-static void clamp_bytes(int8_t *y, int32_t n, int32_t lo, int32_t hi)
+TNF_OWN_FUNCTION void finish_single(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums,
+                                    int8_t *y)
 {
-    const uint32_t least = tnf_repeat4(lo), most = tnf_repeat4(hi);
-    for (; n >= 4; n -= 4) {
-        tnf_store4(y, tnf_min4(tnf_max4(tnf_load4(y), least), most));
-        y += 4;
-    }
-    for (; n > 0; n--) {
-        *y = (int8_t)tnf_clamp(*y, lo, hi);
-        y++;
-    }
+    finish_rounded(p, s, channel, sums, y, TNF_ROUNDING_SINGLE);
 }
 
-static void finish(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums, int8_t *y)
+TNF_OWN_FUNCTION void finish_double(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums,
+                                    int8_t *y)
+{
+    finish_rounded(p, s, channel, sums, y, TNF_ROUNDING_DOUBLE);
+}
+
+/* Where it does not serve, one after the other. */
+TNF_OWN_FUNCTION void finish(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums, int8_t *y)
 {
     int32_t oh, ow;
     for (oh = 0; oh < s->outputs; oh++) {
@@ -405,11 +410,18 @@ static strip strip_at(const tnf_depthwise_conv2d_dsp_params *p, int32_t first)
     return s;
 }
 
+/* Outputs of a strip of one channel from its sums. */
+typedef void finisher(const tnf_depthwise_conv2d_dsp_params *p, const strip *s, int32_t channel, const uint32_t *sums, int8_t *y);
+/* Sums from its plane. */
+typedef void summer(uint32_t *plane, int32_t columns, int32_t rows, const int32_t *weight);
+
 void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch)
 {
+    summer *const sums_of = p->stride == 1 ? sums_of_pairs : sums_of_windows;
+    finisher *const finish_quickly = p->rounding == TNF_ROUNDING_DOUBLE ? finish_double : finish_single;
     const int32_t narrow = p->act_min != -128 || p->act_max != 127;
     uint32_t *plane = (uint32_t *)scratch;
-    int32_t first, group, lane;
+    int32_t first, group, channel;
     for (first = 0; first < p->output_h; first += p->strip) {
         const strip s = strip_at(p, first);
         const int32_t top = first * p->stride - p->pad_top + s.above;
@@ -418,20 +430,14 @@ void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const in
             /* the last four overlap those before where the channels are no multiple of four */
             const int32_t start = group + LANES <= p->channels ? group : p->channels - LANES;
             fill_plane(p, &s, s.inside > 0 ? x + top * p->input_w * p->channels + start : x, plane);
-            for (lane = 0; lane < LANES; lane++) {
-                const int32_t channel = start + lane;
-                const int32_t *weight = p->weight + 3 * channel;
-                uint32_t *sums = plane + 2 * lane;
-                (p->stride == 1 ? sums_of_pairs : sums_of_windows)(sums, s.columns, s.computed, weight);
-                if (p->quick != 0) {
-                    finish_quickly(p, &s, channel, sums, out + channel);
-                } else {
-                    finish(p, &s, channel, sums, out + channel);
-                }
+            for (channel = start; channel < start + LANES; channel++) {
+                uint32_t *sums = plane + 2 * (channel - start);
+                sums_of(sums, s.columns, s.computed, p->weight + 3 * channel);
+                (tnf_is_quick(p->shift[channel], p->rounding) ? finish_quickly : finish)(p, &s, channel, sums, out + channel);
             }
         }
-        if (p->quick != 0 && narrow) {
-            clamp_bytes(out, s.outputs * p->output_w * p->channels, p->act_min, p->act_max);
+        if (narrow) {
+            tnf_clamp_bytes(out, s.outputs * p->output_w * p->channels, p->act_min, p->act_max);
         }
     }
 }

@@ -121,19 +121,6 @@ static void finish_quads(const int8_t *x, int8_t *y, const int32_t *affine, cons
 
 #endif
 
-/* Bytes into [lo, hi]. */
-static void clamp(int8_t *y, int32_t n, int32_t lo, int32_t hi)
-{
-    for (; n >= 4; n -= 4) {
-        tnf_store4(y, tnf_clamp4(tnf_load4(y), tnf_repeat4(lo), tnf_repeat4(hi)));
-        y += 4;
-    }
-    for (; n > 0; n--) {
-        *y = (int8_t)tnf_clamp(*y, lo, hi);
-        y++;
-    }
-}
-
 void tnf_layernorm_dsp(const tnf_layernorm_dsp_params *p, const int8_t *x, int8_t *y, void *scratch)
 {
     const int32_t n = p->n, quads = n & ~3;
@@ -156,7 +143,7 @@ void tnf_layernorm_dsp(const tnf_layernorm_dsp_params *p, const int8_t *x, int8_
             y[i] = (int8_t)normalised(x[i], &constants, p->affine + 2 * i);
         }
         if (p->act_min > -128 || p->act_max < 127) {
-            clamp(y, n, p->act_min, p->act_max);
+            tnf_clamp_bytes(y, n, p->act_min, p->act_max);
         }
         x += n;
         y += n;

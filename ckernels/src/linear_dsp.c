@@ -10,6 +10,7 @@ void tnf_linear_dsp(const tnf_linear_dsp_params *p, const int8_t *x, int8_t *y, 
     layer.channel = p->channel;
     layer.quads = (p->input_c + 3) / 4;
     layer.channels = p->output_c;
+    layer.stride = p->output_c;
     layer.zero_point = p->output_zero_point;
     layer.act_min = p->act_min;
     layer.act_max = p->act_max;

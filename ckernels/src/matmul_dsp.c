@@ -61,40 +61,59 @@ static void finish(const tnf_matmul_dsp_params *p, const int32_t *sums, const in
     }
 }
 
-/* The same where the quick last step serves and any int8 may result: two rows. */
-TNF_OWN_FUNCTION void finish_quickly(tnf_quick_scale scale, const int32_t *sums, const int32_t *corrections, int32_t columns, int8_t *y,
-                                     int8_t *y1)
+TNF_INLINE void finish_rounded(tnf_quick_scale scale, const int32_t *sums, const int32_t *corrections, int32_t columns, int8_t *y,
+                                  int8_t *y1, int32_t rounding)
 {
     const int32_t first = corrections[0], second = corrections[1];
     const int32_t *end = sums + columns * TNF_TILE_ROWS;
     while (sums != end) {
         const int32_t v0 = sums[0], v1 = sums[1];
-        *y++ = (int8_t)tnf_ssat8(tnf_quick_requantize(v0 - first, scale));
-        *y1++ = (int8_t)tnf_ssat8(tnf_quick_requantize(v1 - second, scale));
+        *y++ = (int8_t)tnf_ssat8(tnf_scaled(v0 - first, scale, rounding));
+        *y1++ = (int8_t)tnf_ssat8(tnf_scaled(v1 - second, scale, rounding));
         sums += TNF_TILE_ROWS;
     }
+}
+
+/* The same where the quick last step serves, saturated to int8: two rows. */
+TNF_OWN_FUNCTION void finish_single(tnf_quick_scale scale, const int32_t *sums, const int32_t *corrections, int32_t columns, int8_t *y,
+                                    int8_t *y1)
+{
+    finish_rounded(scale, sums, corrections, columns, y, y1, TNF_ROUNDING_SINGLE);
+}
+
+TNF_OWN_FUNCTION void finish_double(tnf_quick_scale scale, const int32_t *sums, const int32_t *corrections, int32_t columns, int8_t *y,
+                                    int8_t *y1)
+{
+    finish_rounded(scale, sums, corrections, columns, y, y1, TNF_ROUNDING_DOUBLE);
 }
 
 /* `rows` rows in a tile times packed columns. */
 static void tile_outputs(const tnf_matmul_dsp_params *p, const uint32_t *tile, const uint32_t *packed, int32_t columns, int32_t rows,
                          int8_t *y)
 {
-    const int32_t quads = (p->k + 3) / 4;
-    int32_t corrections[TNF_TILE_ROWS];
+    const int32_t quads = (p->k + 3) / 4, of_row = columns;
+    int32_t corrections[TNF_TILE_ROWS], row;
+    int8_t *first = y;
     correct(corrections, tile, quads, p->b_zero_point);
     for (; columns > 0; columns -= COLUMNS) {
         const int32_t count = columns < COLUMNS ? columns : COLUMNS;
         int32_t sums[COLUMNS * TNF_TILE_ROWS];
         tnf_tile_sums(sums, tile, packed, quads, (count + 1) / 2, 0);
         if (p->quick != 0 && rows == TNF_TILE_ROWS) {
-            const tnf_quick_scale scale = tnf_quick_scale_of(p->multiplier, p->shift, p->output_zero_point);
-            finish_quickly(scale, sums, corrections, count, y, y + p->n);
-            finish_quickly(scale, sums + 2, corrections + 2, count, y + 2 * p->n, y + 3 * p->n);
+            const int32_t twice = p->rounding == TNF_ROUNDING_DOUBLE;
+            const tnf_quick_scale scale = tnf_scale_of(p->multiplier, p->shift, p->output_zero_point, p->rounding);
+            (twice ? finish_double : finish_single)(scale, sums, corrections, count, y, y + p->n);
+            (twice ? finish_double : finish_single)(scale, sums + 2, corrections + 2, count, y + 2 * p->n, y + 3 * p->n);
         } else {
             finish(p, sums, corrections, count, rows, y);
         }
         packed += COLUMNS * quads;
         y += count;
+    }
+    if (p->quick != 0 && rows == TNF_TILE_ROWS && (p->act_min > -128 || p->act_max < 127)) {
+        for (row = 0; row < TNF_TILE_ROWS; row++) {
+            tnf_clamp_bytes(first + row * p->n, of_row, p->act_min, p->act_max);
+        }
     }
 }
 

@@ -2,21 +2,22 @@
 
 from codegen.emit.base import (
     KernelCall,
+    dsp_quick,
     elementwise_dsp_variant,
     elementwise_in_place,
     elementwise_params,
-    quick,
     tensor_stage,
 )
-from refsim.numerics import Multiplier
+from refsim.numerics import Multiplier, Rounding
 from refsim.ops.add import Add
 from refsim.tensor import Shape
 
 HALF = Multiplier(2**30, 0)
 """The multiplier of the input with the larger scale."""
 
-FINE_SHIFTS = range(-21, 3)
-"""Shifts of the other input with which (x - z) * 2^(21 + shift) is an integer and fits int32."""
+FINE_SHIFTS = {Rounding.SINGLE: range(-21, 3), Rounding.DOUBLE: range(-31, 0)}
+"""Shifts of the other input that tnf_add_dsp takes: with single rounding those with which (x - z) * 2^(21 + shift) is
+an integer and fits int32, with double rounding those that divide. `HALF` it takes as well."""
 
 
 def kernel_call(op: Add, shapes: tuple[Shape, ...]) -> KernelCall:
@@ -42,15 +43,15 @@ def kernel_call(op: Add, shapes: tuple[Shape, ...]) -> KernelCall:
 
 
 def dsp_kernel_call(op: Add, shapes: tuple[Shape, ...]) -> KernelCall | None:
-    """The call for a core with the DSP extension, where nothing is broadcast and all roundings are quick."""
+    """The call for a core with the DSP extension, where all roundings are quick and two axes do."""
     coarse_second = op.a_multiplier != HALF
     inputs = [(op.a_zero_point, op.a_multiplier), (op.b_zero_point, op.b_multiplier)]
     (coarse_zero_point, coarse), (fine_zero_point, fine) = inputs[:: -1 if coarse_second else 1]
-    if coarse != HALF or fine.shift not in FINE_SHIFTS or not quick(op.output):
+    takes_fine = fine == HALF or fine.shift in FINE_SHIFTS[op.output.rounding]
+    if coarse != HALF or not takes_fine or not dsp_quick(op.output):
         return None
     return elementwise_dsp_variant(
         kernel_call(op, shapes),
-        shapes,
         without=("a_zero_point", "a_multiplier", "a_shift", "b_zero_point", "b_multiplier", "b_shift"),
         coarse_second=int(coarse_second),
         coarse_zero_point=coarse_zero_point,

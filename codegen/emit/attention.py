@@ -11,11 +11,17 @@ TILE_BYTES = 1024
 """Scores of a tile of query rows, unless one row, or those of a matmul's tile, are more."""
 
 
-def kernel_call(op: Attention, shapes: tuple[Shape, ...]) -> KernelCall:
-    """The call for queries, keys and values of the given shapes (one sample)."""
+def kernel_call(op: Attention, shapes: tuple[Shape, ...], rows: int | None = None) -> KernelCall:
+    """The call for queries, keys and values of the given shapes (one sample).
+
+    Args:
+        op: the operator.
+        shapes: of its inputs.
+        rows: of queries in a tile; by default so many that their scores fill `TILE_BYTES`.
+    """
     *_, m, _ = shapes[0]
     n = op.scores.output_shape(*shapes[:2])[-1]
-    rows = min(max(TILE_BYTES // n, 1), m)
+    rows = rows or min(max(TILE_BYTES // n, 1), m)
     tile = _tile_shapes(op, shapes, rows)
     return KernelCall(
         kernel="tnf_attention",
@@ -29,12 +35,12 @@ def kernel_call(op: Attention, shapes: tuple[Shape, ...]) -> KernelCall:
     )
 
 
-def dsp_kernel_call(op: Attention, shapes: tuple[Shape, ...]) -> KernelCall | None:
+def dsp_kernel_call(op: Attention, shapes: tuple[Shape, ...], rows: int | None = None) -> KernelCall | None:
     """The call for a core with the DSP extension; None for few rows or few scores, as matmul and softmax do."""
     *_, m, k = shapes[0]
     scores_shape = op.scores.output_shape(*shapes[:2])
     n, d = scores_shape[-1], op.output_shape(*shapes)[-1]
-    rows = min(max(TILE_BYTES // n // TILE_ROWS, 1) * TILE_ROWS, m)
+    rows = rows or min(max(TILE_BYTES // n // TILE_ROWS, 1) * TILE_ROWS, m)
     tile = _tile_shapes(op, shapes, rows)
     scores, context = matmul.dsp_kernel_call(op.scores, tile[0]), matmul.dsp_kernel_call(op.context, tile[1])
     if scores is None or context is None or softmax.dsp_kernel_call(op.softmax, (scores_shape,)) is None:
@@ -49,6 +55,14 @@ def dsp_kernel_call(op: Attention, shapes: tuple[Shape, ...]) -> KernelCall | No
         in_place=_in_place(op, shapes),
         macs=_macs(op, shapes),
     )
+
+
+def other_kernel_calls(op: Attention, shapes: tuple[Shape, ...], first: KernelCall) -> list[KernelCall | None]:
+    """The same kernel with tiles of other heights, the tallest first: powers of two, and all rows of queries."""
+    *_, m, _ = shapes[0]
+    make, least = (kernel_call, 1) if first.kernel == "tnf_attention" else (dsp_kernel_call, min(TILE_ROWS, m))
+    heights = {m, *(1 << power for power in range(m.bit_length()))} - {first.params["tile_rows"]}
+    return [make(op, shapes, rows) for rows in sorted(heights, reverse=True) if least <= rows <= m]
 
 
 def _tile_shapes(op: Attention, shapes: tuple[Shape, ...], rows: int) -> tuple[tuple[Shape, ...], tuple[Shape, ...]]:

@@ -144,7 +144,9 @@ def tile_bytes(taps: int, rows: int) -> int:
     return -(-taps // 4) * 4 * 2 * (1 if rows == 1 else TILE_ROWS)
 
 
-def tile_layer_params(weight: Int8Array, bias: Int32Array, zero_point: int, output: Requantization) -> Params:
+def tile_layer_params(
+    weight: Int8Array, bias: Int32Array, zero_point: int, output: Requantization, groups: int = 1
+) -> Params:
     """What the kernels that compute in tiles take of a layer.
 
     Args:
@@ -152,14 +154,15 @@ def tile_layer_params(weight: Int8Array, bias: Int32Array, zero_point: int, outp
         bias: int32 (channels).
         zero_point: of the input, folded into the bias.
         output: the last step.
+        groups: as many channels in each have weights of their own pairs.
     """
     stage = output.stage(len(weight))
     channel = np.stack([folded_bias(weight, bias, zero_point), stage.multiplier, stage.shift], axis=1)
     return {
-        "weight": dsp_weight(weight),
+        "weight": np.concatenate([dsp_weight(group) for group in np.split(weight, groups)]),
         "channel": channel.astype(np.int32).ravel(),
         **_output_range(output),
-        "quick": quick(output),
+        "quick": dsp_quick(output),
     }
 
 
@@ -187,27 +190,52 @@ def sparse_layer_params(
         "weight": encoded.words,
         "channel": np.stack([bias, stage.pop("multiplier"), counts], axis=1).astype(np.int32).ravel(),
         **stage,
-        "quick": quick(output),
+        "quick": dsp_quick(output),
     }
 
 
+SPARSE_FEW = 3
+"""So many rows they compute one at a time instead: TNF_SPARSE_FEW."""
+
+
+def sparse_single_rows(rows: int) -> int:
+    """How many of a layer's rows the sparse kernels compute one at a time."""
+    left = rows % SPARSE_ROWS
+    return left if left <= SPARSE_FEW else 0
+
+
 def sparse_work(rows: int, encoded: SparseWeight) -> int:
-    """Multiplications of a sparse kernel that computes so many rows."""
-    return -(-rows // SPARSE_ROWS) * SPARSE_ROWS * encoded.weights
+    """Multiplications of a sparse kernel for so many rows, those that are missing from its last tile as well."""
+    single = sparse_single_rows(rows)
+    return (-(-(rows - single) // SPARSE_ROWS) * SPARSE_ROWS + single) * encoded.weights
 
 
-def sparse_tile_bytes(taps: int, channels: int, block: int) -> int:
+def sparse_tile_bytes(rows: int, taps: int, channels: int, block: int) -> int:
     """Scratch of a sparse kernel: taps of a row as int16, each in whole blocks of channels; the last in quads."""
-    return ((taps - 1) * (-(-channels // block) * block) + -(-channels // 4) * 4) * 2 * SPARSE_ROWS
+    tile_rows = SPARSE_ROWS if rows > SPARSE_FEW else 1
+    inputs = (taps - 1) * (-(-channels // block) * block) + -(-channels // 4) * 4
+    return -(-inputs * 2 * tile_rows // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
 
 
-QUICK_SHIFTS = range(-23, -1)
-"""Shifts with which single rounding is a high product, a sum and a shift: tnf_quick_requantize."""
+QUICK_SHIFTS = {Rounding.SINGLE: range(-23, -1), Rounding.DOUBLE: range(-23, 0)}
+"""Shifts with which the last step is a high product, sums and a shift: tnf_is_quick of
+ckernels/include/tinyformer/dsp.h."""
+
+
+def quick_channels(shifts: NDArray[Any], rounding: int) -> NDArray[np.bool_]:
+    """Of each channel's shift whether the quick last step of that rounding (tnf_scaled) serves it."""
+    served: NDArray[np.bool_] = np.isin(shifts, QUICK_SHIFTS[Rounding(rounding)])
+    return served
+
+
+def dsp_quick(output: Requantization) -> int:
+    """1 where the quick last step of its rounding serves every channel, else 0."""
+    return int(quick_channels(output.shift, output.rounding).all())
 
 
 def quick(output: Requantization) -> int:
-    """1 where `tnf_quick_requantize` serves every channel, else 0."""
-    return int(output.rounding is Rounding.SINGLE and all(int(shift) in QUICK_SHIFTS for shift in output.shift))
+    """1 where rounding is single and the quick last step (tnf_quick_requantize) serves every channel, else 0."""
+    return int(output.rounding is Rounding.SINGLE) * dsp_quick(output)
 
 
 def tensor_stage(output: Requantization) -> Params:
@@ -274,14 +302,16 @@ def elementwise_in_place(*shapes: Shape) -> tuple[int, ...]:
     return tuple(index for index, shape in enumerate(shapes) if math.prod(shape) == size)
 
 
-def elementwise_dsp_variant(
-    call: KernelCall, shapes: tuple[Shape, ...], *, without: tuple[str, ...] = (), **added: int
-) -> KernelCall | None:
-    """The kernel for equal shapes and single rounding, see `dsp_variant`; None where an input is broadcast."""
-    if len(call.in_place) < len(shapes):
+def elementwise_dsp_variant(call: KernelCall, *, without: tuple[str, ...] = (), **added: int) -> KernelCall | None:
+    """The kernel that goes by rows of elements, see `dsp_variant`; None where broadcasting needs more than two axes."""
+    if call.params["rank"] > 2:
         return None
-    walk = ("rank", "dims", "a_strides", "b_strides", "rounding")
-    return dsp_variant(call, without=(*walk, *without), size=math.prod(shapes[0]), **added)
+    rows, n = (1, *np.asarray(call.params["dims"]))[-2:]
+    walk: dict[str, int] = {"rows": int(rows), "n": int(n)}
+    for side in ("a", "b"):
+        row, step = (0, *np.asarray(call.params[f"{side}_strides"]))[-2:]
+        walk |= {f"{side}_row": int(row), f"{side}_step": int(step or n == 1)}
+    return dsp_variant(call, without=("rank", "dims", "a_strides", "b_strides", *without), **walk, **added)
 
 
 def contiguous_strides(shape: Shape) -> tuple[int, ...]:

@@ -13,10 +13,13 @@ from codegen.emit.base import (
     tile_bytes,
     tile_layer_params,
 )
-from codegen.encoding import encode
+from codegen.encoding import BLOCKS, encode
 from refsim.ops.conv2d import Conv2D
 from refsim.ops.linear import Linear
 from refsim.tensor import Shape
+
+SPARSE_BLOCKS = BLOCKS
+"""Sizes of blocks for which `sparse_kernel_call` has a kernel."""
 
 
 def kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall:
@@ -37,13 +40,11 @@ def kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall:
     )
 
 
-def dsp_kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall | None:
-    """The call for a core with the DSP extension; several groups are left to the portable kernel."""
-    if op.groups > 1:
-        return None
+def dsp_kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall:
+    """The call for a core with the DSP extension."""
     result = op.output_shape(*shapes)
     weight = op.weight.reshape(len(op.weight), -1)
-    if op.window.kernel == op.window.stride == (1, 1) and not any(op.window.padding):
+    if op.groups == 1 and op.window.kernel == op.window.stride == (1, 1) and not any(op.window.padding):
         return linear.dsp_kernel_call(Linear(weight, op.bias, op.input_zero_point, op.output), shapes)
     taps = math.prod(op.weight.shape[1:])
     row_bytes = 0 if op.weight.shape[3] % 4 == 0 else -(-taps // 8) * 8
@@ -51,8 +52,9 @@ def dsp_kernel_call(op: Conv2D, shapes: tuple[Shape, ...]) -> KernelCall | None:
         kernel="tnf_conv2d_dsp",
         params={
             **convolution_params(op.window, shapes[0], result),
+            "groups": op.groups,
             "input_zero_point": op.input_zero_point,
-            **tile_layer_params(weight, op.bias, op.input_zero_point, op.output),
+            **tile_layer_params(weight, op.bias, op.input_zero_point, op.output, op.groups),
         },
         sources=("conv2d_dsp",),
         scratch_bytes=tile_bytes(taps, result[0] * result[1]) + row_bytes,
@@ -79,7 +81,7 @@ def sparse_kernel_call(op: Conv2D, shapes: tuple[Shape, ...], block: int) -> Ker
             **sparse_layer_params(encoded, op.weight, op.bias, op.input_zero_point, op.output),
         },
         sources=("conv2d_sparse",),
-        scratch_bytes=sparse_tile_bytes(taps, input_c, block),
+        scratch_bytes=sparse_tile_bytes(result[0] * result[1], taps, input_c, block),
         macs=result[0] * result[1] * op.weight.size,
         sparse_block=block,
         work=sparse_work(result[0] * result[1], encoded),

@@ -12,9 +12,12 @@ from codegen.emit.base import (
     tile_bytes,
     tile_layer_params,
 )
-from codegen.encoding import encode
+from codegen.encoding import BLOCKS, encode
 from refsim.ops.linear import Linear
 from refsim.tensor import Shape
+
+SPARSE_BLOCKS = BLOCKS
+"""Sizes of blocks for which `sparse_kernel_call` has a kernel."""
 
 
 def kernel_call(op: Linear, shapes: tuple[Shape, ...]) -> KernelCall:
@@ -69,7 +72,7 @@ def sparse_kernel_call(op: Linear, shapes: tuple[Shape, ...], block: int) -> Ker
             **sparse_layer_params(encoded, op.weight, op.bias, op.input_zero_point, op.output),
         },
         sources=("linear_sparse",),
-        scratch_bytes=sparse_tile_bytes(1, input_c, block),
+        scratch_bytes=sparse_tile_bytes(rows, 1, input_c, block),
         macs=rows * op.weight.size,
         sparse_block=block,
         work=sparse_work(rows, encoded),

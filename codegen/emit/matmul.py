@@ -2,7 +2,7 @@
 
 import math
 
-from codegen.emit.base import TILE_ROWS, KernelCall, quick, tensor_stage, tile_bytes
+from codegen.emit.base import TILE_ROWS, KernelCall, dsp_quick, tensor_stage, tile_bytes
 from refsim.ops.matmul import MatMul
 from refsim.tensor import Shape
 
@@ -45,10 +45,9 @@ def dsp_kernel_call(op: MatMul, shapes: tuple[Shape, ...]) -> KernelCall | None:
     portable = kernel_call(op, shapes)
     n = op.output_shape(*shapes)[-1]
     columns = min(max(PACKED_BYTES // packed_bytes(k, 1) * 2, MIN_COLUMNS), n + 1) // 2 * 2
-    full_range = (op.output.act_min, op.output.act_max) == (-128, 127)
     return KernelCall(
         kernel="tnf_matmul_dsp",
-        params={**portable.params, "quick": quick(op.output) * full_range, "columns": columns},
+        params={**portable.params, "quick": dsp_quick(op.output), "columns": columns},
         sources=("matmul_dsp",),
         scratch_bytes=tile_bytes(k, TILE_ROWS) + packed_bytes(k, columns),
         macs=portable.macs,

@@ -1,8 +1,8 @@
-"""Mean as a call of tnf_mean."""
+"""Mean as a call of tnf_mean, or of tnf_mean_dsp."""
 
 import math
 
-from codegen.emit.base import KernelCall, tensor_stage
+from codegen.emit.base import KernelCall, dsp_variant, tensor_stage
 from refsim.ops.mean import Mean
 from refsim.tensor import Shape
 
@@ -21,3 +21,9 @@ def kernel_call(op: Mean, shapes: tuple[Shape, ...]) -> KernelCall:
         },
         sources=("mean",),
     )
+
+
+def dsp_kernel_call(op: Mean, shapes: tuple[Shape, ...]) -> KernelCall | None:
+    """The call for a core with the DSP extension; None for two and three neighbouring means."""
+    portable = kernel_call(op, shapes)
+    return None if portable.params["inner"] in (2, 3) else dsp_variant(portable)

@@ -2,10 +2,10 @@
 
 from codegen.emit.base import (
     KernelCall,
+    dsp_quick,
     elementwise_dsp_variant,
     elementwise_in_place,
     elementwise_params,
-    quick,
     tensor_stage,
 )
 from refsim.ops.mul import Mul
@@ -28,5 +28,5 @@ def kernel_call(op: Mul, shapes: tuple[Shape, ...]) -> KernelCall:
 
 
 def dsp_kernel_call(op: Mul, shapes: tuple[Shape, ...]) -> KernelCall | None:
-    """The call for a core with the DSP extension, where nothing is broadcast and the quick last step serves."""
-    return elementwise_dsp_variant(kernel_call(op, shapes), shapes) if quick(op.output) else None
+    """The call for a core with the DSP extension, where the quick last step serves and two axes do."""
+    return elementwise_dsp_variant(kernel_call(op, shapes)) if dsp_quick(op.output) else None

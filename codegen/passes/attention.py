@@ -1,5 +1,6 @@
 """Fuse attention, so that the whole matrix of scores never exists."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from codegen.passes.unused import drop_unused
@@ -9,12 +10,17 @@ from refsim.ops.matmul import MatMul
 from refsim.ops.softmax import Softmax
 
 
-def fuse_attention(graph: Graph) -> Graph:
+def fuse_attention(graph: Graph, apart: Collection[str] = ()) -> Graph:
     """Matmul, softmax, matmul become one attention where nobody else reads scores or probabilities.
 
     Where there is none, the graph stays as it is.
+
+    Args:
+        graph: the model.
+        apart: names of the nodes that end an attention which stays three operators.
     """
-    fused = {node.name: attention for node in graph.nodes if (attention := _fused(graph, node))}
+    ends = [node for node in graph.nodes if node.name not in apart]
+    fused = {node.name: attention for node in ends if (attention := _fused(graph, node))}
     if not fused:
         return graph
     return drop_unused(replace(graph, nodes=tuple(fused.get(node.name, node) for node in graph.nodes)))

@@ -9,8 +9,8 @@ import pytest
 
 from codegen.cache_counts import _Reuse, cache_counts
 from codegen.emit import kernel_call
+from codegen.loop_counts import loop_counts
 from codegen.memory_timing import Cache
-from codegen.predictor import loop_counts
 from codegen.target import Target, load_target
 from refsim.ops import Operator, Requantization
 from refsim.ops.conv2d import Conv2D

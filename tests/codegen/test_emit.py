@@ -18,7 +18,7 @@ from codegen.emit.base import TILE_ROWS, broadcast_strides, contiguous_strides, 
 from codegen.emit.requantize import DSP_SCRATCH_BYTES as REQUANTIZE_SCRATCH_BYTES
 from codegen.emit.softmax import DSP_SCRATCH_BYTES, SCRATCH_BYTES
 from refsim.errors import UnsupportedError
-from refsim.numerics import Multiplier
+from refsim.numerics import Multiplier, Rounding
 from refsim.ops import OPERATORS, Operator, Requantization
 from refsim.ops.add import Add
 from refsim.ops.attention import Attention
@@ -202,9 +202,54 @@ def test_a_convolution_that_mixes_no_positions_is_linear() -> None:
 
 
 def test_what_the_dsp_kernels_leave_to_the_portable_ones() -> None:
-    groups = Conv2D(np.ones((4, 3, 3, 2), np.int8), BIAS, 7, ONE, groups=2)
-    assert emit.kernel_call(groups, ((8, 9, 4),), dsp=True).kernel == "tnf_conv2d"
     assert emit.kernel_call(MatMul(1, 2, ONE), ((2, 9), (9, 5)), dsp=True).kernel == "tnf_matmul"
+    assert emit.kernel_call(Mean(0, 0, 9, ONE), ((4, 3),), dsp=True).kernel == "tnf_mean"
+    assert emit.kernel_call(Mean(0, 0, 9, ONE), ((4,),), dsp=True).kernel == "tnf_mean_dsp"
+
+
+def test_elementwise_operators_go_by_rows() -> None:
+    def walk(a: Shape, b: Shape) -> list[int]:
+        params = emit.kernel_call(Mul(1, 2, Requantization.from_real(2.0**-10, 3)), (a, b), dsp=True).params
+        return [params[name] for name in ("rows", "n", "a_row", "a_step", "b_row", "b_step")]
+
+    assert walk((3, 4, 5), (3, 4, 5)) == [1, 60, 0, 1, 0, 1]
+    assert walk((3, 4, 5), (5,)) == [12, 5, 5, 1, 0, 1]
+    assert walk((1, 1), (3, 4)) == [1, 12, 0, 0, 0, 1]
+    assert walk((3, 1), (4,)) == [3, 4, 1, 0, 0, 1]
+    middle = emit.kernel_call(Mul(1, 2, Requantization.from_real(2.0**-10, 3)), ((3, 4, 5), (3, 1, 5)), dsp=True)
+    assert middle.kernel == "tnf_mul"
+
+
+def test_an_add_is_quick_where_its_roundings_are() -> None:
+    def kernel(fine: Multiplier, rounding: Rounding, shift: int = -10) -> str:
+        output = Requantization(np.array([2**30], np.int32), np.array([shift], np.int32), 0, rounding=rounding)
+        return emit.kernel_call(Add(1, 2, Multiplier(2**30, 0), fine, output), ((5,), (5,)), dsp=True).kernel
+
+    for fine in (Multiplier(2**30, 0), Multiplier(2**31 - 1, -1), Multiplier(2**30 + 5, -20)):
+        assert kernel(fine, Rounding.SINGLE) == kernel(fine, Rounding.DOUBLE) == "tnf_add_dsp"
+    assert kernel(Multiplier(2**30 + 1, 0), Rounding.DOUBLE) == kernel(Multiplier(0, 0), Rounding.DOUBLE) == "tnf_add"
+    assert kernel(Multiplier(2**30, -25), Rounding.SINGLE) == "tnf_add"
+    assert kernel(Multiplier(2**30, -25), Rounding.DOUBLE) == "tnf_add_dsp"
+    assert kernel(Multiplier(2**30, -1), Rounding.SINGLE, shift=-1) == "tnf_add"
+
+
+def test_groups_have_pairs_of_channels_of_their_own() -> None:
+    weight = np.arange(1, 13, dtype=np.int8).reshape(6, 1, 1, 2)
+    op = Conv2D(weight, np.zeros(6, np.int32), 7, ONE, groups=2)
+    call = emit.kernel_call(op, ((8, 9, 4),), dsp=True)
+    assert call.kernel == "tnf_conv2d_dsp"
+    np.testing.assert_array_equal(
+        call.params["weight"].view(np.int8).reshape(2, 2, 8)[:, :, [0, 1, 4, 5]],
+        [[[1, 3, 2, 4], [5, 0, 6, 0]], [[7, 9, 8, 10], [11, 0, 12, 0]]],
+    )
+
+
+@pytest.mark.parametrize(("rounding", "served"), [(Rounding.SINGLE, range(-23, -1)), (Rounding.DOUBLE, range(-23, 0))])
+def test_the_quick_last_step_is_for_shifts_of_its_rounding(rounding: Rounding, served: range) -> None:
+    for shift in range(-31, 10):
+        stage = Requantization(np.array([2**30], np.int32), np.array([shift], np.int32), 0, rounding=rounding)
+        op = Linear(np.ones((4, 6), np.int8), BIAS, 0, stage)
+        assert emit.kernel_call(op, ((6,),), dsp=True).params["quick"] == (shift in served)
 
 
 def test_scratch_of_one_row_is_a_quarter_of_a_tile() -> None:

@@ -1,4 +1,4 @@
-"""The encoding of sparse weights, and the choice of layers that have it."""
+"""The encoding of sparse weights, and models generated with it."""
 
 from pathlib import Path
 
@@ -8,14 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import refsim
-from codegen.emit import Optimise, kernel_call, kernel_calls
-from codegen.emit.base import SPARSE_ROWS
-from codegen.encoding import BLOCKS, decode, encode
+from codegen.choose import Optimise
+from codegen.emit import kernel_calls
+from codegen.emit.base import SPARSE_FEW, SPARSE_ROWS
+from codegen.encoding import BLOCKS, WIDTH_BLOCK, decode, encode
 from codegen.generate import generate
 from codegen.target import load_target
 from refsim.numerics import Int8Array
 from refsim.ops import Requantization
 from refsim.ops.conv2d import Conv2D
+from refsim.ops.depthwise_conv2d import DepthwiseConv2D
 from refsim.ops.linear import Linear
 from tests.codegen.graphs import Builder
 from tests.codegen.test_generate import run_traced
@@ -36,7 +38,7 @@ def random_weight(shape: tuple[int, int, int], block: int, sparsity: float, seed
 @settings(max_examples=150, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.sampled_from((1, 2, 3, 4, 5, 8, 19, 700))),
-    block=st.sampled_from(BLOCKS),
+    block=st.sampled_from((*BLOCKS, WIDTH_BLOCK)),
     zeros=st.sampled_from((0.0, 0.3, 0.9, 0.999, 1.0)),
     run=st.integers(1, 6),
     seed=st.integers(0, 99),
@@ -60,8 +62,11 @@ def test_the_worked_example_is_what_is_stored() -> None:
     assert stream(row, 4) == "01fe03fc 00050000 07070707 00010301"
     assert stream(row, 2) == "000100fe 00000002 0300fc05 07070707 01050201"
     assert stream(row, 1) == "00000001 00000004 fe03fc05 0101010a 07070707 03010101"
+    kernel = np.array([[[1, -2, 3], [0, 0, 0], [0, 5, -6]]], np.int8)
+    along = encode(kernel, WIDTH_BLOCK).words.astype("<i4").tobytes().hex(" ", -4)
+    assert along == "01fe0300 0005fa02"
     text = (ROOT / "docs" / "encoding.md").read_text().replace(" ", "")
-    for word in f"{stream(row, 4)} {stream(row, 2)}".split():
+    for word in f"{stream(row, 4)} {stream(row, 2)} {along}".split():
         assert f"`{word}`" in text
 
 
@@ -93,42 +98,50 @@ def test_size_is_that_of_the_papers_equation_5(shape: tuple[int, int, int], spar
     assert encoded.weights == np.count_nonzero(weight)
 
 
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 3), (5, 5), (2, 7)])
+def test_blocks_along_the_width_take_a_word_each(kernel: tuple[int, int]) -> None:
+    random = np.random.default_rng(4)
+    across = -(-kernel[1] // WIDTH_BLOCK)
+    kept = random.random((40, kernel[0], across)) < 0.5
+    weight = (random.integers(1, 128, (40, *kernel)) * kept.repeat(WIDTH_BLOCK, axis=2)[..., : kernel[1]]).astype(
+        np.int8
+    )
+    encoded = encode(weight, WIDTH_BLOCK)
+    assert encoded.encoded_bytes == 4 * np.count_nonzero(kept)
+    np.testing.assert_array_equal(decode(encoded, weight.shape), weight)
+
+
+def depthwise(sparsity: float, *, dilation: int = 1) -> DepthwiseConv2D:
+    weight = random_weight((48, 3, 3), WIDTH_BLOCK, sparsity).transpose(1, 2, 0)
+    last = Requantization.from_real(0.001, 0)
+    return DepthwiseConv2D(weight, np.zeros(48, np.int32), 0, last, padding=(1, 1, 1, 1), dilation=(dilation, dilation))
+
+
+@pytest.mark.parametrize("dsp", [False, True])
+def test_depthwise_convolutions_become_smaller(dsp: bool) -> None:
+    dense, sparse = kernel_calls(depthwise(0.6), ((8, 8, 48),), dsp=dsp)
+    assert (sparse.kernel, sparse.sparse_block) == ("tnf_depthwise_conv2d_sparse", WIDTH_BLOCK)
+    assert sparse.constant_bytes < dense.constant_bytes
+    assert len(kernel_calls(depthwise(0.6, dilation=2), ((8, 8, 48),), dsp=dsp)) == 1
+
+
 def linear(sparsity: float, block: int = 4) -> Linear:
     weight = random_weight((96, 1, 128), block, sparsity)[:, 0]
     return Linear(weight, np.zeros(96, np.int32), 0, Requantization.from_real(0.001, 0))
 
 
-@pytest.mark.parametrize("dsp", [False, True])
-def test_dense_layers_stay_dense(dsp: bool) -> None:
-    assert kernel_call(linear(0.0), ((64, 128),), dsp=dsp).sparse_block == 0
-    assert kernel_call(linear(0.1), ((64, 128),), dsp=dsp).sparse_block == 0
-
-
-@pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("dsp", [False, True])
-def test_sparse_layers_become_smaller(block: int, dsp: bool) -> None:
-    op = linear(0.8, block)
-    call = kernel_call(op, ((64, 128),), dsp=dsp)
-    assert call.sparse_block == block
-    assert call.constant_bytes < kernel_calls(op, ((64, 128),), dsp=dsp)[0].constant_bytes
-    assert call.work == 64 * np.count_nonzero(op.weight)
-
-
-def test_what_is_optimised_decides() -> None:
-    op, few = linear(0.6), ((2, 128),)
-    assert kernel_call(op, few, dsp=True).sparse_block == 0  # a tile of eight rows for two of them is slower
-    assert kernel_call(op, few, dsp=True, optimise=Optimise.SPEED).sparse_block == 0
-    assert kernel_call(op, few, dsp=True, optimise=Optimise.SIZE).sparse_block == 4
-    slightly, many = linear(0.18), ((64, 128),)  # a quarter more bytes for each weight, a fifth more time
-    assert kernel_call(slightly, many, dsp=True).sparse_block == 0
-    assert kernel_call(slightly, many, dsp=True, optimise=Optimise.SIZE).sparse_block == 0
-    assert kernel_call(slightly, many, dsp=True, optimise=Optimise.SPEED).sparse_block == 4
-
-
 def test_missing_rows_of_a_tile_are_work_too() -> None:
     op = linear(0.5)
-    _, sparse, *_ = kernel_calls(op, ((9, 128),))
+    _, sparse, *_ = kernel_calls(op, ((8 + SPARSE_FEW + 1, 128),))
     assert sparse.work == 2 * SPARSE_ROWS * np.count_nonzero(op.weight)
+
+
+def test_few_rows_are_computed_one_at_a_time() -> None:
+    op = linear(0.5)
+    for rows in (1, SPARSE_FEW, SPARSE_ROWS + 1):
+        _, sparse, *_ = kernel_calls(op, ((rows, 128),))
+        assert sparse.work == rows * np.count_nonzero(op.weight)
+        assert sparse.scratch_bytes == 2 * 128 * (1 if rows <= SPARSE_FEW else SPARSE_ROWS)
 
 
 def test_convolutions_in_groups_have_no_sparse_kernel() -> None:

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import refsim
-from codegen import planner
+from codegen import placement, planner
 from codegen.emit import KernelCall, kernel_call
 from codegen.onnx import load
-from codegen.planner import ALIGNMENT, ArenaPlan, Buffer, PlanError, check_plan, plan_arena
+from codegen.placement import ALIGNMENT, STRATEGIES, Buffer, extent, lower_bound
+from codegen.planner import ArenaPlan, PlanError, check_plan, plan_arena
 from codegen.program import build_program
 from refsim import Graph, TensorType
 from refsim.errors import UnsupportedError
@@ -57,7 +58,7 @@ def test_every_strategy_is_legal(graph: Graph) -> None:
     calls = calls_of(graph)
     best = plan_arena(graph, calls)
     buffers = planner._buffers(graph, calls)
-    for name, place in planner._STRATEGIES.items():
+    for name, place in STRATEGIES.items():
         offsets = place(buffers)
         plan = replace(
             best,
@@ -84,24 +85,44 @@ def tiling(random: Random, steps: int, height: int, cuts: int) -> list[Buffer]:
     return [Buffer((f"t{i}",), size, first, last) for i, (first, last, _, size) in enumerate(sorted(parts))]
 
 
+@pytest.mark.parametrize("name", ["local search", "branch and bound"])
 @pytest.mark.parametrize("seed", range(20))
-def test_local_search_is_near_the_optimum_where_nothing_may_be_wasted(seed: int) -> None:
+def test_a_search_is_near_the_optimum_where_nothing_may_be_wasted(seed: int, name: str) -> None:
     height = 8000
     buffers = tiling(Random(seed), steps=15, height=height, cuts=20)
-    offsets = planner._local_search(buffers)
+    offsets = STRATEGIES[name](buffers)
     for (i, a), (j, b) in itertools.combinations(enumerate(buffers), 2):
         assert not a.meets(b) or offsets[i] + a.bytes <= offsets[j] or offsets[j] + b.bytes <= offsets[i]
-    assert height <= planner._extent(buffers, offsets) <= 1.03 * height
-    assert planner._local_search(buffers) == offsets
+    assert lower_bound(buffers) == height <= extent(buffers, offsets) <= 1.03 * height
+    assert STRATEGIES[name](buffers) == offsets
 
 
-def test_local_search_beats_the_others_where_their_order_misleads_them() -> None:
-    strategies = dict.fromkeys(planner._STRATEGIES, 0)
+def test_searches_beat_the_others_where_their_order_misleads_them() -> None:
+    strategies = dict.fromkeys(STRATEGIES, 0)
     for seed in range(20):
         buffers = tiling(Random(seed), steps=15, height=8000, cuts=20)
-        for name, place in planner._STRATEGIES.items():
-            strategies[name] += planner._extent(buffers, place(buffers))
-    assert min(strategies, key=lambda name: strategies[name]) == "local search"
+        for name, place in STRATEGIES.items():
+            strategies[name] += extent(buffers, place(buffers))
+    searches = strategies.pop("local search"), strategies.pop("branch and bound")
+    assert searches[1] == 20 * 8000 <= searches[0] < min(strategies.values())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_more_buffers_than_any_example_has_stay_within_the_goal(seed: int) -> None:
+    buffers = tiling(Random(seed), steps=50, height=8000, cuts=80)
+    assert min(extent(buffers, place(buffers)) for place in STRATEGIES.values()) <= 1.03 * 8000
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_order_of_a_few_buffers_is_better_than_branch_and_bound(seed: int) -> None:
+    random = Random(seed)
+    lives = [sorted(random.randrange(7) for _ in range(2)) for _ in range(7)]
+    buffers = [Buffer((f"t{i}",), 8 * random.randrange(1, 9), *life) for i, life in enumerate(lives)]
+    rivals = placement._rivals(buffers)
+    least = min(
+        extent(buffers, placement._lowest_fit(buffers, rivals, order)) for order in itertools.permutations(range(7))
+    )
+    assert extent(buffers, STRATEGIES["branch and bound"](buffers)) == least
 
 
 @pytest.mark.parametrize("dsp", [False, True])

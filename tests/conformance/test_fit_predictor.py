@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from codegen.encoding import BLOCKS
+from codegen.encoding import BLOCKS, WIDTH_BLOCK
 from codegen.predictor import BUILT_IN, load_predictor, read_fit
 from codegen.target import CORES, load_target
 from conformance import fit_predictor, fit_predictor_cli
@@ -119,7 +119,7 @@ def test_samples_hold_everything_that_a_kernel_does(samples):
 
 
 def test_weights_are_as_sparse_as_told(samples):
-    assert {s.call.sparse_block for s in samples.training} == {0, *BLOCKS}
+    assert {s.call.sparse_block for s in samples.training} == {0, *BLOCKS, WIDTH_BLOCK}
     random = np.random.default_rng(1)
     drawn = [s for _ in range(60) if (s := draw("linear", random, True, variant="_sparse")) is not None]
     shares = [s.call.work / s.call.macs for s in drawn if s.call.params["rows"] % 8 == 0]

@@ -2,14 +2,16 @@
 
 import json
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from codegen.encoding import BLOCKS
 from conformance import kernel_bench
-from conformance.kernel_bench import CASES, choose_cases, measure, tables
-from refsim.errors import ConformanceError, TinyFormerError
+from conformance.kernel_bench import CASES, choose_cases, measure
+from conformance.kernel_bench_report import as_json, plot, read_cycles, tables
+from refsim.errors import ConformanceError, DataError, TinyFormerError
 
 TARGETS = ["stm32f746", "stm32f407"]
 
@@ -51,7 +53,7 @@ def test_instructions_do_not_depend_on_what_else_is_measured(report):
 
 
 def test_the_report_is_json_and_tables(report):
-    written = json.loads(kernel_bench.as_json(report))
+    written = json.loads(as_json(report))
     assert written["measured"][0]["baseline"]["goal"] == 1.1
     assert written["versions"]["unicorn"] and written["seed"] == 0 and "-O2" in written["compiler"]
     assert [table.row_count for table in tables(report)] == [len(report.measured) // 2] * 2
@@ -74,3 +76,29 @@ def test_a_byte_that_differs_is_refused(monkeypatch):
     monkeypatch.setattr(kernel_bench, "_prepare", wrong)
     with pytest.raises(ConformanceError, match="table 16x16x44, portable on stm32f746"):
         measure(choose_cases(["table"]), TARGETS[:1])
+
+
+def test_a_run_is_compared_with_an_earlier_one(report, tmp_path):
+    file = tmp_path / "earlier.json"
+    file.write_text(as_json(report).replace('"variant": "portable"', '"variant": "gone"'))
+    (table, _) = tables(report, read_cycles(file))
+    shown = dict(zip(table.columns[2]._cells, table.columns[-1]._cells, strict=True))
+    assert shown["portable"] == "new" and shown["dsp"] == "[dim]1.000[/]"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"measured": [{}]}', '{"measured": 3}'])
+def test_a_file_that_is_no_report_is_refused(tmp_path, content):
+    file = tmp_path / "earlier.json"
+    file.write_text(content)
+    with pytest.raises(DataError, match="no report"):
+        read_cycles(file)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_cycles(tmp_path / "none.json")
+
+
+def test_the_plot_has_a_line_for_each_block_beside_the_dense_kernels(report):
+    svg = plot(report)
+    ElementTree.fromstring(svg)
+    assert svg.count('class="title"') == len(TARGETS)
+    for name in ("portable", "dsp", "peer", *(f"sparse, blocks of {block}" for block in BLOCKS)):
+        assert f">{name}</text>" in svg

@@ -110,9 +110,23 @@ FAULTS = (
     Fault(
         "sparse windows are padded with 0",
         "conv2d",
-        "tnf_sparse_pad(to, row, p->input_zero_point,",
-        "tnf_sparse_pad(to, row, 0,",
+        "tnf_sparse_pad(to, p->input_zero_point,",
+        "tnf_sparse_pad(to, 0,",
         "src/conv2d_sparse.c",
+    ),
+    Fault(
+        "sparse depthwise rows end too late",
+        "depthwise_conv2d",
+        "column >= across; column -= across",
+        "column > across; column -= across",
+        "src/depthwise_conv2d_sparse.c",
+    ),
+    Fault(
+        "a row alone begins with the wrong block",
+        "linear",
+        "int32_t slot = -blocks & 3, at = 0;",
+        "int32_t slot = 0, at = 0;",
+        "include/tinyformer/sparse.h",
     ),
     Fault(
         "windows above the image are padded with 0",
@@ -143,6 +157,49 @@ FAULTS = (
         "corrections[0] = (zero_point - 1) * s0;",
         "src/matmul_dsp.c",
     ),
+    Fault(
+        "the quick last step breaks ties upwards",
+        "linear",
+        "tnf_qadd(product + (product >> 31), scale.offset)",
+        "tnf_qadd(product, scale.offset)",
+        "include/tinyformer/dsp.h",
+    ),
+    Fault(
+        "one quick channel makes its neighbour quick",
+        "conv2d",
+        "&& tnf_is_quick(channel[5], layer->rounding)",
+        "",
+        "include/tinyformer/dsp.h",
+    ),
+    Fault(
+        "the second group meets the channels of the first",
+        "conv2d",
+        "from += channels;",
+        "from += 0;",
+        "src/conv2d_dsp.c",
+    ),
+    Fault(
+        "add halves one of two inputs of equal scales",
+        "add",
+        "t.right = halved ? 1 :",
+        "t.right = halved ? 2 :",
+        "src/add_dsp.c",
+    ),
+    Fault(
+        "mul takes a row for a repeated element",
+        "mul",
+        "walk.b_step == 0 ? same : b + first",
+        "b + first",
+        "include/tinyformer/dsp.h",
+    ),
+    Fault(
+        "a tile's first row keeps what the clamp forbids",
+        "linear",
+        "for (row = 0; row < TNF_TILE_ROWS; row++) {\n                    tnf_clamp_bytes",
+        "for (row = 1; row < TNF_TILE_ROWS; row++) {\n                    tnf_clamp_bytes",
+        "include/tinyformer/dsp.h",
+    ),
+    Fault("mean forgets its last columns", "mean", "? c : inner - 4;", "? c : 0;", "src/mean_dsp.c"),
 )
 EMULATED = ("softmax rounds down", "mean takes bytes for unsigned", "pad writes one byte too many")
 EMULATED_DSP = ("windows above the image are padded with 0", "matmul corrects by the wrong zero point")

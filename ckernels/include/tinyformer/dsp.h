@@ -19,6 +19,13 @@
 #define TNF_DSP_INSTRUCTIONS 0
 #endif
 
+/* For what is written once for both roundings: each of its callers has it for one. */
+#if defined(__GNUC__)
+#define TNF_INLINE __attribute__((always_inline)) static inline
+#else
+#define TNF_INLINE static inline
+#endif
+
 #if TNF_DSP_INSTRUCTIONS
 /* Functions in assembly find their parameters in registers: gcc sees no use of them. */
 #pragma GCC diagnostic ignored "-Wunused-parameter"
@@ -156,6 +163,14 @@ static inline int32_t tnf_ssat16(int32_t v)
     return saturated;
 }
 
+/* The sum, saturated. */
+static inline int32_t tnf_qadd(int32_t a, int32_t b)
+{
+    int32_t sum;
+    __asm__("qadd %0, %1, %2" : "=r"(sum) : "r"(a), "r"(b) : "cc");
+    return sum;
+}
+
 /* Both halves, signed, saturated to [0, 255]. */
 static inline uint32_t tnf_usat8_pair(uint32_t pair)
 {
@@ -263,6 +278,11 @@ static inline int32_t tnf_ssat16(int32_t v)
     return tnf_sat16(v);
 }
 
+static inline int32_t tnf_qadd(int32_t a, int32_t b)
+{
+    return tnf_sat32((int64_t)a + b);
+}
+
 static inline uint32_t tnf_usat8_pair(uint32_t pair)
 {
     const int32_t low = tnf_clamp((int16_t)(uint16_t)(pair & 0xFFFFu), 0, 255);
@@ -332,6 +352,54 @@ TNF_OWN_FUNCTION void tnf_lookup_bytes(const int8_t *table, const int8_t *x, int
     }
 }
 
+/* n bytes clamped to [lo, hi]. */
+TNF_OWN_FUNCTION void tnf_clamp_bytes(int8_t *y, int32_t n, int32_t lo, int32_t hi)
+{
+    const uint32_t least = tnf_repeat4(lo), most = tnf_repeat4(hi);
+    for (; n >= 4; n -= 4) {
+        tnf_store4(y, tnf_clamp4(tnf_load4(y), least, most));
+        y += 4;
+    }
+    for (; n > 0; n--) {
+        *y = (int8_t)tnf_clamp(*y, lo, hi);
+        y++;
+    }
+}
+
+/* How an element-wise operator goes over its two inputs: the fields of tnf_add_dsp_params (kernels.h) of the same names. */
+typedef struct {
+    int32_t rows, n;
+    int32_t a_row, a_step;
+    int32_t b_row, b_step;
+} tnf_element_rows;
+
+/* The operator on n elements of each input. */
+typedef void tnf_elements(const void *params, const int8_t *a, const int8_t *b, int8_t *y, int32_t n);
+
+#define TNF_SAME_ELEMENTS 64
+
+TNF_OWN_FUNCTION void tnf_by_rows(tnf_element_rows walk, tnf_elements *run, const void *params, const int8_t *a, const int8_t *b,
+                                  int8_t *y)
+{
+    const int32_t most = walk.a_step == 0 || walk.b_step == 0 ? TNF_SAME_ELEMENTS : walk.n;
+    int32_t row, first, i;
+    for (row = 0; row < walk.rows; row++) {
+        int8_t same[TNF_SAME_ELEMENTS]; /* of the input that gives one element to the whole row */
+        for (i = 0; (walk.a_step == 0 || walk.b_step == 0) && i < TNF_SAME_ELEMENTS; i++) {
+            same[i] = walk.a_step == 0 ? *a : *b;
+        }
+        for (first = 0; first < walk.n; first += most) {
+            const int32_t n = walk.n - first < most ? walk.n - first : most;
+            run(params, walk.a_step == 0 ? same : a + first, walk.b_step == 0 ? same : b + first, y + first, n);
+        }
+        if (row + 1 < walk.rows) { /* else the pointers would leave the tensors */
+            a += walk.a_row;
+            b += walk.b_row;
+            y += walk.n;
+        }
+    }
+}
+
 /* The last step where it takes one multiplication, an addition and a shift: single rounding, -23 <= shift <= -2. */
 typedef struct {
     int32_t multiplier, offset, right;
@@ -349,6 +417,41 @@ static inline tnf_quick_scale tnf_quick_scale_of(int32_t multiplier, int32_t shi
 static inline int32_t tnf_quick_requantize(int32_t v, tnf_quick_scale scale)
 {
     return tnf_smmla(v, scale.multiplier, scale.offset) >> scale.right;
+}
+
+/* Double rounding likewise, -23 <= shift <= -1. The multiplier is at least 2^30, and twice it less 2^32 a word: v times that, its high
+ * word rounded, and v are srdhm(v, multiplier), whatever v is. Ties go away from zero where 1 is taken from what is negative. A sum
+ * with the offset that would not fit gives more than any int8 after the shift, saturated or not. */
+static inline tnf_quick_scale tnf_double_scale_of(int32_t multiplier, int32_t shift, int32_t zero_point)
+{
+    tnf_quick_scale scale;
+    scale.multiplier = (int32_t)((uint32_t)multiplier << 1);
+    scale.right = -shift;
+    scale.offset = (int32_t)(((uint32_t)1 << (scale.right - 1)) + ((uint32_t)zero_point << scale.right));
+    return scale;
+}
+
+static inline int32_t tnf_double_requantize(int32_t v, tnf_quick_scale scale)
+{
+    const int32_t product = tnf_smmlar(v, scale.multiplier, v);
+    return tnf_qadd(product + (product >> 31), scale.offset) >> scale.right;
+}
+
+/* Whether the quick last step of a rounding serves a shift, and that step. */
+static inline int32_t tnf_is_quick(int32_t shift, int32_t rounding)
+{
+    return (uint32_t)(shift + 23) < (rounding == TNF_ROUNDING_DOUBLE ? 23u : 22u); /* -23 to -1 or -2 */
+}
+
+static inline tnf_quick_scale tnf_scale_of(int32_t multiplier, int32_t shift, int32_t zero_point, int32_t rounding)
+{
+    return rounding == TNF_ROUNDING_DOUBLE ? tnf_double_scale_of(multiplier, shift, zero_point)
+                                           : tnf_quick_scale_of(multiplier, shift, zero_point);
+}
+
+static inline int32_t tnf_scaled(int32_t v, tnf_quick_scale scale, int32_t rounding)
+{
+    return rounding == TNF_ROUNDING_DOUBLE ? tnf_double_requantize(v, scale) : tnf_quick_requantize(v, scale);
 }
 
 /* ---- tiles: dense products of rows of activations with channels of weights ---- */
@@ -413,6 +516,7 @@ typedef struct {
     int32_t stride;
     const int32_t *channel;
     int32_t doubled; /* the zero point, twice, and one: shifted by one less than the last step's shift it is its offset */
+    int32_t rounding;
 } tnf_tile_last_step;
 
 /* The sums of a tile's rows times the channels of `pairs` pairs: sums [2 * pairs][TNF_TILE_ROWS]. Where `last` is not NULL, none are
@@ -482,14 +586,48 @@ typedef struct {
     "ssat " #s2 ", #8, " #s2 "\n\t"                 \
     "ssat " #s3 ", #8, " #s3 "\n\t"
 
+/* The same with double rounding: tnf_double_requantize. */
+#define TNF_TILE_FINISH_DOUBLE(s0, s1, s2, s3)      \
+    "ldm r0!, {r1, r2, r3}\n\t"                     \
+    "add " #s0 ", r1\n\t"                           \
+    "lsl r2, r2, #1\n\t"                            \
+    "add " #s1 ", r1\n\t"                           \
+    "rsb r3, r3, #0\n\t"                            \
+    "smmlar " #s0 ", " #s0 ", r2, " #s0 "\n\t"      \
+    "add " #s2 ", r1\n\t"                           \
+    "smmlar " #s1 ", " #s1 ", r2, " #s1 "\n\t"      \
+    "add " #s3 ", r1\n\t"                           \
+    "sub r1, r3, #1\n\t"                            \
+    "smmlar " #s2 ", " #s2 ", r2, " #s2 "\n\t"      \
+    "lsl r1, r12, r1\n\t"                           \
+    "smmlar " #s3 ", " #s3 ", r2, " #s3 "\n\t"      \
+    "add " #s0 ", " #s0 ", " #s0 ", asr #31\n\t"    \
+    "qadd " #s0 ", " #s0 ", r1\n\t"                 \
+    "add " #s1 ", " #s1 ", " #s1 ", asr #31\n\t"    \
+    "qadd " #s1 ", " #s1 ", r1\n\t"                 \
+    "add " #s2 ", " #s2 ", " #s2 ", asr #31\n\t"    \
+    "qadd " #s2 ", " #s2 ", r1\n\t"                 \
+    "add " #s3 ", " #s3 ", " #s3 ", asr #31\n\t"    \
+    "qadd " #s3 ", " #s3 ", r1\n\t"                 \
+    "asr " #s0 ", " #s0 ", r3\n\t"                  \
+    "asr " #s1 ", " #s1 ", r3\n\t"                  \
+    "asr " #s2 ", " #s2 ", r3\n\t"                  \
+    "ssat " #s0 ", #8, " #s0 "\n\t"                 \
+    "asr " #s3 ", " #s3 ", r3\n\t"                  \
+    "ssat " #s1 ", #8, " #s1 "\n\t"                 \
+    "ssat " #s2 ", #8, " #s2 "\n\t"                 \
+    "ssat " #s3 ", #8, " #s3 "\n\t"
+
 /* The loop takes four quads, 120 bytes of instructions each; where the number of quads is no multiple of four, it is entered behind
  * those that are missing. On the stack: where the pair's weights end, sums, tile, bytes of weights that are missing, bytes of
- * weights of a pair with those, where the loop is entered, pairs; `last` is above. */
+ * weights of a pair with those, where the loop is entered, where all weights end; `last` is above. */
 __attribute__((naked, noinline, unused)) static void tnf_tile_sums(int32_t *sums, const uint32_t *tile, const uint32_t *weight,
                                                                    int32_t quads, int32_t pairs, tnf_tile_last_step *last)
 {
     __asm__("push {r4-r11, lr}\n\t"
             "ldr r8, [sp, #36]\n\t" /* pairs */
+            "mul r8, r8, r3\n\t"
+            "add r8, r2, r8, lsl #3\n\t"
             "rsb r4, r3, #0\n\t"
             "and r4, r4, #3\n\t"
             "add r6, r3, r4\n\t"
@@ -536,22 +674,24 @@ __attribute__((naked, noinline, unused)) static void tnf_tile_sums(int32_t *sums
             "cmp r2, r0\n\t"
             "bne 2b\n\t"
             "ldr lr, [sp, #68]\n\t"
-            "ldr r12, [sp, #24]\n\t"
             "cmp lr, #0\n\t"
-            "sub r12, #1\n\t"
-            "str r12, [sp, #24]\n\t"
             "bne 4f\n\t"
             "ldr r0, [sp, #4]\n\t"
-            "cmp r12, #0\n\t"
+            "ldr r12, [sp, #24]\n\t"
             "stm r0!, {r4-r11}\n\t"
+            "cmp r2, r12\n\t"
             "str r0, [sp, #4]\n\t"
             "bne 1b\n\t"
-            "b 5f\n\t"
+            "b 7f\n\t"
             "4:\n\t"
+            "ldr r1, [lr, #16]\n\t"
             "ldr r12, [lr, #12]\n\t"
             "ldr r0, [lr, #8]\n\t"
+            "cmp r1, #0\n\t"
+            "bne 6f\n\t"
             TNF_TILE_FINISH(r4, r5, r6, r7)
             TNF_TILE_FINISH(r8, r9, r10, r11)
+            "5:\n\t" /* bytes are stored */
             "str r0, [lr, #8]\n\t"
             "ldr r0, [lr]\n\t"
             "ldr r1, [lr, #4]\n\t"
@@ -567,19 +707,24 @@ __attribute__((naked, noinline, unused)) static void tnf_tile_sums(int32_t *sums
             "strb r6, [r3]\n\t"
             "strb r10, [r3, #1]\n\t"
             "add r3, r3, r1\n\t"
-            "cmp r12, #0\n\t"
+            "cmp r2, r12\n\t"
             "strb r7, [r3]\n\t"
             "strb r11, [r3, #1]\n\t"
             "str r0, [lr]\n\t"
             "bne 1b\n\t"
-            "5:\n\t"
+            "7:\n\t"
             "add sp, #28\n\t"
-            "pop {r4-r11, pc}\n\t");
+            "pop {r4-r11, pc}\n\t"
+            "6:\n\t" /* double rounding */
+            TNF_TILE_FINISH_DOUBLE(r4, r5, r6, r7)
+            TNF_TILE_FINISH_DOUBLE(r8, r9, r10, r11)
+            "b 5b\n\t");
 }
 
 #undef TNF_TILE_STEP
 #undef TNF_TILE_LOAD
 #undef TNF_TILE_FINISH
+#undef TNF_TILE_FINISH_DOUBLE
 
 #else
 
@@ -601,9 +746,9 @@ static inline void tnf_tile_sums(int32_t *sums, const uint32_t *tile, const uint
                 *sums++ = own[row];
             }
         } else {
-            const tnf_quick_scale scale = tnf_quick_scale_of(last->channel[1], last->channel[2], last->doubled >> 1);
+            const tnf_quick_scale scale = tnf_scale_of(last->channel[1], last->channel[2], last->doubled >> 1, last->rounding);
             for (row = 0; row < TNF_TILE_ROWS; row++) {
-                last->y[row * last->stride] = (int8_t)tnf_ssat8(tnf_quick_requantize(own[row] + last->channel[0], scale));
+                last->y[row * last->stride] = (int8_t)tnf_ssat8(tnf_scaled(own[row] + last->channel[0], scale, last->rounding));
             }
             last->channel += 3;
             last->y++;
@@ -649,11 +794,12 @@ TNF_OWN_FUNCTION void tnf_row_sums(int32_t *sums, const uint32_t *row, const uin
 /* Pairs of channels between two visits to a tile's sums: few enough for the stack. */
 #define TNF_TILE_PAIRS 8
 
-/* Channels of weights, in the tile's order, and how their sums become bytes; channel as in tnf_tile_last_step. */
+/* Channels of weights, in the tile's order, and how their sums become bytes; channel as in tnf_tile_last_step. `stride` bytes are from
+ * one row of the output to the next. `quick` tells that the quick last step serves all channels; otherwise each is asked. */
 typedef struct {
     const uint32_t *weight;
     const int32_t *channel;
-    int32_t quads, channels;
+    int32_t quads, channels, stride;
     int32_t zero_point, act_min, act_max;
     int32_t rounding, quick;
 } tnf_tile_layer;
@@ -666,66 +812,70 @@ TNF_OWN_FUNCTION void tnf_tile_finish(const tnf_tile_layer *layer, const int32_t
     int32_t row;
     for (; channel != end; channel += 3) {
         for (row = 0; row < rows; row++) {
-            y[row * layer->channels] = tnf_requantize_to_int8(sums[row] + channel[0], channel[1], channel[2], layer->rounding,
-                                                              layer->zero_point, layer->act_min, layer->act_max);
+            y[row * layer->stride] = tnf_requantize_to_int8(sums[row] + channel[0], channel[1], channel[2], layer->rounding,
+                                                            layer->zero_point, layer->act_min, layer->act_max);
         }
         sums += tile_rows;
         y++;
     }
 }
 
-/* The same for whole tiles where the quick last step serves. */
-TNF_OWN_FUNCTION void tnf_tile_finish_quickly(const tnf_tile_layer *layer, const int32_t *channel, int32_t channels,
-                                              const int32_t *sums, int8_t *y)
+/* Whether the quick last step serves both channels of a pair. */
+static inline int32_t tnf_is_quick_pair(const tnf_tile_layer *layer, const int32_t *channel)
 {
-    const int32_t lo = layer->act_min, hi = layer->act_max;
-    const int32_t *end = channel + 3 * channels;
-    int8_t *y1 = y + layer->channels, *y2 = y1 + layer->channels, *y3 = y2 + layer->channels;
-    for (; channel != end; channel += 3) {
-        const tnf_quick_scale scale = tnf_quick_scale_of(channel[1], channel[2], layer->zero_point);
-        const int32_t bias = channel[0];
-        *y++ = (int8_t)tnf_clamp(tnf_quick_requantize(sums[0] + bias, scale), lo, hi);
-        *y1++ = (int8_t)tnf_clamp(tnf_quick_requantize(sums[1] + bias, scale), lo, hi);
-        *y2++ = (int8_t)tnf_clamp(tnf_quick_requantize(sums[2] + bias, scale), lo, hi);
-        *y3++ = (int8_t)tnf_clamp(tnf_quick_requantize(sums[3] + bias, scale), lo, hi);
-        sums += TNF_TILE_ROWS;
-    }
+    return tnf_is_quick(channel[2], layer->rounding) && tnf_is_quick(channel[5], layer->rounding);
 }
 
-/* Every channel of the first `rows` rows of a tile: y [rows][channels]. A single row is a tile of one. */
+/* How many of the next `pairs` pairs the quick last step serves, or serves not: those before the first that differs. */
+TNF_OWN_FUNCTION int32_t tnf_alike_pairs(const tnf_tile_layer *layer, const int32_t *channel, int32_t pairs, int32_t quick)
+{
+    int32_t n = 0;
+    for (; n < pairs && tnf_is_quick_pair(layer, channel) == quick; n++) {
+        channel += 3 * TNF_TILE_CHANNELS;
+    }
+    return n;
+}
+
+/* Every channel of the first `rows` rows of a tile: y [rows][channels]. A single row is a tile of one. The pairs of channels of a whole tile
+ * that the quick last step serves become bytes at once. */
 TNF_OWN_FUNCTION void tnf_tile_outputs(const tnf_tile_layer *layer, const uint32_t *tile, int32_t rows, int8_t *y)
 {
-    const int32_t whole = layer->quick != 0 && rows == TNF_TILE_ROWS;
+    const int32_t whole = rows == TNF_TILE_ROWS;
     const uint32_t *weight = layer->weight;
     const int32_t *channel = layer->channel;
-    int32_t left = layer->channels;
-    if (whole && layer->act_min == -128 && layer->act_max == 127 && left >= TNF_TILE_CHANNELS) {
-        const int32_t pairs = left / TNF_TILE_CHANNELS;
-        tnf_tile_last_step last;
-        last.y = y;
-        last.stride = left;
-        last.channel = channel;
-        last.doubled = 2 * layer->zero_point + 1;
-        tnf_tile_sums(0, tile, weight, layer->quads, pairs, &last);
-        weight += pairs * 2 * layer->quads;
-        channel = last.channel;
-        y = last.y;
-        left %= TNF_TILE_CHANNELS;
-    }
+    int32_t left = layer->channels, row;
     while (left > 0) {
-        const int32_t channels = left < TNF_TILE_CHANNELS * TNF_TILE_PAIRS ? left : TNF_TILE_CHANNELS * TNF_TILE_PAIRS;
-        const int32_t pairs = (channels + 1) / TNF_TILE_CHANNELS;
-        int32_t sums[TNF_TILE_PAIRS * TNF_TILE_CHANNELS * TNF_TILE_ROWS];
-        if (rows == 1) {
-            tnf_row_sums(sums, tile, weight, layer->quads, pairs);
-            tnf_tile_finish(layer, channel, channels, sums, y, 1, 1);
-        } else {
-            tnf_tile_sums(sums, tile, weight, layer->quads, pairs, 0);
-            if (whole) {
-                tnf_tile_finish_quickly(layer, channel, channels, sums, y);
-            } else {
-                tnf_tile_finish(layer, channel, channels, sums, y, rows, TNF_TILE_ROWS);
+        int32_t pairs = left / TNF_TILE_CHANNELS, channels = left;
+        int32_t quick = whole && pairs > 0;
+        if (quick > layer->quick) {
+            quick = tnf_is_quick_pair(layer, channel);
+            pairs = tnf_alike_pairs(layer, channel, pairs, quick);
+            channels = TNF_TILE_CHANNELS * pairs;
+        }
+        if (quick != 0) {
+            tnf_tile_last_step last;
+            last.y = y;
+            last.stride = layer->stride;
+            last.channel = channel;
+            last.doubled = 2 * layer->zero_point + 1;
+            last.rounding = layer->rounding;
+            tnf_tile_sums(0, tile, weight, layer->quads, pairs, &last);
+            channels = TNF_TILE_CHANNELS * pairs;
+            if (layer->act_min > -128 || layer->act_max < 127) {
+                for (row = 0; row < TNF_TILE_ROWS; row++) {
+                    tnf_clamp_bytes(y + row * layer->stride, channels, layer->act_min, layer->act_max);
+                }
             }
+        } else {
+            int32_t sums[TNF_TILE_PAIRS * TNF_TILE_CHANNELS * TNF_TILE_ROWS];
+            channels = channels < TNF_TILE_CHANNELS * TNF_TILE_PAIRS ? channels : TNF_TILE_CHANNELS * TNF_TILE_PAIRS;
+            pairs = (channels + 1) / TNF_TILE_CHANNELS;
+            if (rows == 1) {
+                tnf_row_sums(sums, tile, weight, layer->quads, pairs);
+            } else {
+                tnf_tile_sums(sums, tile, weight, layer->quads, pairs, 0);
+            }
+            tnf_tile_finish(layer, channel, channels, sums, y, rows, rows == 1 ? 1 : TNF_TILE_ROWS);
         }
         weight += pairs * 2 * layer->quads;
         channel += 3 * channels;

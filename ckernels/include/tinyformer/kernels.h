@@ -41,9 +41,9 @@ typedef struct {
 } tnf_conv2d_params;
 void tnf_conv2d(const tnf_conv2d_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* The same in one group for cores with the DSP extension: weight and channel as in tnf_linear_dsp.
- * Scratch: 8 bytes for each tap of a window (kernel_h * kernel_w * input_c, filled up to quads), 2 where there is one position; and one
- * more where input_c is no multiple of 4. */
+/* The same for cores with the DSP extension: channel as in tnf_linear_dsp, weight as well, the groups one after the other.
+ * Scratch: 8 bytes for each tap of a window (kernel_h * kernel_w * input_c / groups, filled up to quads), 2 where there is one position;
+ * and one more where input_c / groups is no multiple of 4. */
 typedef struct {
     int32_t input_h, input_w, input_c;
     int32_t output_h, output_w, output_c;
@@ -51,6 +51,7 @@ typedef struct {
     int32_t stride_h, stride_w;
     int32_t dilation_h, dilation_w;
     int32_t pad_top, pad_left;
+    int32_t groups;
     int32_t input_zero_point, output_zero_point;
     int32_t act_min, act_max;
     int32_t rounding, quick;
@@ -98,7 +99,8 @@ void tnf_depthwise_conv2d(const tnf_depthwise_conv2d_params *p, const int8_t *x,
 /* The same for cores with the DSP extension, where each output channel has its own input channel and there are at least 4: kernels of up
  * to 3 x 3, filled up with weights of 0, without dilation, `stride` 1 or 2 in both directions. weight [channels][3] words of four int8, a
  * row of the kernel and 0. The input's zero point is in the bias, too. Output rows are computed `strip` at a time, an even number, in a
- * scratch of columns * ((strip - 1) * stride + 3) * 32 bytes: a column for each two of output_w with stride 1, for each with 2. */
+ * scratch of columns * ((strip - 1) * stride + 3) * 32 bytes: a column for each two of output_w with stride 1, for each with 2.
+ * In place where one strip holds all rows, channels are a multiple of 4, and the output's shape is the input's. */
 typedef struct {
     int32_t input_h, input_w, channels;
     int32_t output_h, output_w;
@@ -107,13 +109,33 @@ typedef struct {
     int32_t strip;
     int32_t input_zero_point, output_zero_point;
     int32_t act_min, act_max;
-    int32_t rounding, quick;
+    int32_t rounding;
     const int32_t *weight;
     const int32_t *bias;
     const int32_t *multiplier;
     const int32_t *shift;
 } tnf_depthwise_conv2d_dsp_params;
 void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* The same with weights in the sparse encoding of docs/encoding.md, in blocks of three along the kernel's width; `stride` 1 or 2 in both
+ * directions, without dilation. channel [output_c][3] as of tnf_linear_sparse. Output rows are computed `strip` at a time, from rows of
+ * the image widened to `pitch` int16, an even number: what four windows read at each multiple of four, in whole blocks and one more.
+ * Scratch: the pitch times ((strip - 1) * stride + kernel_h) int16, and 12 bytes for each block of the channel that has most.
+ * In place where one strip holds all rows and the output's shape is the input's. Runs on every core. */
+typedef struct {
+    int32_t input_h, input_w, input_c;
+    int32_t output_h, output_w, output_c;
+    int32_t kernel_h, kernel_w;
+    int32_t stride;
+    int32_t pad_top, pad_left;
+    int32_t strip, pitch;
+    int32_t input_zero_point, output_zero_point;
+    int32_t act_min, act_max;
+    int32_t rounding;
+    const int32_t *weight;
+    const int32_t *channel;
+} tnf_depthwise_conv2d_sparse_params;
+void tnf_depthwise_conv2d_sparse(const tnf_depthwise_conv2d_sparse_params *p, const int8_t *x, int8_t *y, void *scratch);
 
 /* Fully connected layer on rows: x [rows][input_c] -> y [rows][output_c]; weight [output_c][input_c]. */
 typedef struct {
@@ -164,7 +186,7 @@ typedef struct {
 } tnf_matmul_params;
 void tnf_matmul(const tnf_matmul_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension. `quick` is 1 where the quick last step serves and any int8 may result. Scratch: 8 bytes for
+/* The same for cores with the DSP extension. `quick` is 1 where the quick last step serves. Scratch: 8 bytes for
  * each of k, filled up to quads, and one more for each of `columns`, an even number: the columns of b that are rearranged at a time. */
 typedef struct {
     int32_t batch, m, k, n;
@@ -198,16 +220,21 @@ typedef struct {
 } tnf_add_params;
 void tnf_add(const tnf_add_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension where nothing is broadcast, all rounding is single, the multiplier of one input (the coarse
- * one: its scale is the larger) is exactly 1/2, the shift of the other is from -21 to 2, and that of the output is one of
- * tnf_quick_scale (dsp.h): size elements. coarse_second tells which of the inputs is the coarse one. In place. */
+/* The same for cores with the DSP extension: `rows` rows of n elements. From one row to the next an input moves on by a_row or b_row
+ * elements, 0 where it gives the same to all, and within a row by a_step or b_step, 1 or 0. The multiplier of one input (the coarse
+ * one: its scale is the larger) is exactly 1/2. The shift of the other is from -21 to 2 with single rounding; with double rounding it is
+ * negative, or both multipliers are 1/2. That of the output is one of tnf_is_quick (dsp.h). coarse_second tells which of the inputs is the
+ * coarse one. In place on an input that is not broadcast. */
 typedef struct {
-    int32_t size;
+    int32_t rows, n;
+    int32_t a_row, a_step;
+    int32_t b_row, b_step;
     int32_t coarse_second;
     int32_t coarse_zero_point, fine_zero_point, output_zero_point;
     int32_t fine_multiplier, fine_shift;
     int32_t output_multiplier, output_shift;
     int32_t act_min, act_max;
+    int32_t rounding;
 } tnf_add_dsp_params;
 void tnf_add_dsp(const tnf_add_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
@@ -224,13 +251,16 @@ typedef struct {
 } tnf_mul_params;
 void tnf_mul(const tnf_mul_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
-/* The same for cores with the DSP extension where nothing is broadcast, rounding is single and the shift is one of tnf_quick_scale: size
- * elements. In place. */
+/* The same for cores with the DSP extension where the shift is one of tnf_is_quick (dsp.h), laid out like tnf_add_dsp. In place on an
+ * input that is not broadcast. */
 typedef struct {
-    int32_t size;
+    int32_t rows, n;
+    int32_t a_row, a_step;
+    int32_t b_row, b_step;
     int32_t a_zero_point, b_zero_point, output_zero_point;
     int32_t multiplier, shift;
     int32_t act_min, act_max;
+    int32_t rounding;
 } tnf_mul_dsp_params;
 void tnf_mul_dsp(const tnf_mul_dsp_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 
@@ -391,6 +421,10 @@ typedef struct {
     int32_t rounding;
 } tnf_mean_params;
 void tnf_mean(const tnf_mean_params *p, const int8_t *x, int8_t *y, void *scratch);
+
+/* The same for cores with the DSP extension, where inner is 1 or at least 4. */
+typedef tnf_mean_params tnf_mean_dsp_params;
+void tnf_mean_dsp(const tnf_mean_dsp_params *p, const int8_t *x, int8_t *y, void *scratch);
 
 /* Same bytes, another shape. In place (then it does nothing). */
 typedef struct {
