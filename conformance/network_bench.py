@@ -169,7 +169,7 @@ def _measure_one(
     under_test: ModelUnderTest, sparsity: int, target: Target, optimise: Optimise, toolchain: Toolchain, opt: str
 ) -> NetworkCost:
     graph = under_test.graph
-    program = build_program(graph, dsp=target.dsp, optimise=optimise)
+    program = build_program(graph, target, optimise=optimise)
     needs = (program.constant_bytes, program.plan.arena_bytes, program.macs)
     peer = peer_cycles(graph, target.core)
     try:

@@ -187,7 +187,8 @@ class Space:
         real = np.minimum(DEVIATION / deviation * self.random.uniform(0.5, 1.5, channels), 0.8)
         if self.wide:
             real[self.random.random(channels) < 0.7] = self.random.uniform(0.3, 0.8)
-        real[self.random.random(channels) < self.pick(0.0, self.odd)] = ODD
+        if self.odd:
+            real[self.random.random(channels) < self.pick(0.0, self.odd)] = ODD
         zero_point = self.zero_point()
         act_max = self.pick(127, 90) if self.odd else 127
         return Requantization.from_real(real, zero_point, self.pick(-128, zero_point), act_max, self.rounding)

@@ -59,7 +59,7 @@ def verify(
     tool itself failed.
     """
     with _own_failures():
-        from codegen.emit import Optimise
+        from codegen.choose import Optimise
         from codegen.target import load_target
         from conformance.models import ModelUnderTest, read_model
         from conformance.verify.checks import Compiler

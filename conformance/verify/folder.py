@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from codegen.emit import Optimise
+from codegen.choose import Optimise
 from codegen.generate import GeneratedModel
 from codegen.program import Program, build_program, graph_hash
 from codegen.target import Target
@@ -64,7 +64,7 @@ def _same_steps(folder: Path, source: str, graph: Graph, target: Target) -> Prog
     calls = _CALL.findall(source)
     candidates = []
     for optimise in Optimise:
-        program = build_program(graph, dsp=target.dsp, optimise=optimise)
+        program = build_program(graph, target, optimise=optimise)
         if steps == [(s.index, s.operator, "x".join(map(str, s.shape)) or "scalar") for s in program.steps]:
             kernels = [step.call.kernel for step in program.steps if not step.elided]
             candidates.append((sum(a == b for a, b in zip(kernels, calls, strict=False)), program))

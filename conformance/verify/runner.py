@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import refsim
-from codegen.emit import Optimise
+from codegen.choose import Optimise
 from codegen.generate import GeneratedModel, generate, tool_version
 from codegen.program import build_program
 from codegen.target import Target
@@ -149,7 +149,7 @@ def _examine_target(
 
 def _too_large(plan: Plan, target: Target, reason: str) -> Check:
     """The check that fails where a model is too large before it is compiled."""
-    program = build_program(plan.model.graph, dsp=target.dsp, optimise=plan.optimise)
+    program = build_program(plan.model.graph, target, optimise=plan.optimise)
     if program.constant_bytes > target.code.size:
         name, figure, limit = "flash", program.constant_bytes, target.code.size
     else:

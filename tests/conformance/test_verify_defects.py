@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codegen.emit import Optimise
+from codegen.choose import Optimise
 from codegen.generate import GeneratedModel, generate
 from codegen.target import Target, load_target
 from conformance.models import ModelUnderTest, random_samples
