@@ -1,0 +1,41 @@
+"""A .tflite file -> integer graph."""
+
+from pathlib import Path
+
+from codegen.passes import optimize
+from codegen.tflite.lowering import lower
+from codegen.tflite.profiles import ProfileName, find_profile
+from codegen.tflite.reader import read_file
+from refsim import Graph
+from refsim.errors import located
+
+
+def load(path: str | Path, *, name: str | None = None, profile: ProfileName = "litert") -> Graph:
+    """Read a model quantised to int8 by the TensorFlow Lite converter.
+
+    Args:
+        path: the .tflite file.
+        name: of the graph; the file's stem by default.
+        profile: whose bytes the graph gives: "litert" (LiteRT's reference kernels) or "cmsis-nn" (TensorFlow Lite
+            Micro with CMSIS-NN).
+
+    Returns:
+        The integer graph for one sample, passes applied.
+
+    Raises:
+        ModelError: the file is missing, corrupt, inconsistent or not quantised.
+        UnsupportedError: naming the operator and tensor, what is not supported.
+        QuantizationError, ShapeError: naming the operator's output, a parameter that an operator refuses.
+    """
+    with located(str(path)):
+        return optimize(read_graph(path, name=name, profile=profile))
+
+
+def read_graph(path: str | Path, *, name: str | None = None, profile: ProfileName = "litert") -> Graph:
+    """The graph before any pass: every tensor that the file computes is there under the file's name for it.
+
+    Arguments and errors as for `load`.
+    """
+    path = Path(path)
+    chosen = find_profile(profile)
+    return lower(read_file(path), name or path.stem, chosen)
