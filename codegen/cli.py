@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from codegen.program import Program
     from codegen.target import Target
 
-_Model = Annotated[Path, typer.Argument(help="Quantised model, QDQ ONNX.")]
+_Model = Annotated[Path, typer.Argument(help="Quantised model: QDQ ONNX or .tflite.")]
 _Mean = Annotated[float, typer.Option(help="Of uint8 images: the model's input is (pixel - mean) / std.")]
 _Std = Annotated[float, typer.Option(help="See --mean.")]
 _Optimise = Annotated[Literal["size", "speed", "balanced"], typer.Option(help="What sparse weights are encoded for.")]
@@ -68,9 +68,9 @@ def generate(
     optimise: _Optimise = "balanced",
 ) -> None:
     """Write a model as C99: one folder without dependencies, its memory planned."""
+    from codegen import load
     from codegen.emit import Optimise
     from codegen.generate import generate as generate_folder
-    from codegen.onnx import load
     from codegen.target import load_target
 
     chip = load_target(target)
@@ -81,7 +81,7 @@ def generate(
 
 def inspect(model: _Model) -> None:
     """Show a quantised model's layers, memory and ports as they would be generated."""
-    from codegen.onnx import load
+    from codegen import load
     from codegen.program import build_program
 
     program = build_program(load(model))
@@ -124,9 +124,9 @@ def plan(
     optimise: _Optimise = "balanced",
 ) -> None:
     """Show how a quantised model's memory is planned: each strategy's arena, the lower bound, the order of steps."""
+    from codegen import load
     from codegen.arena_picture import render_arena
     from codegen.emit import Optimise
-    from codegen.onnx import load
     from codegen.program import build_program
     from codegen.target import load_target
 
@@ -161,8 +161,8 @@ def accuracy(
     std: _Std = 128.0,
 ) -> None:
     """Compare the accuracy of a float model with that of its quantised form, on the same samples."""
+    from codegen import load
     from codegen.accuracy import compare_accuracy
-    from codegen.onnx import load
     from codegen.samples import Preprocessing
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

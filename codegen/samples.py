@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codegen.onnx.reader import ModelFile, read_file
+from refsim import Graph
 from refsim.errors import DataError, located
 from refsim.tensor import Shape
 
@@ -92,6 +93,11 @@ def model_inputs(
 def input_shapes(file: ModelFile) -> dict[str, Shape]:
     """Shape of one sample of every input of a model file, by name."""
     return {value.name: file.shape(value.name)[1:] for value in file.proto.graph.input}
+
+
+def graph_input_shapes(graph: Graph) -> dict[str, Shape]:
+    """Shape of one sample of every input of a graph as its model file lays it out, by the file's name."""
+    return {port.name: port.file_shape(graph.tensors[port.tensor].shape) for port in graph.inputs}
 
 
 def read_inputs(

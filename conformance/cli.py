@@ -51,7 +51,9 @@ def conformance(
     place: Annotated[list[str] | None, typer.Option(help="Only this place; may be repeated.")] = None,
     cases: Annotated[int | None, typer.Option(min=1, help="Cases for each operator.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the cases; random if thorough.")] = None,
-    model: Annotated[list[Path] | None, typer.Option(help="QDQ ONNX, not the examples; may be repeated.")] = None,
+    model: Annotated[
+        list[Path] | None, typer.Option(help="QDQ ONNX or .tflite, not the examples; may be repeated.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Samples for --model, .npz; random bytes by default.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Samples of each model on an emulated chip.")] = None,
     models: Annotated[bool, typer.Option("--models/--no-models", help="Run the example models too.")] = True,

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from codegen.passes import optimize
 from codegen.tflite.lowering import lower
 from codegen.tflite.profiles import ProfileName, find_profile
@@ -38,4 +40,5 @@ def read_graph(path: str | Path, *, name: str | None = None, profile: ProfileNam
     """
     path = Path(path)
     chosen = find_profile(profile)
-    return lower(read_file(path), name or path.stem, chosen)
+    with np.errstate(all="ignore"):  # what leaves float32's range is found and named where it is used
+        return lower(read_file(path), name or path.stem, chosen)

@@ -65,18 +65,18 @@ class _Lowering:
     def run(self) -> Graph:
         for tensor in self.file.inputs:
             self._input(tensor)
-        for self.op in self.file.operators:
-            if not self.op.outputs:
-                raise ModelError(f"operator {self.op.kind} writes nothing")
-            with located(f"{self.op.kind} {self.op.outputs[0].name!r}"):
-                self._lower()
+        for op in self.file.operators:
+            if not op.outputs:
+                raise ModelError(f"operator {op.kind} writes nothing")
+            with located(f"{op.kind} {op.outputs[0].name!r}"):
+                self._lower(op)
         inputs = [self.ports.get(tensor) for tensor in self.file.inputs]
         if None in inputs:
             missing = self.file.inputs[inputs.index(None)]
             raise UnsupportedError(f"input {missing.name!r} is {missing.element_type}, and no QUANTIZE reads it")
         outputs = tuple(self._output(tensor) for tensor in self.file.outputs)
-        known = {name: kind for name, kind in self.tensors.items()}
-        return Graph(self.name, tuple(p for p in inputs if p), outputs, known, tuple(self.nodes), self.constants)
+        ports = tuple(port for port in inputs if port)
+        return Graph(self.name, ports, outputs, self.tensors, tuple(self.nodes), self.constants)
 
     def _input(self, tensor: FileTensor) -> None:
         with located(f"input {tensor.name!r}"):
@@ -84,7 +84,7 @@ class _Lowering:
                 raise ModelError("it is a constant")
             if tensor.shape[:1] != (1,):
                 raise UnsupportedError(f"its shape {tensor.shape} does not begin with a batch of 1: convert with one")
-            if any(tensor.free) and len(tensor.free) > tensor.free.count(0):
+            if any(tensor.free):  # axes beyond the first, the batch
                 raise UnsupportedError(f"axes {tensor.free} of its shape are dynamic: fix them before conversion")
             if tensor.element_type == "int8":
                 self.ports[tensor] = Port(tensor.name, tensor.name)
@@ -99,20 +99,16 @@ class _Lowering:
             )
         return Port(found, tensor.name)
 
-    def _lower(self) -> None:
-        rule = _RULES.get(self.op.kind)
-        if self.op.kind == "SHAPE" or self._counts():
-            self.shape_arithmetic.update(self.op.outputs)
+    def _lower(self, op: FileOperator) -> None:
+        self.op = op
+        computed = [t for t in op.inputs if t is not None and t.data is None]
+        if op.kind == "SHAPE" or (computed and self.shape_arithmetic.issuperset(computed)):
+            self.shape_arithmetic.update(op.outputs)  # the file's shapes tell the result already
             return
+        rule = _RULES.get(op.kind)
         if rule is None:
-            hint = "; control flow and custom operators cannot become integer" if self.op.kind[:2] in "IFWHCU" else ""
-            raise UnsupportedError(f"this operator is not supported{hint}; supported are {', '.join(sorted(_RULES))}")
-        rule(self, self.op)
-
-    def _counts(self) -> bool:
-        """Whether the operator only computes a shape from shapes, which the file's shapes answer already."""
-        given = [t for t in self.op.inputs if t is not None and t.data is None]
-        return bool(given) and all(t in self.shape_arithmetic for t in given)
+            raise UnsupportedError(f"this operator is not supported; supported are {', '.join(sorted(_RULES))}")
+        rule(self, op)
 
     # inputs -------------------------------------------------------------------------------------------------------
 
@@ -197,11 +193,11 @@ class _Lowering:
 
     def requantization(self, real: Any, kind: TensorType, activation: int = Activation.NONE) -> Requantization:
         """The operator's last step for a real multiplier, or one a channel."""
-        return Requantization.from_real(
-            real, kind.zero_point, *_range(activation, kind), self.profile.of(self.op.kind)
-        )
+        return Requantization.from_real(real, kind.zero_point, *_range(activation, kind), self.profile.of(self.op.kind))
 
-    def layer(self, weight: Int8Array, scales: Any, y: TensorType, activation: int) -> tuple[Int32Array, Requantization]:
+    def layer(
+        self, weight: Int8Array, scales: Any, y: TensorType, activation: int
+    ) -> tuple[Int32Array, Requantization]:
         """Bias and requantisation of a layer whose weight has the output channels in front."""
         tensor = self.op.inputs[2] if len(self.op.inputs) > 2 else None
         bias = np.zeros(weight.shape[0], np.int32)
@@ -238,8 +234,7 @@ class _Lowering:
 def _type(tensor: FileTensor) -> TensorType:
     if tensor.element_type != "int8":
         hints = {
-            "float32": "the model is in float here: convert with full integer quantisation (int8 inputs and outputs, or "
-            "QUANTIZE and DEQUANTIZE at the edges)",
+            "float32": "the model is in float here: convert it with full integer quantisation",
             "uint8": "quantised by an older converter: convert again to int8",
             "int16": "16-bit activations: convert with int8 ones",
         }

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from refsim.errors import UnsupportedError
+from refsim.errors import QuantizationError, UnsupportedError
 from refsim.numerics import Int8Array, Multiplier, Rounding, quantize_multiplier, rdbpot, requantize, round_half_away
 from refsim.tensor import TensorType
 
@@ -18,34 +18,42 @@ def float_table(function: Callable[[float], float], x: TensorType, y: TensorType
 
     Args:
         function: of a real number; its result is rounded to float32.
-        x, y: quantisation of input and output.
+        x: quantisation of the input.
+        y: quantisation of the output.
 
     Returns:
         int8 (256,).
+
+    Raises:
+        QuantizationError: the scales leave float32's range.
     """
     inverse = np.float32(1) / np.float32(y.scale)
     values = []
     for q in _BYTES:
         real = np.float32(x.scale) * np.float32(q - x.zero_point)
         scaled = float(np.float32(function(float(real))) * inverse)
+        if math.isnan(scaled):
+            raise QuantizationError(f"scales {x.scale:g} and {y.scale:g} are out of float32's range together")
         values.append(round_half_away(max(-1e6, min(1e6, scaled))) + y.zero_point)
     return np.clip(values, -128, 127).astype(np.int8)
 
 
 def logistic(x: float) -> float:
     """1 / (1 + e^-x), each step rounded to float32."""
-    with np.errstate(over="ignore"):
-        return float(np.float32(1) / (np.float32(1) + np.float32(np.exp(-x))))
+    return float(np.float32(1) / (np.float32(1) + np.float32(np.exp(-x))))
 
 
 def gelu(x: float) -> float:
-    """x * Phi(x)."""
-    return 0.5 * x * (1 + math.erf(x / math.sqrt(2)))
+    """x * Phi(x), with erfc so that nothing cancels; each step rounded to float32."""
+    real = np.float32(x)
+    return float(np.float32(0.5) * real * np.float32(math.erfc(real * np.float32(-math.sqrt(0.5)))))
 
 
 def gelu_tanh(x: float) -> float:
-    """GELU's approximation with tanh (Hendrycks and Gimpel, arXiv:1606.08415)."""
-    return 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    """GELU's approximation with tanh (Hendrycks and Gimpel, arXiv:1606.08415); each step rounded to float32."""
+    real, one = np.float32(x), np.float32(1)
+    inner = np.float32(math.sqrt(2 / math.pi)) * real * (one + np.float32(0.044715) * real * real)
+    return float(np.float32(0.5) * real * (one + np.float32(math.tanh(inner))))
 
 
 def leaky_relu_table(alpha: float, x: TensorType, y: TensorType, rounding: Rounding) -> Int8Array:
@@ -59,8 +67,7 @@ def leaky_relu_table(alpha: float, x: TensorType, y: TensorType, rounding: Round
     """
     sx, sy = np.float32(x.scale), np.float32(y.scale)
     slopes = {
-        sign: quantize_multiplier(float(real))
-        for sign, real in ((1, sx / sy), (-1, sx * np.float32(abs(alpha)) / sy))
+        sign: quantize_multiplier(float(real)) for sign, real in ((1, sx / sy), (-1, sx * np.float32(abs(alpha)) / sy))
     }
     if alpha < 0:
         raise UnsupportedError(f"a LEAKY_RELU with the negative slope {alpha:g} is not supported")
