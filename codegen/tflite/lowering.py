@@ -56,6 +56,7 @@ class _Lowering:
         self.tensors: dict[str, TensorType] = {}
         self.constants: dict[str, Int8Array] = {}
         self.nodes: list[Node] = []
+        self.names: set[str] = set()
         self.ports: dict[FileTensor, Port] = {}
         self.aliases: dict[FileTensor, str] = {}
         self.real: dict[FileTensor, str] = {}
@@ -163,13 +164,22 @@ class _Lowering:
             return _type(self.op.outputs[position])
 
     def emit(self, operator: Operator, inputs: Sequence[str], kind: TensorType, name: str) -> str:
-        """Append a node; returns the tensor that it writes, which has the node's name."""
+        """Append a node; returns the tensor that it writes."""
         with located(f"tensor {name!r}"):
             shape = operator.output_shape(*(self.tensors[tensor].shape for tensor in inputs))
         if name in self.tensors:
             raise ModelError(f"tensor {name!r} is written twice")
-        self.nodes.append(Node(name, operator, tuple(inputs), name))
+        self.nodes.append(Node(self._node_name(name), operator, tuple(inputs), name))
         self.tensors[name] = TensorType(shape, kind.scale, kind.zero_point)
+        return name
+
+    def _node_name(self, tensor: str) -> str:
+        """The tensor's name up to the first semicolon: converters join the names of all that they fused."""
+        wanted = tensor.split(";")[0]
+        name, count = wanted, 1
+        while name in self.names:
+            name, count = f"{wanted}_{count}", count + 1
+        self.names.add(name)
         return name
 
     def write(self, operator: Operator, *inputs: str, position: int = 0) -> None:
