@@ -10,6 +10,7 @@ from rich.markup import escape
 import codegen.cli
 import conformance.cli
 import nas.cli
+import refsim.cli
 from refsim.errors import ConformanceError, TinyFormerError
 
 app = typer.Typer(
@@ -18,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for package in (codegen.cli, conformance.cli, nas.cli):
+for package in (codegen.cli, refsim.cli, conformance.cli, nas.cli):
     package.register(app)
 
 

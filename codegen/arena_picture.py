@@ -37,6 +37,15 @@ rect.output { fill: #e0a458; }
 rect.scratch { fill: #b8b8b8; }
 rect:hover { stroke: #000; }
 .label { fill: #000; pointer-events: none; }
+@media (prefers-color-scheme: dark) {
+  svg { background: #1a202a; }
+  text { fill: #e4e9f1; }
+  .grid { stroke: #2d3644; }
+  .bound, .full { stroke: #f08a7e; }
+  rect { stroke: #1a202a; }
+  rect:hover { stroke: #fff; }
+  .label { fill: #000; }
+}
 """
 
 

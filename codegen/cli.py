@@ -13,10 +13,9 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from refsim.errors import TinyFormerError
+from refsim.files import write_whole
 
 if TYPE_CHECKING:
     from codegen.program import Program
@@ -30,7 +29,7 @@ _Optimise = Annotated[Literal["size", "speed", "balanced"], typer.Option(help="W
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this package to `app`."""
-    for command in (quantize, generate, inspect, plan, accuracy, targets):
+    for command in (quantize, generate, inspect, plan, targets):
         app.command()(command)
 
 
@@ -47,7 +46,8 @@ def quantize(
 ) -> None:
     """Quantise a float model to int8, every operator integer."""
     from codegen.onnx import quantize as quantize_model
-    from codegen.samples import Preprocessing, read_inputs
+    from codegen.samples import read_inputs
+    from refsim.samples import Preprocessing
 
     console = Console(stderr=True)
     with console.status("Reading the model and the samples"):
@@ -55,7 +55,7 @@ def quantize(
     count = len(next(iter(samples.values())))
     with console.status(f"Calibrating on {count} samples"):
         quantized = quantize_model(model, samples, method=method)
-    _write(out, quantized.SerializeToString())
+    write_whole(out, quantized.SerializeToString())
     _say(f"Wrote {out}, calibrated on {count} samples.")
 
 
@@ -135,7 +135,7 @@ def plan(
     build = partial(build_program, graph, dsp=chip is not None and chip.dsp, optimise=Optimise(optimise))
     program = build()
     if svg:
-        _write(svg, render_arena(program).encode())
+        write_whole(svg, render_arena(program).encode())
     fullest = program.steps[program.plan.fullest_step]
     Console().print(_memory_table(program, chip))
     _say(f"The lower bound is what step {fullest.index} needs: {fullest.node}.")
@@ -149,39 +149,6 @@ def plan(
         _say("The steps run in the model's order.")
     if svg:
         _say(f"Wrote {svg}.")
-
-
-def accuracy(
-    float_model: Annotated[Path, typer.Argument(metavar="FLOAT", help="Float model, ONNX.")],
-    model: _Model,
-    data: Annotated[
-        Path, typer.Option(help="Labelled samples, .npz: 'images' (uint8 N, H, W, C) or 'inputs'; 'labels'.")
-    ],
-    mean: _Mean = 128.0,
-    std: _Std = 128.0,
-) -> None:
-    """Compare the accuracy of a float model with that of its quantised form, on the same samples."""
-    from codegen import load
-    from codegen.accuracy import compare_accuracy
-    from codegen.samples import Preprocessing
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Classifying", total=None)
-        report = compare_accuracy(
-            float_model,
-            load(model),
-            data,
-            Preprocessing(mean, std),
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    table = Table("model", "run by", title=f"{report.samples} samples")
-    table.add_column("accuracy", justify="right")
-    table.add_row("float", "ONNX Runtime", f"{report.float_accuracy:.2%}")
-    table.add_row("int8", "refsim", f"{report.int8_accuracy:.2%}")
-    difference = 100 * (report.int8_accuracy - report.float_accuracy)
-    Console().print(table)
-    _say(f"int8 - float: {difference:+.2f} points; same class on {report.agreement:.2%} of the samples")
 
 
 def targets() -> None:
@@ -229,24 +196,6 @@ def _memory_table(program: Program, target: Target | None = None) -> Table:
     for what, size, limit in rows:
         table.add_row(what, str(size), *([str(limit or "")] if target else []))
     return table
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        TinyFormerError: it cannot be written.
-    """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise TinyFormerError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _say(text: str) -> None:

@@ -17,10 +17,11 @@ from rich.table import Table
 import refsim
 from codegen.generate import GeneratedModel
 from codegen.onnx import load
-from codegen.samples import Preprocessing, read_inputs
+from codegen.samples import read_inputs
 from conformance.models import CortexMModel, ModelUnderTest, compare_model, open_place, read_model
 from conformance.timing.cycles import Timing
 from refsim.errors import ConformanceError
+from refsim.samples import Preprocessing
 
 PACKAGES = ("tinyformer", "numpy", "numba", "onnx", "onnxruntime", "unicorn", "ziglang")
 

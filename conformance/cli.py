@@ -18,6 +18,7 @@ from rich.markup import escape
 from conformance.console import progress_bar, write_whole
 from conformance.fit_predictor_cli import fit_predictor
 from conformance.kernel_bench_cli import bench_kernels
+from conformance.litert_cli import litert
 from conformance.profile_cli import profile
 from conformance.validation_cli import validate_timing
 from refsim.errors import DataError, TinyFormerError
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     app.command()(bench_kernels)
     app.command()(fit_predictor)
     app.command()(validate_timing)
+    app.command()(litert)
 
 
 def conformance(

@@ -156,6 +156,20 @@ class CallResult:
 
 
 @dataclass(frozen=True)
+class OperatorRule:
+    """What holds from the mark of an operator to the next mark.
+
+    Attributes:
+        readable, writable: (address, size) ranges that strict mode allows beside stack, variables and image.
+        patches: (address, bytes) that the mark puts into memory.
+    """
+
+    readable: tuple[tuple[int, int], ...] = ()
+    writable: tuple[tuple[int, int], ...] = ()
+    patches: tuple[tuple[int, bytes], ...] = ()
+
+
+@dataclass(frozen=True)
 class _Range:
     name: str
     start: int
@@ -173,6 +187,7 @@ class CortexM:
         arena: The same of the arena.
         flash_free: The same of the flash after the image, where constant data of test cases may be written.
         guards: See `CallResult.guards`.
+        code_spans: (start, end) of the image's instructions.
         operator_names: Names by mark index, for messages; may be set at any time.
 
     Args:
@@ -181,6 +196,7 @@ class CortexM:
         host_window: Bytes of memory at `HOST_WINDOW`, outside the chip, for trace builds.
         strict: Check each access against allowed ranges (see `allow`) and for alignment, at a tenth of the speed.
         timing: Count cycles as well: of the core alone, or, at a tenth of the speed, with the target's memories.
+        pattern: Byte that RAM and stack hold where nothing was written.
 
     Raises:
         EmulationError: The image does not start up.
@@ -196,8 +212,10 @@ class CortexM:
         host_window: int = 0,
         strict: bool = False,
         timing: Timing | None = None,
+        pattern: int = _PATTERN,
     ) -> None:
         self.target = target
+        self._pattern = bytes([pattern])
         self.operator_names: Sequence[str] = ()
         self.symbols = elf_symbols(elf)
         image_usage(elf, target)
@@ -241,7 +259,7 @@ class CortexM:
         """
         for region in self.target.memory:
             if region.kind == "ram":
-                self._memory[region.name][1][:] = bytes([_PATTERN]) * region.size
+                self._memory[region.name][1][:] = self._pattern * region.size
         # The system control space is there for start-up only: a stray pointer must not find it.
         system = self._map("system control space", _SYSTEM_CONTROL_SPACE, 4096, uc.UC_PROT_READ | uc.UC_PROT_WRITE)
         self._allow([(0, 1 << 32, True)])
@@ -290,10 +308,33 @@ class CortexM:
 
     def allow(self, readable: Sequence[tuple[int, int]], writable: Sequence[tuple[int, int]]) -> None:
         """In strict mode, the only (address, size) ranges that code may touch beside its stack, variables and image."""
-        own = [r for r in self._ranges if r.name in ("image", "stack", "static data")]
-        given = [(r.start, r.end, r.writable) for r in own]
-        given += [(a, a + n, w) for ranges, w in ((readable, False), (writable, True)) for a, n in ranges]
-        self._allow([(start, end, w) for start, end, w in given if end > start])
+        self._allow(self._own_and(readable, writable))
+
+    def follow(self, rules: Sequence[OperatorRule]) -> None:
+        """Let each mark put its operator's rule into force, by mark index; at others what was allowed before holds.
+
+        Args:
+            rules: Empty for none, as at the start.
+
+        Raises:
+            EmulationError: A patch is not inside the chip's memory.
+        """
+        ffi = self._ffi
+        table = ffi.new("tnf_rule[]", len(rules))
+        self._rules: list[Any] = [table]  # what C points to must stay alive
+        for entry, rule in zip(table, rules, strict=True):
+            ranges = self._c_ranges(self._own_and(rule.readable, rule.writable))
+            patches = ffi.new("tnf_patch[]", len(rule.patches))
+            for patch, (address, data) in zip(patches, rule.patches, strict=True):
+                memory, offset = self._at(address, len(data))
+                patch.to = ffi.cast("uint8_t *", ffi.from_buffer(memory)) + offset
+                patch.size = len(data)
+                self._rules.append(source := ffi.new("uint8_t[]", data))
+                setattr(patch, "from", source)
+            entry.ranges, entry.range_count = ranges, len(ranges)
+            entry.patches, entry.patch_count = patches, len(patches)
+            self._rules += [ranges, patches]
+        self._probe.rules, self._probe.rule_count = table, len(rules)
 
     def call(self, function: str | int, *arguments: int, max_instructions: int = 10**10) -> CallResult:
         """Call a function by the Procedure Call Standard for the Arm Architecture (AAPCS32) and wait for its return.
@@ -311,7 +352,7 @@ class CortexM:
         if entry is None:
             raise EmulationError(f"the image has no function {function!r}")
         bottom, top = self.stack
-        self.write(bottom, bytes([_PATTERN]) * (top - bottom))
+        self.write(bottom, self._pattern * (top - bottom))
         stacked = b"".join((word & 0xFFFFFFFF).to_bytes(4, "little") for word in arguments[4:])
         pointer = (top - len(stacked)) & ~7
         self.write(pointer, stacked)
@@ -324,6 +365,7 @@ class CortexM:
         probe.instructions = probe.blocks = probe.mark_count = 0
         probe.faulted = probe.limit_reached = probe.unaligned = False
         probe.limit = max_instructions
+        probe.ranges, probe.range_count = probe.usual.ranges, probe.usual.range_count
         if self._timer:
             self._timer.begin()
 
@@ -350,7 +392,7 @@ class CortexM:
                 Mark(m.index, m.instructions, as_cycles(m.cycles) if self._timer else None)
                 for m in self._marks[0 : probe.mark_count]
             ),
-            stack_bytes=len(self.read(bottom, top - bottom).lstrip(bytes([_PATTERN]))),
+            stack_bytes=len(self.read(bottom, top - bottom).lstrip(self._pattern)),
             guards=self.guards,
             cycles=self._timer.total() if self._timer else None,
         )
@@ -389,7 +431,7 @@ class CortexM:
                     end = max(end, segment["p_paddr"] + segment["p_filesz"])
             tables = (section for section in file.iter_sections() if isinstance(section, SymbolTableSection))
             symbols = [symbol for table in tables for symbol in table.iter_symbols()]
-            self._code_spans = [
+            self.code_spans = [
                 span
                 for index, section in enumerate(file.iter_sections())
                 if section["sh_flags"] & SH_FLAGS.SHF_EXECINSTR
@@ -426,7 +468,7 @@ class CortexM:
                 self.protect(start, size)
         edges = sorted([(g, g + size) for g in guards] + used + [(ram.end, ram.end)])
         gaps = [_Range("unused RAM", low[1], high[0]) for low, high in pairwise(edges) if low[1] < high[0]]
-        canaries = [(gap, bytes([_PATTERN]) * (gap.end - gap.start)) for gap in gaps]
+        canaries = [(gap, self._pattern * (gap.end - gap.start)) for gap in gaps]
         bordering = any(region.end == ram.origin or region.origin == ram.end for region in self.target.memory)
         if bordering or (not size and used[2][0] - used[1][1] < 16):
             return canaries, "none"
@@ -474,7 +516,7 @@ class CortexM:
         if self._timer and self._timer.watches_accesses:
             self._add_hook(uc.UC_HOOK_CODE, "tnf_on_instruction")
         elif self._timer and self._timer.watches_divisions:
-            for start, end in self._code_spans:
+            for start, end in self.code_spans:
                 for address in divisions(self.read(start, end - start), start):
                     self._add_hook(uc.UC_HOOK_CODE, "tnf_on_division", address, address)
 
@@ -484,9 +526,21 @@ class CortexM:
         where = (ffi.cast("uint64_t", first), ffi.cast("uint64_t", last))  # everywhere where first > last
         self._check(self._unicorn.uc_hook_add(self._machine, ffi.new("size_t *"), kind, callback, self._probe, *where))
 
+    def _own_and(
+        self, readable: Sequence[tuple[int, int]], writable: Sequence[tuple[int, int]]
+    ) -> list[tuple[int, int, bool]]:
+        """(start, end, writable) of stack, variables, image, and of the given (address, size) ranges."""
+        own = [r for r in self._ranges if r.name in ("image", "stack", "static data")]
+        given = [(r.start, r.end, r.writable) for r in own]
+        given += [(a, a + n, w) for ranges, w in ((readable, False), (writable, True)) for a, n in ranges]
+        return [(start, end, w) for start, end, w in given if end > start]
+
     def _allow(self, ranges: Sequence[tuple[int, int, bool]]) -> None:
-        self._allowed = self._ffi.new("tnf_range[]", [(start, end - 1, writable) for start, end, writable in ranges])
-        self._probe.ranges, self._probe.range_count = self._allowed, len(self._allowed)
+        self._allowed = self._c_ranges(ranges)
+        self._probe.usual.ranges, self._probe.usual.range_count = self._allowed, len(self._allowed)
+
+    def _c_ranges(self, ranges: Sequence[tuple[int, int, bool]]) -> Any:
+        return self._ffi.new("tnf_range[]", [(start, end - 1, writable) for start, end, writable in ranges])
 
     def _at(self, address: int, size: int) -> tuple[mmap.mmap, int]:
         for origin, memory in self._memory.values():
@@ -498,7 +552,7 @@ class CortexM:
         for canary, kept in self._canaries:
             found = self.read(canary.start, len(kept))
             if found != kept:
-                address = canary.start + next(i for i, byte in enumerate(found) if byte != _PATTERN)
+                address = canary.start + next(i for i, byte in enumerate(found) if byte != self._pattern[0])
                 self._paint_canaries()
                 raise EmulationError(
                     f"the call wrote to {address:#010x}, {self._near(address, 1)}, where it has no memory"

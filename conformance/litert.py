@@ -48,9 +48,7 @@ class ReferenceKernels:
 
     def __init__(self, path: Path) -> None:
         if find_spec("ai_edge_litert") is None:
-            raise ToolchainError(
-                'LiteRT is not installed; install it with: pip install "tinyformer[litert]" (it comes for Linux and macOS)'
-            )
+            raise ToolchainError('LiteRT is not installed; install it with: pip install "tinyformer[litert]"')
         from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415 - only where it is used
 
         try:
@@ -123,6 +121,15 @@ def compare(
             same_class += int(kernels.tensor(first).argmax() == outputs[first][index].argmax())
             progress()
     return Agreement(count, tensors, compared, differing, same_class)
+
+
+def random_samples(graph: Graph, count: int, seed: int) -> dict[str, Int8Array]:
+    """Random bytes for every input, int8 (count, *shape) by the file's name and in its layout."""
+    generator = np.random.default_rng(seed)
+    return {
+        name: generator.integers(-128, 128, (count, *shape)).astype(np.int8)
+        for name, shape in graph.input_shapes.items()
+    }
 
 
 def run_ports(graph: Graph, samples: Mapping[str, Int8Array]) -> dict[str, Int8Array]:

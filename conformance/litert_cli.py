@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,15 +27,13 @@ def litert(
     outputs: Annotated[bool, typer.Option(help="Compare the outputs of all samples of --data too.")] = False,
 ) -> None:
     """Hold the graphs of .tflite files to LiteRT's reference kernels, byte for byte; exits with 1 if one differs."""
-    import refsim
     from codegen.tflite import load
-    from conformance.litert import compare
-    from conformance.models import random_samples
+    from conformance.litert import compare, random_samples
     from refsim.errors import located
-    from refsim.samples import Preprocessing, graph_input_shapes, model_inputs, read_archive
+    from refsim.samples import Preprocessing, model_inputs, read_archive
 
-    table = Table("model", "samples", "of them")
-    for column in ("tensors each", "bytes", "differ", "same class"):
+    table = Table("model", "samples")
+    for column in ("tensors", "bytes", "differ", "same class"):
         table.add_column(column, justify="right")
     failed = False
     for path in model:
@@ -42,7 +41,7 @@ def litert(
         sets = {"random": (random_samples(graph, samples, seed), True)} if samples else {}
         if data is not None:
             with located(str(data)):
-                given = model_inputs(read_archive(data), graph_input_shapes(graph), Preprocessing(mean, std))
+                given = model_inputs(read_archive(data), graph.input_shapes, Preprocessing(mean, std))
             bytes_ = {port.name: graph.tensors[port.tensor].quantize(given[port.name]) for port in graph.inputs}
             if real:
                 sets[f"{data.name}, every tensor"] = ({name: x[:real] for name, x in bytes_.items()}, True)
@@ -51,9 +50,22 @@ def litert(
         for name, (batch, every_tensor) in sets.items():
             with progress_bar() as progress:
                 task = progress.add_task(f"{path.name}: {name}", total=len(next(iter(batch.values()))))
-                found = compare(path, batch, every_tensor=every_tensor, progress=lambda: progress.advance(task))
+                found = compare(path, batch, every_tensor=every_tensor, progress=partial(progress.advance, task))
             failed |= bool(found.differing)
             table.add_row(*_row(path, name, found))
     Console().print(table)
     if failed:
         raise typer.Exit(1)
+
+
+def _row(path: Path, name: str, found: Agreement) -> list[str]:
+    differ = sum(found.differing.values())
+    named = "".join(f"\n{tensor}: {wrong}" for tensor, wrong in found.differing.items())
+    return [
+        path.name,
+        f"{name}: {found.samples}",
+        str(found.tensors),
+        str(found.bytes),
+        f"{differ}{named}",
+        str(found.same_class),
+    ]

@@ -19,6 +19,7 @@ from conformance.toolchain import NATIVE, Toolchain, build_firmware, build_share
 from refsim import Graph
 from refsim.errors import ConformanceError, EmulationError, located
 from refsim.numerics import Int8Array
+from refsim.samples import Preprocessing, model_inputs, read_archive
 
 CHUNK = 32
 """Samples that the golden model runs at a time, all their tensors kept."""
@@ -249,7 +250,7 @@ def read_model(path: Path, data: Path | None, count: int | None, *, seed: int = 
 
     Args:
         path: QDQ ONNX or .tflite.
-        data: .npz of samples (see `codegen.samples`); random bytes where None.
+        data: .npz of samples (see `refsim.samples`); random bytes where None.
         count: number of samples, the first of the file; None for all of them.
         seed: of random bytes.
 
@@ -258,13 +259,12 @@ def read_model(path: Path, data: Path | None, count: int | None, *, seed: int = 
         DataError: the samples are unreadable or do not fit.
     """
     from codegen import load  # noqa: PLC0415 - onnx and onnxruntime are needed for files only
-    from codegen.samples import Preprocessing, graph_input_shapes, model_inputs, read_archive  # noqa: PLC0415 - the same
 
     graph = load(path, name=model_name(path))
     if data is None:
         return ModelUnderTest(graph, random_samples(graph, count or 1, seed))
     with located(str(data)):
-        real = model_inputs(read_archive(data), graph_input_shapes(graph), Preprocessing())
+        real = model_inputs(read_archive(data), graph.input_shapes, Preprocessing())
     samples = {port.tensor: refsim.quantize_input(graph, port, real[port.name][:count]) for port in graph.inputs}
     return ModelUnderTest(graph, samples)
 
@@ -294,7 +294,7 @@ def compare_model(
     for sample, golden in _golden_samples(model, min(count, model.count)):
         start = time.perf_counter()
         try:
-            found = _difference(place.model, golden, place.run(sample))
+            found = trace_difference(place.model, golden, place.run(sample))
         except (ConformanceError, EmulationError) as error:
             found = str(error)
         seconds += time.perf_counter() - start
@@ -344,7 +344,7 @@ def _golden_samples(model: ModelUnderTest, count: int) -> Iterator[tuple[dict[st
             yield {name: x[index] for name, x in batch.items()}, {name: x[index] for name, x in tensors.items()}
 
 
-def _difference(model: GeneratedModel, golden: Mapping[str, Int8Array], trace: Trace) -> str:
+def trace_difference(model: GeneratedModel, golden: Mapping[str, Int8Array], trace: Trace) -> str:
     """The first difference in the order of execution, outputs last; empty where there is none."""
     at = 0
     for step in model.steps:

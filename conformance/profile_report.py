@@ -1,10 +1,7 @@
 """A profile for people: tables for the terminal, and a page that needs nothing but a browser."""
 
 import dataclasses
-import html
-import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,13 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from conformance.profile import CAUSES, Change, Comparison, Counts, Profile
+from refsim.page import render_page
 
 WIDE = 136
 """Columns of a terminal that has room for all figures; a narrower one is spared MACs, instructions, causes and mJ."""
 
 _TEXTS = ("layer", "operator", "")
 _SHORTEST = 8
-_PAGE = Path(__file__).parent / "profile_page.html"
+_PAGE = Path(__file__).parent / "profile_page"
 
 
 def estimate(profile: Profile) -> tuple[str, str]:
@@ -96,11 +94,8 @@ def page(profile: Profile, comparison: Comparison | None = None) -> str:
             "before": {c.after.index: dataclasses.asdict(c.before) for c in comparison.changes if c.after and c.before},
             "gone": [dataclasses.asdict(c.before) for c in comparison.changes if c.before and not c.after],
         }
-    filling = {
-        "@TITLE@": html.escape(f"{profile.model} on {profile.target}"),
-        "@DATA@": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
-    }
-    return re.sub("|".join(filling), lambda place: filling[place[0]], _PAGE.read_text(encoding="utf-8"))
+    style, script = (_PAGE.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".css", ".js"))
+    return render_page(f"{profile.model} on {profile.target}", data, style, script)
 
 
 def _layer_table(profile: Profile, width: int) -> Table:

@@ -201,6 +201,47 @@ def build_shared_library(
     return _build(tool, sources, include_dirs, flags, f"{name}{suffix}")
 
 
+def build_sanitized(
+    sources: Sequence[Path],
+    *,
+    include_dirs: Sequence[Path] = (),
+    toolchain: Toolchain | None = None,
+    opt: str = "-O1",
+    defines: Mapping[str, str | int] | None = None,
+    name: str = "program",
+) -> tuple[Path, tuple[str, ...]]:
+    """Build C99 sources into a program for this machine that stops, and says why, where its behaviour is undefined.
+
+    Args:
+        sources: The C files, one with `main`.
+        include_dirs: Folders of their headers.
+        toolchain: One of `host_toolchains()`; the first by default.
+        opt: Optimisation flag.
+        defines: Macros and their values.
+        name: Start of the file's name.
+
+    Returns:
+        The program's path in the cache, and the sanitizers in it: "undefined", and "address" where the compiler has it.
+
+    Raises:
+        ToolchainError: A source cannot be read or does not compile, the compiler has no sanitizer, or there is none.
+    """
+    tool = toolchain or host_toolchains()[0]
+    suffix = ".exe" if sys.platform == "win32" else ""
+    flags = ["-std=c99", "-g", opt, *_define_flags(defines), "-fno-omit-frame-pointer"]
+    if tool.name == "zig":
+        checked = ["-mcpu=baseline", "-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
+        return _build(tool, sources, include_dirs, [*flags, *checked], f"{name}{suffix}"), ("undefined",)
+    for sanitizers in (("address", "undefined"), ("undefined",)):
+        checked = [f"-fsanitize={','.join(sanitizers)}", "-fno-sanitize-recover=all"]
+        try:
+            return _build(tool, sources, include_dirs, [*flags, *checked], f"{name}{suffix}"), sanitizers
+        except ToolchainError:
+            if len(sanitizers) == 1:
+                raise
+    raise AssertionError("unreachable")
+
+
 def build_firmware(
     sources: Sequence[Path],
     target: Target,
@@ -215,10 +256,7 @@ def build_firmware(
     arena_bytes: int = 0,
     name: str = "firmware",
 ) -> Path:
-    """Build C99 sources into a verification image: freestanding, with start-up code, linked for the target's memory.
-
-    The image holds the entry points and what they reach. Stack and arena are laid out between guards (see
-    `native/link.ld.in`); where RAM is too small for guards they are left out, which the symbol `tnf_guard_bytes` tells.
+    """Build C99 sources into a verification image that fits the target: `link_firmware`, and a check of its size.
 
     Args:
         sources: The C files.
@@ -240,14 +278,70 @@ def build_firmware(
         ToolchainError: A source cannot be read, does not compile or link, or there is no compiler.
         TargetError: The image is larger than the target's flash or RAM; the message says by how much.
     """
+    elf = link_firmware(
+        sources,
+        target,
+        entry_points,
+        include_dirs=include_dirs,
+        toolchain=toolchain,
+        opt=opt,
+        defines=defines,
+        extra_flags=extra_flags,
+        stack_bytes=stack_bytes,
+        arena_bytes=arena_bytes,
+        name=name,
+    )
+    image_usage(elf, target)
+    over = elf_symbols(elf)["tnf_arena_end"] - target.data.end
+    if over > 0:
+        raise TargetError(
+            f"{name} needs {over} bytes more RAM than the {target.data.size} of {target.name}'s {target.data.name}"
+        )
+    return elf
+
+
+def link_firmware(
+    sources: Sequence[Path],
+    target: Target,
+    entry_points: Sequence[str],
+    *,
+    include_dirs: Sequence[Path] = (),
+    toolchain: Toolchain | None = None,
+    opt: str = "-O2",
+    defines: Mapping[str, str | int] | None = None,
+    extra_flags: Sequence[str] = (),
+    stack_bytes: int | None = None,
+    arena_bytes: int = 0,
+    name: str = "firmware",
+) -> Path:
+    """Build C99 sources into a verification image: freestanding, with start-up code, laid out for the target's memory.
+
+    The image holds the entry points and what they reach. Stack and arena are laid out between guards (see
+    `native/link.ld.in`); where RAM is too small for guards they are left out, which the symbol `tnf_guard_bytes` tells.
+    An image that is too large for the target is linked all the same.
+
+    Args:
+        sources: The C files.
+        target: What to build for.
+        entry_points: Functions that will be called from outside.
+        include_dirs: Folders of their headers.
+        toolchain: One of `arm_toolchains()`; the first by default.
+        opt: Optimisation flag.
+        defines: Macros and their values.
+        extra_flags: More compiler flags, such as warnings.
+        stack_bytes: Stack to reserve, rounded up to 16; the target's default when None.
+        arena_bytes: Bytes of the arena `tnf_arena`, which also takes variables of the section ".tnf_arena".
+        name: Start of the file's name.
+
+    Returns:
+        The ELF file's path in the cache.
+
+    Raises:
+        ToolchainError: A source cannot be read, does not compile or link, or there is no compiler.
+    """
     tool = toolchain or arm_toolchains()[0]
     stack = target.stack_bytes if stack_bytes is None else -(-stack_bytes // 16) * 16
-    flags = [*_core_flags(target, tool), *_FIRMWARE_FLAGS, opt, *_define_flags(defines), *extra_flags]
-    # A freestanding compiler turns each memcpy of a word into a call. zig sets -ffreestanding and drops -fbuiltin.
-    if tool.name == "zig":
-        flags += ["-fhosted", "-fno-sanitize=undefined"]
-    else:
-        flags += ["-ffreestanding", "-fbuiltin", "-nostdlib", "-nostartfiles"]
+    flags = _firmware_flags(target, tool, opt, defines, extra_flags)
     every_source = [*sources, NATIVE / "startup.c", NATIVE / "runtime.c"]
     for guard in (GUARD_BYTES, 0):
         script = _link_script(target, entry_points, stack, arena_bytes, guard)
@@ -258,14 +352,46 @@ def build_firmware(
             raise ToolchainError(f"{name}: no source defines the entry points {', '.join(undefined)}")
         if symbols["tnf_arena_end"] <= target.data.end:
             break
-    else:
-        image_usage(elf, target)
-        over = symbols["tnf_arena_end"] - target.data.end
-        raise TargetError(
-            f"{name} needs {over} bytes more RAM than the {target.data.size} of {target.name}'s {target.data.name}"
-        )
-    image_usage(elf, target)
     return elf
+
+
+def stack_usage(
+    sources: Sequence[Path],
+    target: Target,
+    *,
+    include_dirs: Sequence[Path] = (),
+    toolchain: Toolchain | None = None,
+    opt: str = "-O2",
+    extra_flags: Sequence[str] = (),
+) -> dict[str, int]:
+    """Stack that each function takes by itself, by the compiler's own account (-fstack-usage).
+
+    Args:
+        sources: The C files.
+        target: What to build for.
+        include_dirs: Folders of their headers.
+        toolchain: One of `arm_toolchains()`; the first by default.
+        opt: Optimisation flag.
+        extra_flags: More compiler flags, such as warnings.
+
+    Returns:
+        Bytes by the function's name; of functions of one name the largest. Functions without a known size, and those
+        that were inlined everywhere, are missing; all are where the compiler keeps no account.
+
+    Raises:
+        ToolchainError: A source cannot be read or does not compile, or there is no compiler.
+    """
+    tool = toolchain or arm_toolchains()[0]
+    flags = _firmware_flags(target, tool, opt, None, extra_flags)
+    found: dict[str, int] = {}
+    for source in [*sources, NATIVE / "startup.c", NATIVE / "runtime.c"]:
+        account = _build(tool, [source], include_dirs, [*flags, "-c", "-fstack-usage"], f"{source.stem}.su")
+        for line in account.read_text(encoding="utf-8").splitlines():
+            where, size, kind = line.rsplit("\t", 2)
+            function = where.rsplit(":", 1)[-1]
+            if kind != "dynamic":
+                found[function] = max(found.get(function, 0), int(size))
+    return found
 
 
 def elf_symbols(elf: Path) -> dict[str, int]:
@@ -318,6 +444,16 @@ def _open_elf(path: Path, stream: IO[bytes]) -> ELFFile:
         return ELFFile(stream)
     except ELFError as error:
         raise ToolchainError(f"{path} is no ELF file: {error}") from error
+
+
+def _firmware_flags(
+    target: Target, tool: Toolchain, opt: str, defines: Mapping[str, str | int] | None, extra: Sequence[str]
+) -> list[str]:
+    flags = [*_core_flags(target, tool), *_FIRMWARE_FLAGS, opt, *_define_flags(defines), *extra]
+    # A freestanding compiler turns each memcpy of a word into a call. zig sets -ffreestanding and drops -fbuiltin.
+    if tool.name == "zig":
+        return [*flags, "-fhosted", "-fno-sanitize=undefined"]
+    return [*flags, "-ffreestanding", "-fbuiltin", "-nostdlib", "-nostartfiles"]
 
 
 def _core_flags(target: Target, tool: Toolchain) -> list[str]:
@@ -388,12 +524,18 @@ def _build(
     result.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=result.parent, prefix="tmp-") as folder:
         output = Path(folder) / file_name
-        command = [*tool.command, *flags, *(f"-I{d}" for d in folders), *map(str, sources), "-o", str(output)]
+        environment, made = _environment(), output
+        if output.suffix == ".su":  # an account of the stack lies beside the object, or where zig compiles it
+            made = output.with_suffix(".o")
+            environment["ZIG_LOCAL_CACHE_DIR"] = folder
+        command = [*tool.command, *flags, *(f"-I{d}" for d in folders), *map(str, sources), "-o", str(made)]
         if link_script:
             (Path(folder) / "link.ld").write_text(link_script, encoding="utf-8")
             command += ["-Wl,-T,link.ld"]
             command += [] if tool.name == "zig" else ["-lgcc"]  # zig adds its own compiler-rt
-        done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        if made is not output:
+            output = next(Path(folder).rglob("*.su"), output)
         if done.returncode != 0 or not output.exists():
             raise ToolchainError(f"{tool.name} cannot build {file_name}: {_first_errors(done.stderr)}")
         output.replace(result)

@@ -1,6 +1,7 @@
 """QDQ ONNX -> integer graph."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -8,10 +9,13 @@ from codegen.onnx.build import build_network
 from codegen.onnx.fusion import fuse
 from codegen.onnx.lowering import lower
 from codegen.onnx.network import Network
-from codegen.onnx.reader import ModelFile, new_session, read_file
+from codegen.onnx.quantizer import quantize
+from codegen.onnx.reader import ModelFile, new_session, read_file, read_proto
 from codegen.passes import optimize
+from codegen.samples import read_inputs
 from refsim import Graph
 from refsim.errors import ModelError, UnsupportedError, located
+from refsim.samples import Preprocessing
 
 
 def load(path: str | Path, *, name: str | None = None) -> Graph:
@@ -32,13 +36,44 @@ def load(path: str | Path, *, name: str | None = None) -> Graph:
     path = Path(path)
     with located(str(path)):
         file = read_file(path)
-        if not any(node.op_type == "QuantizeLinear" for node in file.proto.graph.node):
+        if not _is_quantized(file):
             raise ModelError("no QuantizeLinear found: this model is in float; run `tinyformer quantize` first")
-        network = build_network(file, name or path.stem)
-        fuse(network)
-        graph = optimize(lower(network))
-        _check_samples_stay_apart(file, network)
-        return graph
+        return _graph(file, name or path.stem)
+
+
+def read(path: Path, *, calibration: Any, profile: str | None, preprocessing: Preprocessing) -> Graph:
+    """Read an .onnx file for `refsim.load` (a `refsim.readers.Reader`): a float model is quantised first.
+
+    Raises:
+        ModelError: as `load`; also if calibration samples come with a quantised model, or for a profile.
+        DataError: the calibration samples do not fit.
+        QuantizationError: naming the node, weights or ranges that no integer operator can hold.
+    """
+    if profile is not None:
+        raise ModelError(f"{path}: ONNX models have no profile {profile!r}: leave it out")
+    if calibration is None:
+        with located(str(path)):
+            file = read_file(path)
+            if not _is_quantized(file):
+                raise ModelError("this model is in float: give calibration samples, or run `tinyformer quantize` first")
+            return _graph(file, path.stem)
+    if isinstance(calibration, (str, Path)):
+        calibration = read_inputs(Path(calibration), path, preprocessing)
+    quantized = quantize(path, calibration)
+    with located(str(path)):
+        return _graph(read_proto(quantized), path.stem)
+
+
+def _is_quantized(file: ModelFile) -> bool:
+    return any(node.op_type == "QuantizeLinear" for node in file.proto.graph.node)
+
+
+def _graph(file: ModelFile, name: str) -> Graph:
+    network = build_network(file, name)
+    fuse(network)
+    graph = optimize(lower(network))
+    _check_samples_stay_apart(file, network)
+    return graph
 
 
 def _check_samples_stay_apart(file: ModelFile, network: Network) -> None:

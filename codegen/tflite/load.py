@@ -1,6 +1,7 @@
 """A .tflite file -> integer graph."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,8 @@ from codegen.tflite.lowering import lower
 from codegen.tflite.profiles import ProfileName, find_profile
 from codegen.tflite.reader import read_file
 from refsim import Graph
-from refsim.errors import located
+from refsim.errors import ModelError, located
+from refsim.samples import Preprocessing
 
 
 def load(path: str | Path, *, name: str | None = None, profile: ProfileName = "litert") -> Graph:
@@ -31,6 +33,17 @@ def load(path: str | Path, *, name: str | None = None, profile: ProfileName = "l
     """
     with located(str(path)):
         return optimize(read_graph(path, name=name, profile=profile))
+
+
+def read(path: Path, *, calibration: Any, profile: str | None, preprocessing: Preprocessing) -> Graph:
+    """Read a .tflite file for `refsim.load` (a `refsim.readers.Reader`).
+
+    Raises:
+        ModelError: as `load`; also if calibration samples are given, for the file is quantised already.
+    """
+    if calibration is not None:
+        raise ModelError(f"{path}: a .tflite model is quantised already: leave the calibration samples out")
+    return load(path, profile=find_profile(profile or "litert").name)
 
 
 def read_graph(path: str | Path, *, name: str | None = None, profile: ProfileName = "litert") -> Graph:

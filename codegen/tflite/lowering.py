@@ -175,7 +175,7 @@ class _Lowering:
 
     def _node_name(self, tensor: str) -> str:
         """The tensor's name up to the first semicolon: converters join the names of all that they fused."""
-        wanted = tensor.split(";")[0]
+        wanted = tensor.split(";", maxsplit=1)[0]
         name, count = wanted, 1
         while name in self.names:
             name, count = f"{wanted}_{count}", count + 1

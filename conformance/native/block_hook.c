@@ -1,6 +1,7 @@
 #include "block_hook.h"
 
 #include <stddef.h>
+#include <string.h>
 
 enum { UC_MEM_WRITE = 17 }; /* of Unicorn's uc_mem_type */
 
@@ -20,6 +21,17 @@ static uint32_t survey(const uint8_t *code, uint32_t size)
     return count | has_it;
 }
 
+/* Put the rule of a mark into force. */
+static void follow(tnf_probe *probe, uint32_t index)
+{
+    const tnf_rule *rule = index < probe->rule_count ? &probe->rules[index] : &probe->usual;
+    probe->ranges = rule->ranges;
+    probe->range_count = rule->range_count;
+    for (uint32_t i = 0u; i < rule->patch_count; i++) {
+        memcpy(rule->patches[i].to, rule->patches[i].from, rule->patches[i].size);
+    }
+}
+
 void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *user)
 {
     tnf_probe *probe = user;
@@ -30,6 +42,8 @@ void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *user)
             *seen = size << 16 | survey(probe->code + offset, size);
         }
         if (address == probe->mark_address) {
+            uint32_t index = 0u;
+            probe->reg_read(machine, probe->r0, &index);
             if (probe->timer != NULL) {
                 tnf_settle(probe->timer, probe->mark_count);
             }
@@ -39,9 +53,12 @@ void tnf_on_block(void *machine, uint64_t address, uint32_t size, void *user)
                 if (probe->timer != NULL) {
                     mark->cycles = probe->timer->total;
                 }
-                probe->reg_read(machine, probe->r0, &mark->index);
+                mark->index = index;
             }
             probe->mark_count++;
+            if (probe->rule_count != 0u) {
+                follow(probe, index);
+            }
         }
         if (probe->timer != NULL && !tnf_time_block(probe->timer, (uint32_t)offset, (uint32_t)address, size)) {
             probe->emu_stop(machine);

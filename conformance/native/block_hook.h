@@ -22,6 +22,21 @@ typedef struct {
     bool writable;
 } tnf_range;
 
+/* Bytes to put into the chip's memory. */
+typedef struct {
+    uint8_t *to;
+    const uint8_t *from;
+    uint32_t size;
+} tnf_patch;
+
+/* What holds while an operator runs: strict mode's ranges, and what its mark puts into memory. */
+typedef struct {
+    const tnf_range *ranges;
+    uint32_t range_count;
+    const tnf_patch *patches;
+    uint32_t patch_count;
+} tnf_rule;
+
 /* One machine's instrumentation; Python owns the memory of every array. */
 typedef struct {
     /* Code image in flash, and for each halfword the last block seen there: size in bytes << 16 | whether it has an IT
@@ -56,6 +71,10 @@ typedef struct {
     uint32_t range_count;
     bool always_aligned;
     bool unaligned;
+    /* Rules by mark index; at any other mark the ranges are `usual` again. */
+    const tnf_rule *rules;
+    uint32_t rule_count;
+    tnf_rule usual;
     /* Cycles, and Unicorn's numbers of R0 to R14; NULL where only instructions are counted. */
     tnf_timer *timer;
     const int *registers;

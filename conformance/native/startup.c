@@ -1,6 +1,7 @@
 /* Start-up code of a verification image: what has to happen between reset and the first call of a kernel.
  *
- * It runs unchanged on a chip and in the emulator, which calls functions one by one once tnf_exit has been reached.
+ * It runs unchanged on a chip and in the emulator, which calls functions one by one once tnf_exit has been reached. With
+ * TNF_BOOT the image is a firmware that runs a program of its own: see ../firmware/boot.c.
  */
 #include <stdint.h>
 
@@ -12,6 +13,9 @@ void tnf_start(void);
 void tnf_exit(void);
 void tnf_trace_mark(uint32_t operator_index);
 
+#ifdef TNF_BOOT
+void tnf_boot(void);
+#else
 /* The first two words of a Cortex-M image: the initial stack pointer and the reset handler. */
 struct vectors {
     uint32_t *stack;
@@ -19,6 +23,7 @@ struct vectors {
 };
 extern const struct vectors tnf_vectors;
 __attribute__((section(".tnf_vectors"), used)) const struct vectors tnf_vectors = {tnf_stack_top, tnf_start};
+#endif
 
 /* Where every call of the emulator returns to, and where a chip stays after start-up. */
 __attribute__((noinline, used)) void tnf_exit(void)
@@ -47,5 +52,8 @@ __attribute__((noinline, used)) void tnf_start(void)
     for (uint32_t *word = tnf_bss_start; word != tnf_bss_end; word++) {
         *word = 0u;
     }
+#ifdef TNF_BOOT
+    tnf_boot();
+#endif
     tnf_exit();
 }

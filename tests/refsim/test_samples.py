@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codegen.samples import Preprocessing, labels, model_inputs, read_archive
+from refsim.samples import Preprocessing, labels, model_inputs, read_archive
 from refsim.errors import DataError
 
 NCHW = {"x": (3, 4, 5)}

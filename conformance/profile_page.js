@@ -1,86 +1,6 @@
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>@TITLE@</title>
-<style>
-:root {
-  color-scheme: light dark;
-  --back: #f6f7f9; --card: #ffffff; --text: #1b2330; --dim: #5d6878; --line: #dde2ea; --hover: #eef2f8;
-  --issuing: #4c78b8; --dependency: #e39c37; --branch: #a05fb4; --fetch: #2f9e8f; --data: #d1495b;
-  --better: #18794e; --worse: #c0362c; --cool: #d3e3f8; --warm: #f6dc9a; --hot: #ee8a6b; --cell: #16202e;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --back: #11151c; --card: #1a202a; --text: #e4e9f1; --dim: #95a1b3; --line: #2d3644; --hover: #232b38;
-    --issuing: #5b8ed6; --dependency: #e8a84c; --branch: #b77ccb; --fetch: #3db5a4; --data: #e4687a;
-    --better: #55c78d; --worse: #f08a7e; --cool: #2f4a72; --warm: #7a6426; --hot: #a3412c; --cell: #f2f5fa;
-  }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1480px; margin: 0 auto; padding: 28px 20px 48px; }
-h1 { font-size: 24px; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
-h2 { font-size: 17px; margin: 34px 0 10px; }
-p { margin: 4px 0; }
-.dim { color: var(--dim); }
-.warning { border-left: 3px solid var(--dependency); padding-left: 10px; margin: 8px 0; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 10px; margin: 18px 0; }
-.card, .panel { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px; }
-.card b { display: block; font-size: 21px; line-height: 1.3; font-weight: 600; font-variant-numeric: tabular-nums; }
-.bar { display: flex; height: 12px; border-radius: 3px; overflow: hidden; background: var(--line); }
-.bar i { display: block; height: 100%; }
-.bar.large { height: 26px; border-radius: 5px; }
-.issuing { background: var(--issuing); } .dependency { background: var(--dependency); } .branch { background: var(--branch); }
-.fetch { background: var(--fetch); } .data { background: var(--data); }
-.legend { display: flex; flex-wrap: wrap; gap: 4px 18px; margin-top: 10px; font-variant-numeric: tabular-nums; }
-.legend i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 6px; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
-th, td { padding: 4px 8px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { position: sticky; top: 0; background: var(--card); font-weight: 600; color: var(--dim); }
-th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 2px solid var(--issuing); }
-th[aria-sort=ascending] button::after { content: " \25B4"; } th[aria-sort=descending] button::after { content: " \25BE"; }
-td.text, th.text { text-align: left; } td.name { white-space: normal; overflow-wrap: anywhere; min-width: 230px; }
-td.chart, th.chart { width: 18%; min-width: 120px; text-align: left; }
-tbody tr:hover { background: var(--hover); } tfoot td { font-weight: 600; border-bottom: 0; }
-.better { color: var(--better); } .worse { color: var(--worse); }
-.flame { position: relative; }
-.flame button {
-  all: unset; box-sizing: border-box; position: absolute; height: 23px; overflow: hidden; cursor: pointer;
-  border-right: 1px solid var(--card); border-radius: 3px; white-space: nowrap; font-size: 12px; line-height: 23px; text-indent: 5px; color: var(--cell);
-}
-.flame button:hover, .flame button:focus-visible, .flame button.pinned { outline: 2px solid var(--text); outline-offset: -2px; }
-.scale i { display: inline-block; width: 90px; height: 10px; border-radius: 2px; background: linear-gradient(90deg, var(--cool), var(--warm), var(--hot)); }
-.detail { display: grid; grid-template-columns: minmax(320px, 1fr) minmax(320px, 1.6fr); gap: 18px; margin-top: 12px; min-height: 130px; }
-.detail pre { margin: 0; max-height: 330px; overflow: auto; font: 12.5px/1.5 ui-monospace, monospace; tab-size: 12; }
-.detail b { overflow-wrap: anywhere; }
-footer { margin-top: 34px; font-size: 13px; color: var(--dim); }
-@media (max-width: 700px) { .detail { grid-template-columns: minmax(0, 1fr); } }
-</style>
-</head>
-<body>
-<main id="page"><noscript>This page draws itself with its own script, which is switched off here.</noscript></main>
-<script id="profile" type="application/json">@DATA@</script>
-<script>
-"use strict";
-const P = JSON.parse(document.getElementById("profile").textContent);
+const P = DATA;
 const KINDS = ["issuing", ...P.causes];
 const ROW = 24;
-
-// Elements. Text is always text: names come from model files.
-function h(tag, attributes, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes || {})) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "style") Object.assign(element.style, value);
-    else element.setAttribute(name, value);
-  }
-  element.append(...children.flat().filter(child => child !== null).map(child => child instanceof Node ? child : String(child)));
-  return element;
-}
 
 // Counts and their words.
 const sum = list => list.reduce((total, c) => {
@@ -89,10 +9,6 @@ const sum = list => list.reduce((total, c) => {
 }, { instructions: 0, cycles: 0, dependency: 0, branch: 0, fetch: 0, data: 0 });
 const stalls = c => P.causes.reduce((total, cause) => total + c[cause], 0);
 const part = (c, kind) => kind === "issuing" ? c.cycles - stalls(c) : c[kind];
-const whole = n => Math.round(n).toLocaleString("en");
-const fixed = (n, digits) => n.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-const percent = (n, of) => of ? fixed(100 * n / of, 1) + " %" : "–";
-const short = n => n >= 1e9 ? (n / 1e9).toPrecision(4) + " G" : n >= 1e6 ? (n / 1e6).toPrecision(4) + " M" : n >= 1e4 ? (n / 1e3).toPrecision(4) + " k" : whole(n);
 const ms = cycles => 1000 * cycles / P.clock_hz;
 const mJ = cycles => P.milliwatts === null ? null : P.milliwatts * ms(cycles) / 1000;
 const total = sum(P.layers.map(layer => layer.counts));
@@ -109,32 +25,6 @@ function change(now, before) {
   const sign = now < before ? "−" : now > before ? "+" : "";
   const relative = before ? ` (${sign}${fixed(100 * Math.abs(now / before - 1), 1)} %)` : "";
   return h("span", { class: now < before ? "better" : now > before ? "worse" : "" }, sign + short(Math.abs(now - before)) + relative);
-}
-
-// A table whose columns are {title, value(row), show(row), text}; a click on a title sorts.
-function table(columns, rows, footer, sorted, down) {
-  const body = h("tbody");
-  const heads = columns.map((column, index) => h("th", { class: column.kind || "", scope: "col" },
-    h("button", { tabindex: 0, onclick: () => sort(index) }, column.title)));
-  let current = sorted, descending = down;
-  function fill() {
-    const value = columns[current].value;
-    rows.sort((a, b) => {
-      const x = value(a), y = value(b);
-      return (x < y ? -1 : x > y ? 1 : 0) * (descending ? -1 : 1);
-    });
-    body.replaceChildren(...rows.map(row => h("tr", {}, columns.map(column => h("td", { class: column.kind || "" }, column.show(row))))));
-    heads.forEach((head, index) => index === current
-      ? head.setAttribute("aria-sort", descending ? "descending" : "ascending") : head.removeAttribute("aria-sort"));
-  }
-  function sort(index) {
-    descending = index === current ? !descending : !(columns[index].kind || "").includes("text");
-    current = index;
-    fill();
-  }
-  fill();
-  return h("div", { class: "panel scroll" }, h("table", {}, h("thead", {}, h("tr", {}, heads)), body,
-    h("tfoot", {}, h("tr", {}, columns.map((column, index) => h("td", { class: column.kind || "" }, footer[index] ?? ""))))));
 }
 
 function figures(longest) {
@@ -205,7 +95,7 @@ function layers() {
   const sums = { macs, counts: total };
   const footer = columns.map(column => figures(1).some(f => f.title === column.title && !f.kind) ? column.show(sums) : "");
   footer[1] = "all";
-  return [h("h2", {}, "Layers"), table(columns, [...P.layers], footer, sorted, sorted > 0)];
+  return [h("h2", {}, "Layers"), table(columns, P.layers, { label: "Layers", footer, sorted, down: sorted > 0 })];
 }
 
 function grouped(list, key) {
@@ -224,7 +114,7 @@ function operators() {
     ...figures(Math.max(...rows.map(row => row.counts.cycles))),
   ];
   const cycles = columns.findIndex(column => column.title === "cycles");
-  return [h("h2", {}, "Operators"), table(columns, rows, [], cycles, true)];
+  return [h("h2", {}, "Operators"), table(columns, rows, { label: "Operators", sorted: cycles, down: true })];
 }
 
 // Model, operator, layer, C function, block of instructions: each row inside the one above it.
@@ -307,7 +197,4 @@ function footer() {
     h("p", {}, Object.entries(P.versions).map(([name, number]) => `${name} ${number}`).join(", "), `. Model SHA-256 ${P.model_hash}.`));
 }
 
-document.getElementById("page").replaceChildren(...[header(), comparison(), flame(), layers(), operators(), footer()].flat(2).filter(Boolean));
-</script>
-</body>
-</html>
+show(header(), comparison(), flame(), layers(), operators(), footer());
