@@ -300,6 +300,11 @@ CASES: dict[str, Callable[[Random], TFLiteNet]] = {
 }
 
 
+def build(kind: str, seed: int) -> TFLiteNet:
+    """The network of a kind that belongs to a seed."""
+    return CASES[kind](np.random.default_rng([seed, *kind.encode()]))
+
+
 def samples(net: TFLiteNet, rng: Random, count: int) -> dict[str, NDArray[np.int8]]:
     """Random bytes for every input by name, int8 (count, *shape without the batch axis); rows of 256 hold each byte."""
     found = {}

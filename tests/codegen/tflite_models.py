@@ -96,7 +96,24 @@ class TFLiteNet:
         path.write_bytes(self.data())
         return path
 
-    def data(self) -> bytes:
+    def data(self, *, behind: bool = False) -> bytes:
+        """The file; with `behind` its constants lie behind the tables, as in large models."""
+        if not behind:
+            return self._tables(None)
+        start = len(self._tables(2**32))
+        return self._tables(start) + b"".join(self.buffers)
+
+    def _buffers(self, writer: "_Writer", start: int | None) -> list[int]:
+        if start is None:
+            vectors = (writer.vector(np.frombuffer(data, np.uint8)) if data else None for data in self.buffers)
+            return [writer.table({0: vector}) for vector in vectors]
+        offsets = start + np.cumsum([0, *map(len, self.buffers)])
+        return [
+            writer.table({1: ("Q", int(offset)), 2: ("Q", len(data))} if data else {})
+            for offset, data in zip(offsets, self.buffers, strict=False)
+        ]
+
+    def _tables(self, start: int | None) -> bytes:
         writer = _Writer()
         kinds = sorted({kind for kind, *_ in self.operators})
         codes = []
@@ -127,17 +144,9 @@ class TFLiteNet:
                 3: writer.offsets(operators),
             }
         )
-        buffers = [
-            writer.table({0: writer.vector(np.frombuffer(data, np.uint8)) if data else None}) for data in self.buffers
-        ]
-        root = writer.table(
-            {
-                0: ("I", self.version),
-                1: writer.offsets(codes),
-                2: writer.offsets([graph] * self.subgraphs),
-                4: writer.offsets(buffers),
-            }
-        )
+        buffers = writer.offsets(self._buffers(writer, start))
+        graphs, operator_codes = writer.offsets([graph] * self.subgraphs), writer.offsets(codes)
+        root = writer.table({0: ("I", self.version), 1: operator_codes, 2: graphs, 4: buffers})
         return writer.finish(root, self.identifier)
 
     @staticmethod
