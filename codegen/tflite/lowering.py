@@ -109,6 +109,8 @@ class _Lowering:
         rule = _RULES.get(op.kind)
         if rule is None:
             raise UnsupportedError(f"this operator is not supported; supported are {', '.join(sorted(_RULES))}")
+        if op.kind in self.profile.refused:
+            raise UnsupportedError(f"this operator is not supported in the profile {self.profile.name!r}")
         rule(self, op)
 
     # inputs -------------------------------------------------------------------------------------------------------

@@ -17,10 +17,12 @@ class Profile:
     Attributes:
         name: of the profile.
         rounding: of the operators that round otherwise than twice, by the schema's name.
+        refused: operators that the engine computes in a way of its own, or not at all.
     """
 
     name: ProfileName
     rounding: Mapping[str, Rounding] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
 
     def of(self, kind: str) -> Rounding:
         """How an operator rounds."""
@@ -30,8 +32,8 @@ class Profile:
 _PROFILES = {
     # LiteRT's reference kernels (BUILTIN_REF), as measured.
     "litert": Profile("litert", {"FULLY_CONNECTED": Rounding.SINGLE}),
-    # TensorFlow Lite Micro with CMSIS-NN.
-    "cmsis-nn": Profile("cmsis-nn"),
+    # TensorFlow Lite Micro with CMSIS-NN: LOGISTIC and TANH are fixed point there, and GELU is missing.
+    "cmsis-nn": Profile("cmsis-nn", refused=("GELU", "LOGISTIC", "TANH")),
 }
 
 

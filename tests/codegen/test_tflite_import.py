@@ -104,6 +104,8 @@ def test_profiles(tmp_path: Path) -> None:
         (linear,) = (n.op for n in load(path, profile=profile).nodes if isinstance(n.op, Linear))  # type: ignore[arg-type]
         roundings[profile] = linear.output.rounding
     assert roundings == {"litert": Rounding.SINGLE, "cmsis-nn": Rounding.DOUBLE}
+    with pytest.raises(UnsupportedError, match="TANH 't1': this operator is not supported in the profile 'cmsis-nn'"):
+        load(build("TANH", 0).write(tmp_path / "t.tflite"), profile="cmsis-nn")
     with pytest.raises(UnsupportedError, match="'tflm' is unknown; litert and cmsis-nn"):
         codegen.load(path, profile="tflm")  # type: ignore[arg-type]
 
