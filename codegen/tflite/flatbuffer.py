@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from refsim.errors import ModelError
 
 _CORRUPT = "not a TensorFlow Lite file, or a corrupt one"
+_MOST_TABLES = 2**16
+"""Tables in one vector, far more than the tensors of any network for a microcontroller."""
 _SHARING = 16
 """How often a file's bytes may be read as vectors: writers share equal ones, but not without end."""
 
@@ -90,8 +92,18 @@ class Table:
         return None if position is None else Table(self.buffer, self.buffer.follow(position))
 
     def tables(self, number: int) -> list["Table"]:
-        """A field that is a vector of tables; empty where the file leaves it out."""
-        return [Table(self.buffer, start + int(offset)) for start, offset in self._offsets(number)]
+        """A field that is a vector of tables; empty where the file leaves it out.
+
+        Raises:
+            ModelError: they lie outside the file, or are more than 2^16.
+        """
+        found = self.vector(number, "u4")
+        if found.size > _MOST_TABLES:
+            raise ModelError(f"{_CORRUPT}: a vector of {found.size} tables is beyond {_MOST_TABLES}")
+        self.buffer.spend(found.nbytes)
+        position = self._field(number)
+        start = 0 if position is None else self.buffer.follow(position) + 4
+        return [Table(self.buffer, start + 4 * index + int(offset)) for index, offset in enumerate(found)]
 
     def vector(self, number: int, dtype: str) -> NDArray[Any]:
         """A field that is a vector of numbers, as a view of the file; empty where the file leaves it out."""
@@ -112,13 +124,6 @@ class Table:
         found = self.vector(number, "u1")
         self.buffer.spend(found.nbytes)
         return found.tobytes().decode(errors="replace")
-
-    def _offsets(self, number: int) -> list[tuple[int, int]]:
-        found = self.vector(number, "u4")
-        self.buffer.spend(found.nbytes)
-        position = self._field(number)
-        start = 0 if position is None else self.buffer.follow(position) + 4
-        return [(start + 4 * index, int(offset)) for index, offset in enumerate(found)]
 
     def _extent(self, position: int, size: int) -> tuple[int, int]:
         """Start and length of the vector that the offset at a position leads to."""

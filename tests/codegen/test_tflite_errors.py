@@ -97,6 +97,19 @@ def not_constant_axes() -> TFLiteNet:
     return one("MEAN", 0, axes, net=net, shape=[1, 2])
 
 
+def two_axes() -> TFLiteNet:
+    net = image()
+    return one("SPLIT", net.integers(1, 2), 0, net=net, shape=[1, 4, 4, 2])
+
+
+def sliced_shape() -> TFLiteNet:
+    net = image()
+    y = net.tensor([2], 0.5)
+    net.add("SLICE", [net.integers(1, 2, 3), net.integers(0), net.integers(2)], y)
+    net.outputs = [y]
+    return net
+
+
 CASES: dict[str, tuple[Callable[[], TFLiteNet], type[ModelError], str]] = {
     "custom operator": (
         lambda: one("CUSTOM", 0, net=image(), shape=[1, 4, 4, 2]),
@@ -199,6 +212,17 @@ CASES: dict[str, tuple[Callable[[], TFLiteNet], type[ModelError], str]] = {
         lambda: changed("RELU", lambda net: net.tensors[0].update(shape=[1, 2**20, 2**20])),
         ModelError,
         "tensor 't0': shape .* over 16777216 elements",
+    ),
+    "beta": (
+        lambda: changed("SOFTMAX", lambda net: net.operators[0][3].update({0: ("f", np.nan)})),  # type: ignore[attr-defined]
+        QuantizationError,
+        "beta must be positive and finite, found nan",
+    ),
+    "axis": (two_axes, ModelError, r"one axis is needed, found \[1, 2\]"),
+    "slice of a shape": (
+        sliced_shape,
+        UnsupportedError,
+        "SLICE 't1': tensor 't2': activations must be int8, found int32",
     ),
     "negative slope": (
         lambda: changed("LEAKY_RELU", lambda net: net.operators[0][3].update({0: ("f", -0.5)})),  # type: ignore[attr-defined]
