@@ -21,6 +21,7 @@ from conformance.kernel_bench_cli import bench_kernels
 from conformance.litert_cli import litert
 from conformance.profile_cli import profile
 from conformance.validation_cli import validate_timing
+from conformance.verify_cli import verify
 from refsim.errors import DataError, TinyFormerError
 
 
@@ -45,6 +46,7 @@ def register(app: typer.Typer) -> None:
     app.command()(fit_predictor)
     app.command()(validate_timing)
     app.command()(litert)
+    app.command()(verify)
 
 
 def conformance(

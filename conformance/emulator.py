@@ -94,11 +94,23 @@ class StrayAccess(EmulationError):
         address: What was accessed.
         size: Bytes.
         pc: Address of the instruction.
+        unaligned: The address is no multiple of the size, and the core traps that.
     """
 
-    def __init__(self, message: str, *, operator: int | None, kind: str, address: int, size: int, pc: int) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        operator: int | None,
+        kind: str,
+        address: int,
+        size: int,
+        pc: int,
+        unaligned: bool = False,
+    ) -> None:
         super().__init__(message)
         self.operator, self.kind, self.address, self.size, self.pc = operator, kind, address, size, pc
+        self.unaligned = unaligned
 
 
 @dataclass(frozen=True)
@@ -217,7 +229,7 @@ class CortexM:
         self.target = target
         self._pattern = bytes([pattern])
         self.operator_names: Sequence[str] = ()
-        self.symbols = elf_symbols(elf)
+        self.symbols = self._symbols_of(elf)
         image_usage(elf, target)
         self._native, self._unicorn = _libraries()
         self._ffi = self._native.ffi
@@ -264,13 +276,11 @@ class CortexM:
         system = self._map("system control space", _SYSTEM_CONTROL_SPACE, 4096, uc.UC_PROT_READ | uc.UC_PROT_WRITE)
         self._allow([(0, 1 << 32, True)])
         try:
-            self.call("tnf_start")
+            self._start_up(system)
         finally:
             self._check(self._unicorn.uc_mem_unmap(self._machine, _SYSTEM_CONTROL_SPACE, 4096))
             del self._memory["system control space"]
         self._allow([(r.start, r.end, r.writable) for r in self._ranges])
-        if self.target.fpu != "none" and system[_CPACR + 2] & 0xF0 != 0xF0:
-            raise EmulationError(f"start-up code does not enable the FPU of {self.target.name}, so a chip would fault")
         self.empty_caches()
 
     def empty_caches(self) -> None:
@@ -410,6 +420,16 @@ class CortexM:
         at = bisect_right(self._functions, (address, "\uffff")) - 1
         start, name = self._functions[at] if at >= 0 else (0, "")
         return name, address - start
+
+    def _symbols_of(self, elf: Path) -> dict[str, int]:
+        """The image's symbols, with those of `native/link.ld.in`."""
+        return elf_symbols(elf)
+
+    def _start_up(self, system: mmap.mmap) -> None:
+        """Do what happens between reset and the first call; `system` is the system control space."""
+        self.call("tnf_start")
+        if self.target.fpu != "none" and system[_CPACR + 2] & 0xF0 != 0xF0:
+            raise EmulationError(f"start-up code does not enable the FPU of {self.target.name}, so a chip would fault")
 
     def _map(self, name: str, address: int, size: int, permissions: int) -> mmap.mmap:
         memory = mmap.mmap(-1, size)
@@ -579,7 +599,15 @@ class CortexM:
             )
         else:
             message = f"{self._where(pc)}: {kind} of {size} bytes at {address:#010x}, {self._near(address, size)}"
-        return StrayAccess(message, operator=self._operator(), kind=kind, address=address, size=size, pc=pc)
+        return StrayAccess(
+            message,
+            operator=self._operator(),
+            kind=kind,
+            address=address,
+            size=size,
+            pc=pc,
+            unaligned=bool(probe.unaligned),
+        )
 
     def _operator(self) -> int | None:
         count = min(self._probe.mark_count, _MAX_MARKS)

@@ -104,7 +104,7 @@ def run_image(elf: Path, board: Target, folder: Path, *, seconds: float = SECOND
         (exit code, what it printed).
 
     Raises:
-        ToolchainError: QEMU is absent.
+        ToolchainError: QEMU is absent, or does not know the board.
         EmulationError: it did not end, or a fault ended it; the message says where.
     """
     qemu = find_qemu()
@@ -131,10 +131,11 @@ def run_image(elf: Path, board: Target, folder: Path, *, seconds: float = SECOND
     text = (done.stdout + done.stderr).strip()
     if done.returncode == _FAULT and (fault := re.search("^fault:(.*)", text, re.MULTILINE)):
         raise EmulationError(f"QEMU {board.name}: {_explain(fault[1], elf)}")
-    if done.returncode < 0 or (done.returncode == 1 and "qemu" in text):
-        raise EmulationError(
-            f"QEMU {board.name} ended with {done.returncode}: {' '.join(text.split()) or 'no message'}"
-        )
+    message = " ".join(text.split()) or "no message"
+    if done.returncode == 1 and re.search(f"^{_COMMAND}: ", done.stderr, re.MULTILINE):
+        raise ToolchainError(f"QEMU cannot emulate {board.name}: {message}; {qemu.version} was found")
+    if done.returncode < 0:  # a fault in the report of a fault, for instance
+        raise EmulationError(f"QEMU {board.name} was ended by signal {-done.returncode}: {message}")
     return done.returncode, text
 
 
@@ -149,13 +150,21 @@ class QemuModel(ModelPlace):
         model: the generated folder; the core of its target says which board.
         toolchain: the compiler; the preferred one by default.
         opt: optimisation flag.
+        extra_flags: more compiler flags.
 
     Raises:
         ToolchainError: QEMU is absent, or the firmware cannot be built.
         TargetError: there is no such board, or the model does not fit its memory.
     """
 
-    def __init__(self, model: GeneratedModel, toolchain: Toolchain | None = None, *, opt: str = "-O2") -> None:
+    def __init__(
+        self,
+        model: GeneratedModel,
+        toolchain: Toolchain | None = None,
+        *,
+        opt: str = "-O2",
+        extra_flags: Sequence[str] = (),
+    ) -> None:
         super().__init__(model)
         board, reason = board_for(model.target), why_not(model.target)
         if board is None:
@@ -163,7 +172,7 @@ class QemuModel(ModelPlace):
         if reason:
             raise ToolchainError(reason)
         self.board = board
-        self.elf = build_board_firmware(model, board, toolchain=toolchain, opt=opt)
+        self.elf = build_board_firmware(model, board, toolchain=toolchain, opt=opt, extra_flags=extra_flags)
 
     def run(self, sample: Mapping[str, Int8Array]) -> Trace:
         """Boot, and run one sample."""
@@ -176,6 +185,7 @@ class QemuModel(ModelPlace):
             samples: of each, int8 of each input's shape by tensor name.
 
         Raises:
+            ToolchainError: QEMU does not know the board.
             EmulationError: the firmware faulted, did not end or did not write what it should.
         """
         model = self.model
@@ -201,10 +211,15 @@ class QemuModel(ModelPlace):
         return traces
 
 
-def place_name(target: Target, toolchain: Toolchain, opt: str) -> str:
-    """Of a check under QEMU, such as "qemu mps2-an500 zig -O2"."""
+def place_name(target: Target, compiler: str) -> str:
+    """Of a check under QEMU, such as "qemu mps2-an500 zig -O2 (stm32f746)".
+
+    Args:
+        target: whose board it is.
+        compiler: in words, with its flags.
+    """
     board = board_for(target)
-    return f"qemu {board.name if board else target.core} {toolchain.name} {opt}"
+    return f"qemu {board.name if board else target.core} {compiler} ({target.name})"
 
 
 def qemu_check(
@@ -213,6 +228,7 @@ def qemu_check(
     toolchain: Toolchain | None = None,
     *,
     opt: str = "-O2",
+    extra_flags: Sequence[str] = (),
     attachments: MutableMapping[str, bytes] | None = None,
 ) -> tuple[Check, Divergence | None]:
     """Boot a firmware around a model under QEMU, run samples and compare every tensor with the golden model.
@@ -222,18 +238,19 @@ def qemu_check(
         samples: at least one; all run in one boot.
         toolchain: the compiler; the preferred one by default.
         opt: optimisation flag.
+        extra_flags: more compiler flags.
         attachments: files of the report by name, to which a reproducer is added; None for none.
 
     Returns:
         The check, with the samples that differ as its figure, and the first divergence, if any. NOT_RUN with the reason
-        where QEMU is absent, has no such board, or the model does not fit it.
+        where QEMU is absent, has no such board, or the model does not fit it; FAILED where the firmware faults.
 
     Raises:
         ToolchainError: the firmware cannot be built.
     """
     start = time.perf_counter()
     tool = toolchain or arm_toolchains()[0]
-    place = place_name(generated.target, tool, opt)
+    place = place_name(generated.target, " ".join((tool.name, opt, *extra_flags)))
 
     def check(outcome: Outcome, detail: str, figure: int | None = None) -> Check:
         limit = None if figure is None else 0
@@ -242,11 +259,13 @@ def qemu_check(
     if reason := why_not(generated.target):
         return check(Outcome.NOT_RUN, reason), None
     try:
-        firmware = QemuModel(generated, tool, opt=opt)
+        firmware = QemuModel(generated, tool, opt=opt, extra_flags=extra_flags)
     except TargetError as error:
         return check(Outcome.NOT_RUN, f"the firmware does not fit the board: {error}"), None
     try:
         traces = firmware.run_all([sample.inputs for sample in samples])
+    except ToolchainError as error:
+        return check(Outcome.NOT_RUN, str(error)), None
     except EmulationError as error:
         return check(Outcome.FAILED, str(error)), None
     runs = zip(samples, traces, strict=True)

@@ -15,7 +15,7 @@ from refsim.graph import Graph
 from refsim.model import Model
 from refsim.numerics import INT32_MAX, rdbpot
 from refsim.ops.base import Requantization
-from refsim.ops.layernorm import LayerNorm
+from refsim.ops.layernorm import MOST_SCALE_BITS, LayerNorm
 
 BITS = (7, 0)
 """The paper's choice, and its naive variant: a normalised value that is a whole number."""
@@ -76,6 +76,8 @@ def with_scale_bits(graph: Graph, bits: int) -> Graph:
 
 
 def _scaled(op: LayerNorm, bits: int) -> LayerNorm:
+    if not 0 <= bits <= MOST_SCALE_BITS:
+        raise QuantizationError(f"layernorm takes 0 to {MOST_SCALE_BITS} scale bits, found {bits}")
     more = bits - op.scale_bits
     beta = [int(b) << more if more >= 0 else int(rdbpot(int(b), min(-more, 31))) for b in op.beta]
     if any(abs(b) > INT32_MAX for b in beta):

@@ -14,11 +14,11 @@ function decibelBar(value, most) {
     h("span", {}, db(value)));
 }
 
-// Counts of the bytes, four to a bar, on a scale of square roots; red where an end of the range cuts values off.
+// Counts of the bytes, four to a bar, on a scale of square roots; red where an end of the range cuts off 0.05 % of the values or more.
 function histogram(layer, large) {
   const bins = Array.from({ length: 64 }, (_, bin) => layer.histogram.slice(4 * bin, 4 * bin + 4).reduce((a, b) => a + b, 0));
   const most = Math.max(...bins, 1), zero = (layer.zero_point + 128.5) / 4;
-  const cut = bin => (layer.clipped ?? layer.saturation) > 0 && (bin === 0 && layer.zero_point !== -128 && layer.histogram[0] || bin === 63 && layer.zero_point !== 127 && layer.histogram[255]);
+  const cut = bin => (layer.clipped ?? layer.saturation) >= 0.0005 && (bin === 0 && layer.zero_point !== -128 && layer.histogram[0] || bin === 63 && layer.zero_point !== 127 && layer.histogram[255]);
   const label = `${layer.levels} of 256 bytes occur, ${rate(layer.saturation)} at an end of the range`;
   return svg("svg", { class: "histogram" + (large ? " large" : ""), viewBox: "0 0 64 100", preserveAspectRatio: "none", role: "img", "aria-label": label },
     svg("title", {}, label),
@@ -49,6 +49,24 @@ function header() {
   ];
 }
 
+// Every layer as a bar, in the order they run: how the error grows with depth.
+function depth() {
+  const most = Math.ceil(highest / 10) * 10, width = 1000 / LAYERS.length;
+  const bars = LAYERS.map(layer => {
+    const value = layer.sqnr_db === null ? 0 : Math.max(0, Math.min(number(layer.sqnr_db), most));
+    return svg("rect", { x: layer.index * width + width * 0.1, y: 100 - 100 * value / most, width: width * 0.8, height: 100 * value / most, class: grade(value) },
+      svg("title", {}, `${layer.node} (${layer.operator}): ${db(layer.sqnr_db)}`));
+  });
+  const lines = [20, 30, 40, 50].filter(value => value < most);
+  return [h("h2", {}, "Signal to quantisation noise, layer by layer"),
+    h("div", { class: "panel" },
+      h("div", { class: "depth" },
+        svg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", role: "img", "aria-label": "SQNR of every layer in the order they run" },
+          bars, lines.map(value => svg("line", { x1: 0, x2: 1000, y1: 100 - 100 * value / most, y2: 100 - 100 * value / most }))),
+        lines.map(value => h("span", { class: "dim", style: { bottom: 100 * value / most + "%" } }, `${value} dB`))),
+      h("p", { class: "dim" }, "From the first layer to the last. Below 30 dB orange, below 20 dB red; rounding a tensor that fills its range evenly leaves 48 dB."))];
+}
+
 function worst() {
   const cards = DATA.worst.map(name => LAYERS.find(layer => layer.node === name)).map(layer => h("div", { class: "card" },
     h("b", { style: { fontSize: "15px" } }, layer.node),
@@ -65,6 +83,7 @@ function layers() {
     { title: "layer", kind: "text name", value: r => r.node, show: r => r.node },
     { title: "operator", kind: "text", value: r => r.operator, show: r => r.operator },
     { title: "SQNR", kind: "chart", value: r => number(r.sqnr_db), show: r => decibelBar(r.sqnr_db, highest) },
+    { title: "bytes, −128 to 127", kind: "chart", value: r => r.levels, show: r => histogram(r, false) },
     { title: "lost here", value: r => r.lost_db, show: r => r.lost_db === null ? "–" : fixed(r.lost_db, 1) + " dB" },
     { title: "cosine", value: r => r.cosine, show: r => r.cosine === null ? "–" : fixed(r.cosine, 5) },
     { title: "max error", value: r => r.max_error, show: r => digits(r.max_error) },
@@ -72,12 +91,11 @@ function layers() {
     { title: "rms, steps", value: r => r.rms_steps, show: r => r.rms_steps === null ? "–" : fixed(r.rms_steps, 2) },
     { title: "clipped", value: r => r.clipped, show: r => r.clipped === null ? "–" : rate(r.clipped) },
     { title: "at the ends", value: r => r.saturation, show: r => rate(r.saturation) },
-    { title: "dead channels", value: r => r.dead_channels / r.channels, show: r => r.dead_channels ? `${r.dead_channels} of ${r.channels}` : "0" },
+    { title: "dead channels", value: r => r.dead_channels / r.channels, show: r => r.dead_channels ? `${r.dead_channels}/${r.channels}` : "0" },
     { title: "bytes used", value: r => r.levels, show: r => r.levels },
-    { title: "bytes, −128 to 127", kind: "chart", value: r => r.levels, show: r => histogram(r, false) },
   ];
   return [h("h2", {}, "Layers"),
-    h("p", { class: "dim" }, "Errors add up from layer to layer; “lost here” is against the worst of a layer's inputs. Below 30 dB orange, below 20 dB red. Histograms: square root of the count, the dashed line is zero."),
+    h("p", { class: "dim" }, "Errors add up from layer to layer; “lost here” is against the worst of a layer's inputs. Histograms: square root of the count, the dashed line is zero."),
     table(columns, LAYERS, { label: "Layers" })];
 }
 
@@ -118,5 +136,5 @@ function confusion() {
   return [h("h2", {}, "Confusion"), h("div", { class: "matrices" }, matrix("int8", DATA.quantized), matrix("reference", DATA.real))];
 }
 
-show(header(), worst(), layers(), sensitivity(), confusion(),
+show(header(), depth(), worst(), layers(), sensitivity(), confusion(),
   h("footer", {}, h("p", {}, `refsim ${DATA.version}, ${whole(DATA.samples)} samples of ${DATA.data}. Error = int8 − real, in the tensor's own unit.`)));

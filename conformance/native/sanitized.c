@@ -75,6 +75,9 @@ int main(int argc, char **argv)
         memset(arena, 0xA5, TNF_ARENA_BYTES);
         tnf_trace_mark(-1);
         RUN(arena);
+        if (fflush(results) != 0) {
+            return 3;
+        }
         for (int32_t i = 0; i < patch_count; i++) {
             free(patches[i].data);
         }

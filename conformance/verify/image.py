@@ -1,6 +1,5 @@
 """A linked image on an emulated chip, run on samples, with what each run left behind."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from codegen.program import Step
 from conformance.emulator import HOST_WINDOW, CallResult, CortexM, OperatorRule
 from conformance.models import Trace
 from conformance.timing.cycles import Timing
+from conformance.verify.given import Given, GivenImage
 from conformance.verify.samples import Extreme, Sample
 
 POISON = 0xA5
@@ -72,6 +72,7 @@ class Image:
             arena; and for alignment.
         timing: how to count cycles; None for not at all.
         poison: what memory holds before a run.
+        given: the user's image, which `elf` is; None for one of `link_firmware`.
 
     Raises:
         EmulationError: it does not start up.
@@ -86,17 +87,18 @@ class Image:
         strict: bool = False,
         timing: Timing | None = None,
         poison: int = POISON,
+        given: Given | None = None,
     ) -> None:
         self.model, self._traced, self._strict, self._poison = model, traced, strict, poison
         self._log_bytes = sum(step.bytes for step in model.steps)
-        self.machine = CortexM(
-            model.target,
-            elf,
-            host_window=self._log_bytes if traced else 0,
-            strict=strict,
-            timing=timing,
-            pattern=poison,
-        )
+        self._entry = given.run if given else f"{model.prefix}_run"
+        if given:
+            self.machine: CortexM = GivenImage(
+                model.target, given, model.arena_bytes, strict=strict, timing=timing, pattern=poison
+            )
+        else:
+            window = self._log_bytes if traced else 0
+            self.machine = CortexM(model.target, elf, host_window=window, strict=strict, timing=timing, pattern=poison)
         self.machine.operator_names = [f"{step.node} ({step.operator})" for step in model.steps]
         arena = (self.machine.arena[0], model.arena_bytes)
         if strict:
@@ -124,7 +126,7 @@ class Image:
             machine.write(HOST_WINDOW, bytes(self._log_bytes))
             machine.call("tnf_trace_begin", HOST_WINDOW if log else 0)
         try:
-            result = machine.call(f"{self.model.prefix}_run", arena)
+            result = machine.call(self._entry, arena)
         finally:
             if isinstance(sample, Extreme):
                 self._follow(None)
@@ -152,8 +154,17 @@ class Image:
         self.machine.follow(rules)
 
 
-def first_mismatch(model: GeneratedModel, sample: Sample | Extreme, trace: Trace) -> Mismatch | None:
-    """Where a run first left the golden model; None where it did not."""
+def first_mismatch(
+    model: GeneratedModel, sample: Sample | Extreme, trace: Trace, *, outputs: bool = True
+) -> Mismatch | None:
+    """Where a run first left the golden model; None where it did not.
+
+    Args:
+        model: that ran.
+        sample: that it ran on.
+        trace: what it computed.
+        outputs: the trace has the model's outputs too.
+    """
     at = 0
     for step in model.steps if trace.log else ():
         golden = sample.golden[step.index] if isinstance(sample, Extreme) else sample.golden[step.output]
@@ -161,13 +172,24 @@ def first_mismatch(model: GeneratedModel, sample: Sample | Extreme, trace: Trace
         if found:
             return found
         at += step.bytes
-    if isinstance(sample, Extreme):
+    if isinstance(sample, Extreme) or not outputs:
         return None  # what the last step computed is in the log; other outputs were replaced on the way
     for port, data in zip(model.outputs, trace.outputs, strict=True):
         found = _differing(sample, None, port.tensor, sample.golden[port.tensor], data)
         if found:
             return found
     return None
+
+
+def wrong_steps(model: GeneratedModel, sample: Sample | Extreme, trace: Trace) -> list[int]:
+    """Every step of which a byte is not the golden model's."""
+    at, wrong = 0, []
+    for step in model.steps:
+        golden = sample.golden[step.index] if isinstance(sample, Extreme) else sample.golden[step.output]
+        if trace.log[at : at + step.bytes] != golden.tobytes():
+            wrong.append(step.index)
+        at += step.bytes
+    return wrong
 
 
 def first_difference(model: GeneratedModel, first: Trace, second: Trace) -> str:
@@ -187,7 +209,7 @@ def _differing(
     sample: Sample | Extreme, step: Step | None, tensor: str, golden: np.ndarray, data: bytes
 ) -> Mismatch | None:
     found = np.frombuffer(data, np.int8).reshape(golden.shape)
-    wrong: Sequence[Sequence[int]] = np.argwhere(golden != found)
+    wrong = np.argwhere(golden != found)
     if len(wrong) == 0:
         return None
     first = tuple(int(i) for i in wrong[0])

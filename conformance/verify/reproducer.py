@@ -65,6 +65,10 @@ def render_reproducer(
 #include <stddef.h>
 #include <stdint.h>
 
+#if defined(__GNUC__) /* headers bring more than one kernel needs */
+#pragma GCC diagnostic ignored "-Wunused-function"
+#endif
+
 /* ---- The kernel and its headers ---- */
 
 {kernels}

@@ -41,11 +41,13 @@ class Extreme:
     Attributes:
         name: such as "extreme: largest sums".
         patches: (offset in the arena, bytes) to put there as each step begins, by step.
+        inputs: what each step reads, constants included.
         golden: what each step must write.
     """
 
     name: str
     patches: tuple[tuple[tuple[int, bytes], ...], ...]
+    inputs: tuple[tuple[Int8Array, ...], ...]
     golden: tuple[Int8Array, ...]
 
 
@@ -101,7 +103,7 @@ _Draw = Callable[[Operator, Sequence[Shape], np.random.Generator], list[Int8Arra
 
 def _extreme(program: Program, name: str, draw: _Draw, rng: np.random.Generator) -> Extreme:
     graph, offsets = program.graph, program.plan.tensor_offsets
-    patches, golden = [], []
+    patches, inputs, golden = [], [], []
     for step, node in zip(program.steps, graph.nodes, strict=True):
         shapes = [graph.tensors[tensor].shape for tensor in step.inputs]
         drawn = zip(step.inputs, draw(node.op, shapes, rng), strict=True)
@@ -110,8 +112,9 @@ def _extreme(program: Program, name: str, draw: _Draw, rng: np.random.Generator)
         for tensor, x in given.items():
             arena[offsets[tensor] : offsets[tensor] + x.size] = x.ravel()
         patches.append(tuple((offsets[tensor], x.tobytes()) for tensor, x in given.items()))
-        golden.append(node.op.run(*(_input(step, index, program, arena)[None] for index in range(len(shapes))))[0])
-    return Extreme(name, tuple(patches), tuple(golden))
+        inputs.append(tuple(_input(step, index, program, arena) for index in range(len(shapes))))
+        golden.append(node.op.run(*(x[None] for x in inputs[-1]))[0])
+    return Extreme(name, tuple(patches), tuple(inputs), tuple(golden))
 
 
 def _input(step: Step, index: int, program: Program, arena: Int8Array) -> Int8Array:
@@ -180,11 +183,12 @@ def _aligned(op: Operator, shape: Shape, rng: np.random.Generator, positive: int
         return signs[(first + np.arange(rows)) % len(signs)].reshape(shape)
     if isinstance(op, Conv2D | DepthwiseConv2D):
         x = _random(shape, rng)
-        for number, (rows, columns) in enumerate(_windows(op, shape)):
+        for number, (window_rows, window_columns) in enumerate(_windows(op, shape)):
             taps = _taps(op, number, shape[-1])
-            inside_h, inside_w = (rows >= 0) & (rows < shape[0]), (columns >= 0) & (columns < shape[1])
+            inside_h = (window_rows >= 0) & (window_rows < shape[0])
+            inside_w = (window_columns >= 0) & (window_columns < shape[1])
             signs = np.where(taps > 0, positive, negative).astype(np.int8)
-            x[np.ix_(rows[inside_h], columns[inside_w])] = signs[np.ix_(inside_h, inside_w)]
+            x[np.ix_(window_rows[inside_h], window_columns[inside_w])] = signs[np.ix_(inside_h, inside_w)]
         return x
     return _one_of_row(shape, positive, negative)
 

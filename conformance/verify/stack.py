@@ -4,6 +4,7 @@ Own parts come from the compiler's account (-fstack-usage); those of functions t
 run-time library's, from their instructions. Calls come from the instructions of the linked image.
 """
 
+import itertools
 import re
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import capstone
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 from conformance.emulator import CortexM
 
@@ -44,6 +46,7 @@ class StackBound:
 class _Function:
     name: str
     address: int
+    end: int
     own: int = 0
     calls: set[int] = field(default_factory=set)
     jumps: set[int] = field(default_factory=set)  # to other functions, after its own part was given back
@@ -65,17 +68,16 @@ def stack_bound(elf: Path, machine: CortexM, entry: str, usage: Mapping[str, int
     """
     functions = _functions(elf, machine, usage)
     taken = _address_taken(machine, functions)
-    starts, code_end = sorted(functions), machine.flash_free[0]
     done: dict[int, tuple[int, tuple[str, ...]]] = {}
     problem = ""
 
     def deepest(address: int, above: tuple[int, ...]) -> tuple[int, tuple[str, ...]]:
         nonlocal problem
-        at = bisect_right(starts, address) - 1
-        if at < 0 or address >= code_end:
+        function = _function_at(address, functions, machine)
+        if function is None:
             problem = problem or f"there is a call of {address:#010x}, where no function is"
             return 0, ()
-        address, function = starts[at], functions[starts[at]]
+        address = function.address
         if address in above:
             problem = problem or f"{function.name} is recursive"
             return 0, (function.name,)
@@ -101,30 +103,46 @@ def _functions(elf: Path, machine: CortexM, usage: Mapping[str, int]) -> dict[in
     """Every function of the image by address, with its own part and what it calls."""
     with elf.open("rb") as stream:
         table = ELFFile(stream).get_section_by_name(".symtab")
-        symbols = [
-            s for s in table.iter_symbols() if s["st_info"]["type"] == "STT_FUNC" and s["st_shndx"] != "SHN_UNDEF"
-        ]
-        last_end = max(s["st_value"] + s["st_size"] for s in symbols)
-        found = {int(s["st_value"]) & ~1: _Function(s.name, int(s["st_value"]) & ~1) for s in symbols}
-    starts = sorted(found)
-    spans = machine.code_spans
-    ends = [*starts[1:], last_end]
-    for start, end in zip(starts, ends, strict=True):  # code between functions, of libraries, belongs to the first
-        pieces = [(max(low, start), min(high, end)) for low, high in spans if low < end and high > start]
-        for low, high in pieces:
-            _read_code(found[start], machine.read(low, high - low), low, end)
-        function = found[start]
+        every = table.iter_symbols() if isinstance(table, SymbolTableSection) else ()
+        symbols = [s for s in every if s["st_info"]["type"] == "STT_FUNC" and s["st_shndx"] != "SHN_UNDEF"]
+    sizes = {int(s["st_value"]) & ~1: (s.name, int(s["st_size"])) for s in symbols}
+    starts = [*sorted(sizes), machine.flash_free[0]]
+    found = {}
+    for start, following in itertools.pairwise(starts):
+        name, size = sizes[start]
+        function = found[start] = _Function(name, start, start + size if size else following)
+        _read_code(function, machine)
         said = usage.get(function.name, usage.get(re.sub(r"(\.(isra|part|cold|lto_priv)\.?\d*)+$", "", function.name)))
         if said is not None:
             function.own, function.accounted, function.dynamic = said, True, False
     return found
 
 
-def _read_code(function: _Function, code: bytes, address: int, end: int) -> None:
-    """Add what a piece of a function's code calls and takes."""
+def _function_at(address: int, functions: dict[int, _Function], machine: CortexM) -> _Function | None:
+    """The function that an address is in; libraries also have code between functions, which has no name."""
+    starts = sorted(functions)
+    at = bisect_right(starts, address)
+    if at == 0 or address >= machine.flash_free[0]:
+        return None
+    function = functions[starts[at - 1]]
+    if address < function.end:
+        return function
+    following = starts[at] if at < len(starts) else machine.flash_free[0]
+    functions[address] = _Function(f"code at {address:#010x}", address, following)
+    _read_code(functions[address], machine)
+    return functions[address]
+
+
+def _read_code(function: _Function, machine: CortexM) -> None:
+    """Find what a function's code calls, and what it takes by itself."""
+    start, end = function.address, function.end
+    spans = [(max(low, start), min(high, end)) for low, high in machine.code_spans if low < end and high > start]
     disassembler = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
     disassembler.skipdata = True
-    for _, _, name, operands in disassembler.disasm_lite(code, address):
+    instructions = (
+        each for low, high in spans for each in disassembler.disasm_lite(machine.read(low, high - low), low)
+    )
+    for _, _, name, operands in instructions:
         number = _NUMBER.search(operands)
         if _CALL.match(name):
             function.indirect |= number is None

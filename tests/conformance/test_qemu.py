@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_every_operator_on_every_board(core: str, tool: Toolchain, graph: Graph,
     check, divergence = qemu.qemu_check(generated, three(graph), tool)
     assert divergence is None
     assert (check.outcome, check.figure) == (Outcome.PASSED, 0), check.detail
-    assert check.place == f"qemu {boards()[core].name} {tool.name} -O2"
+    assert check.place == f"qemu {boards()[core].name} {tool.name} -O2 ({CHIPS[core]})"
 
 
 @needs_qemu
@@ -157,6 +158,30 @@ def test_a_wrong_byte_fails(graph: Graph, tmp_path: Path) -> None:
     assert (divergence.operator, divergence.place, list(files)) == ("softmax", check.place, [divergence.reproducer])
 
 
+@needs_qemu
+def test_a_board_that_this_qemu_lacks_is_not_run(
+    graph: Graph, generated: GeneratedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = board_for(generated.target)
+    assert board is not None
+    monkeypatch.setattr(qemu, "board_for", lambda target: replace(board, name="no-such-board"))
+    check, _ = qemu.qemu_check(generated, three(graph))
+    assert check.outcome is Outcome.NOT_RUN
+    assert "cannot emulate no-such-board" in check.detail
+
+
+@needs_qemu
+def test_a_model_that_faults_fails(graph: Graph, tmp_path: Path) -> None:
+    generated = generate(graph, load_target("stm32f746"), tmp_path / "model")
+    source = generated.folder / "model.c"
+    text = source.read_text()
+    assert "TRACE_MARK(3);" in text
+    source.write_text(text.replace("TRACE_MARK(3);", "*(volatile int8_t *)0xB0000001u = 1; TRACE_MARK(3);"))
+    check, divergence = qemu.qemu_check(generated, three(graph))
+    assert (check.outcome, divergence) == (Outcome.FAILED, None)
+    assert "address 0xb0000001, model_run" in check.detail
+
+
 def test_without_qemu_nothing_passes(graph: Graph, generated: GeneratedModel, without_qemu: None) -> None:
     check, _ = qemu.qemu_check(generated, three(graph), arm_toolchains()[0])
     assert check.outcome is Outcome.NOT_RUN
@@ -172,6 +197,14 @@ def test_a_core_without_a_board_is_not_run(graph: Graph, tmp_path: Path) -> None
     assert "cortex-m0plus" in check.detail
     with pytest.raises(TargetError, match="cortex-m0plus"):
         qemu.QemuModel(generated)
+
+
+@pytest.mark.parametrize("chip", ["stm32f746", "rp2040"])
+def test_links_for_the_chip_itself(chip: str, graph: Graph, tmp_path: Path) -> None:
+    model = generate(graph, load_target(chip), tmp_path / "model")
+    symbols = elf_symbols(build_board_firmware(model, model.target))
+    assert symbols["tnf_vectors"] == model.target.code.origin
+    assert symbols["tnf_arena_end"] <= model.target.data.end
 
 
 def test_the_image_does_not_depend_on_samples_and_keeps_the_target_s_fpu(generated: GeneratedModel) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refsim.samples import Preprocessing, labels, model_inputs, read_archive
 from refsim.errors import DataError
+from refsim.samples import Preprocessing, labels, model_inputs, read_archive
 
 NCHW = {"x": (3, 4, 5)}
 IMAGES = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)

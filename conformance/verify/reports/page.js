@@ -159,7 +159,7 @@ function layers(build) {
       { title: "share", kind: "chart", value: r => r.cycles, show: r => r.cycles === null ? "" : h("div", { class: "bar", role: "img", "aria-label": percent(r.cycles, total) }, h("i", { class: "meter", style: { width: 100 * r.cycles / longest + "%" } })) },
       { title: "cycles a MAC", value: perMac, show: r => perMac(r) === null ? "–" : fixed(perMac(r), 2), foot: macs ? fixed(total / macs, 2) : "–" },
     ] : []),
-    { title: "mismatches", value: r => r.mismatches, show: r => r.mismatches ? h("b", { class: "failed" }, whole(r.mismatches)) : "0", foot: whole(sum(rows.map(row => row.mismatches))) },
+    { title: "mismatches", value: r => r.mismatches, show: r => r.mismatches ? h("b", { class: "failed" }, whole(r.mismatches)) : "0" },
     ...(compared.length ? [{ title: "SQNR, dB", value: r => r.sqnr_db, show: r => r.sqnr_db === null ? "–" : decibels(r.sqnr_db) }] : []),
   ];
   return [h("h3", {}, "Layers"), charts.length ? h("div", { class: "panel columns" }, charts) : null,
@@ -192,14 +192,17 @@ function builds() {
 }
 
 function origin() {
-  const plain = (label, rows) => rows.length ? h("div", { class: "panel", style: { marginBottom: "12px" } }, h("h3", { style: { marginTop: 0 } }, label),
-    h("table", { class: "plain", "aria-label": label }, h("tbody", {}, rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value)))))) : null;
-  const compilers = new Map(R.builds.filter(b => b.compiler).map(b => [b.compiler, b.compiler_version]));
+  const list = (label, rows) => h("table", { class: "plain", "aria-label": label }, h("tbody", {},
+    rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, breakable(name)), h("td", {}, value)))));
+  const panel = (label, ...content) => h("div", { class: "panel", style: { marginBottom: "12px" } }, h("h3", { style: { marginTop: 0 } }, label), content);
   const hash = value => h("code", {}, value);
-  return [h("h2", {}, "Made with"), plain("Tools", [...Object.entries(R.versions), ...[...compilers].filter(([name]) => !(name in R.versions))]),
-    plain("SHA-256", [[R.model, hash(R.model_sha256)], ...Object.entries(R.sources_sha256).map(([name, value]) => [name, hash(value)]),
-      ...R.builds.filter(b => b.elf_sha256).map(b => [`ELF, ${b.place}`, hash(b.elf_sha256)])]),
-    h("p", { class: "dim" }, "Run again:"), h("pre", { class: "panel", tabindex: 0 }, R.command)];
+  const compilers = new Map(R.builds.filter(b => b.compiler).map(b => [b.compiler, b.compiler_version]));
+  const sources = Object.entries(R.sources_sha256).map(([name, value]) => [name, hash(value)]);
+  return [h("h2", {}, "Made with"),
+    panel("Tools", list("Tools", [...Object.entries(R.versions), ...[...compilers].filter(([name]) => !(name in R.versions))])),
+    panel("SHA-256", list("SHA-256", [[R.model, hash(R.model_sha256)], ...R.builds.filter(b => b.elf_sha256).map(b => [`ELF, ${b.place}`, hash(b.elf_sha256)])]),
+      sources.length ? h("details", {}, h("summary", {}, `Generated C, ${sources.length} files`), list("SHA-256 of the generated C", sources)) : null),
+    panel("Run again", h("pre", { class: "command" }, R.command))];
 }
 
 show(header(), divergences(), matrix(), checks(), builds(), origin());

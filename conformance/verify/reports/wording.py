@@ -6,6 +6,9 @@ from collections import Counter
 
 from conformance.verify.result import Check, Divergence, Outcome, Report
 
+ESSENTIAL = ("flash", "ram", "bit-exact", "memory-access", "alignment", "uninitialised", "deterministic", "stack")
+"""Checks without which nobody can call an image safe."""
+
 WORDS = {Outcome.PASSED: "passed", Outcome.FAILED: "failed", Outcome.NOT_RUN: "not run"}
 SYMBOLS = {
     Outcome.PASSED: "\N{CHECK MARK}",
@@ -21,7 +24,7 @@ def counts(report: Report) -> dict[Outcome, int]:
 
 
 def headline(report: Report) -> str:
-    """The verdict, such as "Do not flash: 2 of 14 checks failed"."""
+    """The verdict, such as "Do not flash: 2 of 14 checks failed". Only an image that was examined in full is safe."""
     found = counts(report)
     every = sum(found.values())
     missing = found[Outcome.NOT_RUN]
@@ -29,8 +32,19 @@ def headline(report: Report) -> str:
     if report.verdict is Outcome.FAILED:
         return f"Do not flash: {found[Outcome.FAILED]} of {_plural(every, 'check')} failed{left}"
     if report.verdict is Outcome.PASSED:
-        return f"Safe to flash: {_plural(found[Outcome.PASSED], 'check')} passed{left}"
+        passed = f"{_plural(found[Outcome.PASSED], 'check')} passed{left}"
+        lacking = unproven(report)
+        return (
+            f"Nothing failed, but {', '.join(lacking)} did not run: {passed}" if lacking else f"Safe to flash: {passed}"
+        )
     return f"No verdict: {'none of ' + _plural(every, 'check') + ' ran' if every else 'there was nothing to check'}"
+
+
+def unproven(report: Report) -> list[str]:
+    """Checks of `ESSENTIAL` that were left out, or did not run somewhere."""
+    passed = {check.name for check in report.checks if check.outcome is Outcome.PASSED}
+    missing = {check.name for check in report.checks if check.outcome is Outcome.NOT_RUN}
+    return [name for name in ESSENTIAL if name not in passed or name in missing]
 
 
 def number(value: float) -> str:
