@@ -66,6 +66,9 @@ def generate(
     prefix: Annotated[str, typer.Option(help="Start of every public C name.")] = "model",
     force: Annotated[bool, typer.Option("--force", help="Replace the folder whatever it holds.")] = False,
     optimise: _Optimise = "balanced",
+    profile: Annotated[
+        Literal["litert", "cmsis-nn"], typer.Option(help="Whose bytes a .tflite model gives: see the docs.")
+    ] = "litert",
 ) -> None:
     """Write a model as C99: one folder without dependencies, its memory planned."""
     from codegen import load
@@ -74,7 +77,7 @@ def generate(
     from codegen.target import load_target
 
     chip = load_target(target)
-    generated = generate_folder(load(model), chip, out, prefix=prefix, force=force, optimise=Optimise(optimise))
+    generated = generate_folder(load(model, profile=profile), chip, out, prefix=prefix, force=force, optimise=Optimise(optimise))
     Console().print(_memory_table(generated.program, chip))
     _say(f"Wrote {len(generated.steps)} layers to {out}; the layer table is in {out / 'README.md'}.")
 
