@@ -8,6 +8,7 @@ import pytest
 import codegen
 import refsim
 from codegen.tflite import load, read_graph
+from codegen.tflite.profiles import find_profile
 from conformance.litert import compare, random_samples, run_ports
 from refsim.errors import ModelError, UnsupportedError
 from refsim.numerics import Rounding
@@ -46,6 +47,24 @@ def test_random_networks_against_litert(kind: str, tmp_path: Path) -> None:
         found = compare(path, samples(net, np.random.default_rng(seed), 2))
         assert not found.differing, f"seed {seed}"
         assert found.tensors >= 3 and found.bytes > 0
+
+
+@pytest.mark.parametrize("kind", sorted(set(CASES) - set(find_profile("cmsis-nn").refused)))
+def test_random_networks_against_tensorflow_lite_micro(kind: str, tmp_path: Path) -> None:
+    """The profile cmsis-nn, by the portable kernels."""
+    runtime = pytest.importorskip("tflite_micro", reason="tflite-micro is not installed").runtime
+    path = tmp_path / "m.tflite"
+    for seed in range(2000, 2012):
+        net = build(kind, seed)
+        inputs = samples(net, np.random.default_rng(seed), 2)
+        graph = load(net.write(path), profile="cmsis-nn")
+        found = run_ports(graph, inputs)[graph.outputs[0].name]
+        micro = runtime.Interpreter.from_file(str(path), arena_size=2**20)
+        for index, y in enumerate(found):
+            for position, x in enumerate(inputs.values()):
+                micro.set_input(x[index : index + 1], position)
+            micro.invoke()
+            np.testing.assert_array_equal(micro.get_output(0).reshape(y.shape), y, err_msg=f"seed {seed}")
 
 
 def _convolution(tmp_path: Path) -> tuple[TFLiteNet, int, int, Path]:
