@@ -77,9 +77,8 @@ def generate(
     from codegen.target import load_target
 
     chip = load_target(target)
-    generated = generate_folder(
-        load(model, profile=profile), chip, out, prefix=prefix, force=force, optimise=Optimise(optimise)
-    )
+    graph = load(model, profile=profile)
+    generated = generate_folder(graph, chip, out, prefix=prefix, force=force, optimise=Optimise(optimise))
     Console().print(_memory_table(generated.program, chip))
     _say(f"Wrote {len(generated.steps)} layers to {out}; the layer table is in {out / 'README.md'}.")
 

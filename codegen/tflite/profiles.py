@@ -32,7 +32,7 @@ class Profile:
 _PROFILES = {
     # LiteRT's reference kernels (BUILTIN_REF), as measured.
     "litert": Profile("litert", {"FULLY_CONNECTED": Rounding.SINGLE}),
-    # TensorFlow Lite Micro with CMSIS-NN: LOGISTIC and TANH are fixed point there, a RELU6 alone takes no new scale, and
+    # TensorFlow Lite Micro with CMSIS-NN. LOGISTIC and TANH are fixed point there, RELU6 alone takes no new scale, and
     # the other two are missing.
     "cmsis-nn": Profile("cmsis-nn", refused=("GELU", "LOGISTIC", "RELU6", "RELU_N1_TO_1", "TANH")),
 }
