@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 import refsim
 from codegen.program import Program, Step
@@ -193,14 +194,19 @@ def _aligned(op: Operator, shape: Shape, rng: np.random.Generator, positive: int
     return _one_of_row(shape, positive, negative)
 
 
-def _windows(op: Conv2D | DepthwiseConv2D, shape: Shape) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _windows(op: Conv2D | DepthwiseConv2D, shape: Shape) -> Iterator[tuple[NDArray[np.int64], ...]]:
     """(rows, columns) of the input that windows take, so far apart that none overlaps."""
-    height, width = op.output_shape(shape)[:2]
     sizes = op.weight.shape[1:3] if isinstance(op, Conv2D) else op.weight.shape[:2]
-    taps = [np.arange(size) * dilation for size, dilation in zip(sizes, op.dilation, strict=True)]
-    steps = [-(-int(t[-1] + 1) // stride) for t, stride in zip(taps, op.stride, strict=True)]
-    for oh, ow in itertools.product(range(0, height, steps[0]), range(0, width, steps[1])):
-        yield oh * op.stride[0] - op.padding[0] + taps[0], ow * op.stride[1] - op.padding[1] + taps[1]
+    starts = []
+    for axis, size in enumerate(sizes):
+        taps, stride, padding = np.arange(size) * op.dilation[axis], op.stride[axis], op.padding[axis]
+        first = -(-padding // stride)  # the first that is not cut off by the image's edge, where there is one
+        if first * stride - padding + taps[-1] >= shape[axis]:
+            first = 0
+        step = -(-int(taps[-1] + 1) // stride)
+        positions = range(first, op.output_shape(shape)[axis], step)
+        starts.append([position * stride - padding + taps for position in positions])
+    yield from itertools.product(*starts)
 
 
 def _taps(op: Conv2D | DepthwiseConv2D, number: int, channels: int) -> Int8Array:

@@ -1,7 +1,8 @@
 """How deep the stack of an image can become: each function's own part, along the deepest chain of calls.
 
-Own parts come from the compiler's account (-fstack-usage); those of functions that it did not compile, such as the
-run-time library's, from their instructions. Calls come from the instructions of the linked image.
+Own parts come from the compiler's account (-fstack-usage) and from the instructions, whichever is more; those of
+functions that it did not compile, such as the run-time library's, from the instructions alone. Calls come from the
+instructions of the linked image.
 """
 
 import itertools
@@ -114,7 +115,8 @@ def _functions(elf: Path, machine: CortexM, usage: Mapping[str, int]) -> dict[in
         _read_code(function, machine)
         said = usage.get(function.name, usage.get(re.sub(r"(\.(isra|part|cold|lto_priv)\.?\d*)+$", "", function.name)))
         if said is not None:
-            function.own, function.accounted, function.dynamic = said, True, False
+            # The account leaves out what is pushed around calls of outlined code, which clang cuts out last.
+            function.own, function.accounted, function.dynamic = max(function.own, said), True, False
     return found
 
 
