@@ -50,6 +50,15 @@ def conformance(session: nox.Session) -> None:
 
 
 @nox.session
+def litert(session: nox.Session) -> None:
+    """TensorFlow Lite models against LiteRT's reference kernels; .tflite files after -- go to `tinyformer litert`."""
+    install(session, "dev", "litert")
+    session.run("pytest", "tests/codegen/test_tflite_import.py")
+    if session.posargs:
+        session.run("tinyformer", "litert", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Throughput, instruction counts and every kernel's cost; arguments after -- go to `tinyformer bench`."""
     install(session, "conformance")

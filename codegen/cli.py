@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from codegen.program import Program
     from codegen.target import Target
 
-_Model = Annotated[Path, typer.Argument(help="Quantised model, QDQ ONNX.")]
+_Model = Annotated[Path, typer.Argument(help="Quantised model: QDQ ONNX or .tflite.")]
 _Mean = Annotated[float, typer.Option(help="Of uint8 images: the model's input is (pixel - mean) / std.")]
 _Std = Annotated[float, typer.Option(help="See --mean.")]
 _Optimise = Annotated[
@@ -71,23 +71,27 @@ def generate(
     prefix: Annotated[str, typer.Option(help="Start of every public C name.")] = "model",
     force: Annotated[bool, typer.Option("--force", help="Replace the folder whatever it holds.")] = False,
     optimise: _Optimise = "balanced",
+    profile: Annotated[
+        Literal["litert", "cmsis-nn"], typer.Option(help="Whose bytes a .tflite model gives: see the docs.")
+    ] = "litert",
 ) -> None:
     """Write a model as C99: one folder without dependencies, its memory planned."""
+    from codegen import load
     from codegen.choose import Optimise
     from codegen.generate import generate as generate_folder
-    from codegen.onnx import load
     from codegen.target import load_target
 
     chip = load_target(target)
-    generated = generate_folder(load(model), chip, out, prefix=prefix, force=force, optimise=Optimise(optimise))
+    graph = load(model, profile=profile)
+    generated = generate_folder(graph, chip, out, prefix=prefix, force=force, optimise=Optimise(optimise))
     Console().print(_memory_table(generated.program, chip))
     _say(f"Wrote {len(generated.steps)} layers to {out}; the layer table is in {out / 'README.md'}.")
 
 
 def inspect(model: _Model, target: _Target = None, optimise: _Optimise = "balanced") -> None:
     """Show a quantised model's layers, choices, memory and ports as they would be generated."""
+    from codegen import load
     from codegen.choose import Optimise
-    from codegen.onnx import load
     from codegen.program import build_program
     from codegen.target import load_target
 
@@ -135,9 +139,9 @@ def plan(
     optimise: _Optimise = "balanced",
 ) -> None:
     """Show how a quantised model's memory is planned: each strategy's arena, the lower bound, the order of steps."""
+    from codegen import load
     from codegen.arena_picture import render_arena
     from codegen.choose import Optimise
-    from codegen.onnx import load
     from codegen.program import build_program
     from codegen.target import load_target
 

@@ -18,6 +18,7 @@ from rich.markup import escape
 from conformance.console import progress_bar, write_whole
 from conformance.fit_predictor_cli import fit_predictor
 from conformance.kernel_bench_cli import bench_kernels
+from conformance.litert_cli import litert
 from conformance.network_bench_cli import bench_network
 from conformance.profile_cli import profile
 from conformance.validation_cli import validate_timing
@@ -46,6 +47,7 @@ def register(app: typer.Typer) -> None:
     app.command()(bench_network)
     app.command()(fit_predictor)
     app.command()(validate_timing)
+    app.command()(litert)
     app.command()(verify)
 
 
@@ -55,7 +57,9 @@ def conformance(
     place: Annotated[list[str] | None, typer.Option(help="Only this place; may be repeated.")] = None,
     cases: Annotated[int | None, typer.Option(min=1, help="Cases for each operator.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the cases; random if thorough.")] = None,
-    model: Annotated[list[Path] | None, typer.Option(help="QDQ ONNX, not the examples; may be repeated.")] = None,
+    model: Annotated[
+        list[Path] | None, typer.Option(help="QDQ ONNX or .tflite, not the examples; may be repeated.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Samples for --model, .npz; random bytes by default.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Samples of each model on an emulated chip.")] = None,
     models: Annotated[bool, typer.Option("--models/--no-models", help="Run the example models too.")] = True,

@@ -17,9 +17,9 @@ from conformance.host import HostLibrary
 from conformance.timing.cycles import BlockExecutions, Cycles, Timing
 from conformance.toolchain import NATIVE, Toolchain, build_firmware, build_shared_library
 from refsim import Graph
-from refsim.errors import ConformanceError, EmulationError
+from refsim.errors import ConformanceError, EmulationError, located
 from refsim.numerics import Int8Array
-from refsim.samples import Preprocessing
+from refsim.samples import Preprocessing, model_inputs, read_archive
 
 CHUNK = 32
 """Samples that the golden model runs at a time, all their tensors kept."""
@@ -249,8 +249,8 @@ def read_model(path: Path, data: Path | None, count: int | None, *, seed: int = 
     """Read a model and samples for it.
 
     Args:
-        path: QDQ ONNX.
-        data: .npz of samples (see `codegen.samples`); random bytes where None.
+        path: QDQ ONNX or .tflite.
+        data: .npz of samples (see `refsim.samples`); random bytes where None.
         count: number of samples, the first of the file; None for all of them.
         seed: of random bytes.
 
@@ -258,13 +258,13 @@ def read_model(path: Path, data: Path | None, count: int | None, *, seed: int = 
         ModelError: the model is unreadable or not supported.
         DataError: the samples are unreadable or do not fit.
     """
-    from codegen.onnx import load  # noqa: PLC0415 - onnx and onnxruntime are needed for files only
-    from codegen.samples import read_inputs  # noqa: PLC0415 - the same
+    from codegen import load  # noqa: PLC0415 - onnx and onnxruntime are needed for files only
 
     graph = load(path, name=model_name(path))
     if data is None:
         return ModelUnderTest(graph, random_samples(graph, count or 1, seed))
-    real = read_inputs(data, path, Preprocessing())
+    with located(str(data)):
+        real = model_inputs(read_archive(data), graph.input_shapes, Preprocessing())
     samples = {port.tensor: refsim.quantize_input(graph, port, real[port.name][:count]) for port in graph.inputs}
     return ModelUnderTest(graph, samples)
 

@@ -12,7 +12,7 @@ from conformance.console import progress_bar, write_whole
 
 
 def profile(
-    model: Annotated[Path, typer.Argument(help="Quantised model, QDQ ONNX.")],
+    model: Annotated[Path, typer.Argument(help="Quantised model: QDQ ONNX or .tflite.")],
     target: Annotated[str, typer.Option(help="Name (see `tinyformer targets`) or .toml file of the microcontroller.")],
     data: Annotated[Path | None, typer.Option(help="Samples, .npz; random bytes by default.")] = None,
     images: Annotated[int, typer.Option(min=1, help="Number of samples; figures are their means.")] = 1,

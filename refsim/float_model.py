@@ -45,7 +45,7 @@ class FloatModel:
     def __init__(self, path: str | Path, graph: Graph) -> None:
         self.session = OnnxSession(path)
         self.graph, self.name = graph, Path(path).name
-        expected = {port.name: port.file_shape(graph.tensors[port.tensor].shape) for port in graph.inputs}
+        expected = graph.input_shapes
         if self.session.inputs != expected:
             raise ModelError(
                 f"{path}: takes the inputs {self.session.inputs}, but the quantised model takes {expected}: "

@@ -114,6 +114,11 @@ class Graph:
             raise ModelError(f"{where}: tensor {tensor!r} has no type")
         known.add(tensor)
 
+    @property
+    def input_shapes(self) -> dict[str, Shape]:
+        """Shape of one sample of every input as the model file lays it out, by the file's name."""
+        return {port.name: port.file_shape(self.tensors[port.tensor].shape) for port in self.inputs}
+
     def producer(self, tensor: str) -> Node | None:
         """The node that writes a tensor; None for inputs and constants."""
         return next((node for node in self.nodes if node.output == tensor), None)

@@ -260,16 +260,19 @@ def normalise_multiplier(real: float) -> Multiplier:
     return Multiplier(multiplier, shift)
 
 
-def check_multiplier(multiplier: Multiplier, what: str) -> None:
+def check_multiplier(multiplier: Multiplier, what: str, rounding: Rounding = Rounding.SINGLE) -> None:
     """Check that an integer multiplier is one that `quantize_multiplier` gives.
+
+    With double rounding it may be half of that: TensorFlow Lite divides a mean's by the number of elements.
 
     Raises:
         QuantizationError: naming `what` and the multiplier.
     """
-    normal = 2**30 <= multiplier.multiplier < 2**31 and -31 <= multiplier.shift <= 30
+    lowest = 30 if rounding is Rounding.SINGLE else 29
+    normal = 2**lowest <= multiplier.multiplier < 2**31 and -31 <= multiplier.shift <= 30
     if not normal and multiplier != (0, 0):
         raise QuantizationError(
-            f"{what}: a multiplier must be in [2^30, 2^31) with a shift in [-31, 30], or 0 with shift 0, "
+            f"{what}: a multiplier must be in [2^{lowest}, 2^31) with a shift in [-31, 30], or 0 with shift 0, "
             f"found {multiplier.multiplier} with {multiplier.shift}"
         )
 

@@ -5,13 +5,14 @@ static void add_row(const tnf_add_params *p, const int8_t *a, int32_t a_stride, 
                     int32_t n)
 {
     const int32_t unit = (int32_t)1 << 20;
+    const int32_t sign = p->subtract ? -1 : 1;
     int32_t a_at = 0, b_at = 0;
     int32_t i;
     for (i = 0; i < n; i++) {
         const int32_t sa = tnf_requantize_value((a[a_at] - p->a_zero_point) * unit, p->a_multiplier, p->a_shift, p->rounding);
         const int32_t sb = tnf_requantize_value((b[b_at] - p->b_zero_point) * unit, p->b_multiplier, p->b_shift, p->rounding);
-        y[i] = tnf_requantize_to_int8(sa + sb, p->output_multiplier, p->output_shift, p->rounding, p->output_zero_point, p->act_min,
-                                      p->act_max);
+        y[i] = tnf_requantize_to_int8(sa + sign * sb, p->output_multiplier, p->output_shift, p->rounding, p->output_zero_point,
+                                      p->act_min, p->act_max);
         a_at += a_stride;
         b_at += b_stride;
     }
@@ -46,7 +47,7 @@ void tnf_add(const tnf_add_params *p, const int8_t *a, const int8_t *b, int8_t *
     const int32_t a_stride = p->rank > 0 ? p->a_strides[axes] : 0;
     const int32_t b_stride = p->rank > 0 ? p->b_strides[axes] : 0;
     const int32_t usual = a_stride == 1 && b_stride == 1 && p->rounding == TNF_ROUNDING_SINGLE && p->a_shift <= 0 &&
-                          p->b_shift <= 0 && p->output_shift < -1;
+                          p->b_shift <= 0 && p->output_shift < -1 && !p->subtract;
     int32_t index[TNF_MAX_RANK] = {0};
     (void)scratch;
     do {

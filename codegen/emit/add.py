@@ -36,6 +36,7 @@ def kernel_call(op: Add, shapes: tuple[Shape, ...]) -> KernelCall:
             "output_multiplier": stage.pop("multiplier"),
             "output_shift": stage.pop("shift"),
             **stage,
+            "subtract": int(op.subtract),
         },
         sources=("add",),
         in_place=elementwise_in_place(*shapes),
@@ -48,11 +49,11 @@ def dsp_kernel_call(op: Add, shapes: tuple[Shape, ...]) -> KernelCall | None:
     inputs = [(op.a_zero_point, op.a_multiplier), (op.b_zero_point, op.b_multiplier)]
     (coarse_zero_point, coarse), (fine_zero_point, fine) = inputs[:: -1 if coarse_second else 1]
     takes_fine = fine == HALF or fine.shift in FINE_SHIFTS[op.output.rounding]
-    if coarse != HALF or not takes_fine or not dsp_quick(op.output):
+    if op.subtract or coarse != HALF or not takes_fine or not dsp_quick(op.output):
         return None
     return elementwise_dsp_variant(
         kernel_call(op, shapes),
-        without=("a_zero_point", "a_multiplier", "a_shift", "b_zero_point", "b_multiplier", "b_shift"),
+        without=("a_zero_point", "a_multiplier", "a_shift", "b_zero_point", "b_multiplier", "b_shift", "subtract"),
         coarse_second=int(coarse_second),
         coarse_zero_point=coarse_zero_point,
         fine_zero_point=fine_zero_point,

@@ -51,7 +51,7 @@ def cases(draw: st.DrawFn) -> Case:
     )
     equal = usual and draw(st.integers(0, 3)) > 0
     shape_a, shape_b = (draw(shapes()),) * 2 if equal else draw(broadcast_pairs())
-    op = Add(zero_point_a, zero_point_b, a, b, output)
+    op = Add(zero_point_a, zero_point_b, a, b, output, subtract=not usual and draw(st.booleans()))
     return Case(op, (draw(activations(shape_a)), draw(activations(shape_b))))
 
 

@@ -1,11 +1,12 @@
 """Cases of mean."""
 
 import math
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
 from conformance.strategies.base import Case, activations, requantizations, shapes, zero_points
-from refsim.numerics import largest_distance
+from refsim.numerics import Rounding, largest_distance
 from refsim.ops.mean import Mean
 
 
@@ -20,5 +21,8 @@ def cases(draw: st.DrawFn) -> Case:
     bound = count * largest_distance(zero_point)
     # A sum of random bytes is small where the zero point is in their middle, and large where it is at an end.
     usual = draw(st.sampled_from((bound // math.isqrt(count), bound // 2)))
-    op = Mean(first, last, zero_point, draw(requantizations([bound], [usual])))
+    output = draw(requantizations([bound], [usual]))
+    if output.rounding is Rounding.DOUBLE and draw(st.booleans()):  # as a division by the count leaves it
+        output = replace(output, multiplier=output.multiplier // 2)
+    op = Mean(first, last, zero_point, output)
     return Case(op, (draw(activations(shape)),))

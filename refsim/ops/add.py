@@ -1,4 +1,4 @@
-"""Add: element-wise sum of two activations with broadcasting (docs/numerics.md, add)."""
+"""Add: element-wise sum or difference of two activations with broadcasting (docs/numerics.md, add)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -35,12 +35,13 @@ LEFT_SHIFT = 20
 
 @dataclass(frozen=True, eq=False)
 class Add(Requantizing):
-    """y = requantised (rescaled (a - z_a) * 2^20 + rescaled (b - z_b) * 2^20).
+    """y = requantised (rescaled (a - z_a) * 2^20 + rescaled (b - z_b) * 2^20), or the difference.
 
     Attributes:
         a_zero_point, b_zero_point: of the inputs.
         a_multiplier, b_multiplier: rescale each input onto 2 * max(s_a, s_b).
         output: requantisation of the sum, one multiplier; its rounding mode holds for the inputs too.
+        subtract: the second rescaled input is subtracted. A negated multiplier would round ties the other way.
 
     Raises:
         ShapeError: more than one output multiplier.
@@ -55,6 +56,7 @@ class Add(Requantizing):
     a_multiplier: Multiplier
     b_multiplier: Multiplier
     output: Requantization
+    subtract: bool = False
 
     def __post_init__(self) -> None:
         check_channels(self.output, 1, self.name)
@@ -79,6 +81,7 @@ class Add(Requantizing):
         act_min: int = -128,
         act_max: int = 127,
         rounding: Rounding = Rounding.SINGLE,
+        subtract: bool = False,
     ) -> "Add":
         """Build from the quantisation of inputs and output.
 
@@ -92,6 +95,7 @@ class Add(Requantizing):
             quantize_multiplier(a.scale / twice),
             quantize_multiplier(b.scale / twice),
             Requantization.from_real(twice / (2**LEFT_SHIFT * y.scale), y.zero_point, act_min, act_max, rounding),
+            subtract,
         )
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -111,6 +115,7 @@ class Add(Requantizing):
             self.a_multiplier,
             self.b_multiplier,
             self.output.stage(),
+            -1 if self.subtract else 1,
             y.reshape(y.shape[0], -1),
         )
         return y
@@ -118,12 +123,18 @@ class Add(Requantizing):
 
 @compiled(inline=True)
 def _add_one(
-    a: Integer, b: Integer, a_multiplier: Multiplier, b_multiplier: Multiplier, output: Multiplier, rounding: int
+    a: Integer,
+    b: Integer,
+    a_multiplier: Multiplier,
+    b_multiplier: Multiplier,
+    output: Multiplier,
+    rounding: int,
+    sign: int,
 ) -> np.int64:
-    """The requantised sum of two values, their zero points removed."""
+    """The requantised sum of two values, their zero points removed; sign is that of the second."""
     scaled_a = requantize(np.int64(a) << np.int64(LEFT_SHIFT), a_multiplier.multiplier, a_multiplier.shift, rounding)
     scaled_b = requantize(np.int64(b) << np.int64(LEFT_SHIFT), b_multiplier.multiplier, b_multiplier.shift, rounding)
-    return requantize(scaled_a + scaled_b, output.multiplier, output.shift, rounding)
+    return requantize(scaled_a + np.int64(sign) * scaled_b, output.multiplier, output.shift, rounding)
 
 
 @compiled()
@@ -135,6 +146,7 @@ def _add(
     a_multiplier: Multiplier,
     b_multiplier: Multiplier,
     stage: Stage,
+    sign: int,
     y: Int8Array,
 ) -> None:
     output = Multiplier(stage.multiplier[0], stage.shift[0])
@@ -143,11 +155,11 @@ def _add(
             for i in range(a.shape[1]):
                 left = np.int64(a[n, i]) - np.int64(a_zero_point)
                 right = np.int64(b[n, i]) - np.int64(b_zero_point)
-                total = _add_one(left, right, a_multiplier, b_multiplier, output, 0)
+                total = _add_one(left, right, a_multiplier, b_multiplier, output, 0, sign)
                 y[n, i] = np.int8(clamp(total + np.int64(stage.zero_point), stage.act_min, stage.act_max))
         else:
             for i in range(a.shape[1]):
                 left = np.int64(a[n, i]) - np.int64(a_zero_point)
                 right = np.int64(b[n, i]) - np.int64(b_zero_point)
-                total = _add_one(left, right, a_multiplier, b_multiplier, output, 1)
+                total = _add_one(left, right, a_multiplier, b_multiplier, output, 1, sign)
                 y[n, i] = np.int8(clamp(total + np.int64(stage.zero_point), stage.act_min, stage.act_max))

@@ -121,7 +121,7 @@ class Requantization:
         if self.multiplier.dtype != np.int32 or self.shift.dtype != np.int32:
             raise QuantizationError("multiplier and shift must be int32")
         for channel, (multiplier, shift) in enumerate(zip(self.multiplier, self.shift, strict=True)):
-            check_multiplier(Multiplier(int(multiplier), int(shift)), f"output channel {channel}")
+            check_multiplier(Multiplier(int(multiplier), int(shift)), f"output channel {channel}", self.rounding)
         check_zero_point(self.zero_point, "output")
         check_activation_range(self.act_min, self.act_max)
 

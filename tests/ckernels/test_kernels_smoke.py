@@ -244,10 +244,12 @@ def add(draw: Draw) -> Case:
     p["output_multiplier"], p["output_shift"] = draw.number(2**30, 2**31 - 1), draw.choice((-1, -2, -18, -19, -20, -31))
     if draw.random() < 0.1:
         p["a_multiplier"] = p["a_shift"] = 0
+    p["subtract"] = int(draw.random() < 0.3)
     expected = []
     for a, b in zip(*wide, strict=True):
         sa = requant((a - p["a_zero_point"]) << 20, p["a_multiplier"], p["a_shift"], p["rounding"])
         sb = requant((b - p["b_zero_point"]) << 20, p["b_multiplier"], p["b_shift"], p["rounding"])
+        sb = -sb if p["subtract"] else sb
         total = requant(sa + sb, p["output_multiplier"], p["output_shift"], p["rounding"]) + p["output_zero_point"]
         expected.append(clamp(total, p["act_min"], p["act_max"]))
     return Case("add", p, tensors, expected, place(draw, tensors, len(expected)))

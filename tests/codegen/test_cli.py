@@ -99,7 +99,7 @@ def test_plan(work: Path, tmp_path: Path) -> None:
 
 
 def test_plan_tells_what_another_order_saves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codegen.onnx.load", lambda path: two_branches())
+    monkeypatch.setattr("codegen.load", lambda path: two_branches())
     text = run("plan", "branches.onnx")
     assert "2 of 5 operators change places; in the model's order the arena has 2112 bytes." in text
     assert "1152" in text

@@ -50,6 +50,10 @@ BIAS = np.arange(4, dtype=np.int32)
 
 CASES: list[tuple[Operator, tuple[Shape, ...]]] = [
     (Add(1, 2, Multiplier(2**30, 0), Multiplier(2**30, -1), Requantization.from_real(2.0**-19, 0)), ((3, 4), (4,))),
+    (
+        Add(1, 2, Multiplier(2**30, 0), Multiplier(2**30, -1), Requantization.from_real(2.0**-19, 0), subtract=True),
+        ((3, 4), (3, 4)),
+    ),
     (Attention(MatMul(1, 2, ONE), Softmax.from_scale(0.1), MatMul(-128, 3, ONE)), ((2, 5, 4), (2, 4, 7), (2, 7, 4))),
     (AveragePool2D((2, 2), (2, 2)), ((4, 4, 3),)),
     (Concat(1, (None, Requantize(4, Requantization.from_real(0.5, 3)))), ((2, 3), (2, 5))),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from refsim import Rounding, TensorType
 from refsim.errors import QuantizationError, ShapeError
+from refsim.numerics import Multiplier
 from refsim.ops import OPERATORS, Requantization
 from refsim.ops.add import Add
 from refsim.ops.attention import Attention
@@ -139,18 +140,19 @@ def test_matmul(seed, rounding, za, zb, zy, transpose_b):
 
 
 @settings(max_examples=30)
-@given(SEEDS, ROUNDINGS, ZERO_POINTS, ZERO_POINTS, ZERO_POINTS, st.floats(1e-3, 1), st.floats(1e-3, 1))
-def test_add(seed, rounding, za, zb, zy, scale_a, scale_b):
+@given(SEEDS, ROUNDINGS, ZERO_POINTS, ZERO_POINTS, ZERO_POINTS, st.floats(1e-3, 1), st.floats(1e-3, 1), st.booleans())
+def test_add(seed, rounding, za, zb, zy, scale_a, scale_b, subtract):
     rng = np.random.default_rng(seed)
     ta, tb, ty = type_of((3, 4), scale_a, za), type_of((4,), scale_b, zb), type_of((3, 4), 0.11, zy)
-    op = Add.from_types(ta, tb, ty, rounding=rounding)
+    op = Add.from_types(ta, tb, ty, rounding=rounding, subtract=subtract)
     a, b = int8(rng, 2, 3, 4), int8(rng, 2, 4)
     y = op.run(a, b)
     for index in np.ndindex(*y.shape):
         left = reference.requantize((int(a[index]) - za) << 20, *op.a_multiplier, int(rounding))
         right = reference.requantize((int(b[index[0], index[2]]) - zb) << 20, *op.b_multiplier, int(rounding))
-        assert y[index] == reference.finish(left + right, op.output)
-        real = (ta.dequantize(a)[index] + tb.dequantize(b)[index[0], index[2]]) / ty.scale + zy
+        sign = -1 if subtract else 1
+        assert y[index] == reference.finish(left + sign * right, op.output)
+        real = (ta.dequantize(a)[index] + sign * tb.dequantize(b)[index[0], index[2]]) / ty.scale + zy
         assert abs(min(max(real, -128), 127) - int(y[index])) < 0.51
 
 
@@ -168,6 +170,25 @@ def test_mul_requantize_mean(seed, rounding, za, zb, zy):
     y = Mean(0, 0, za, output).run(a)
     for n, j in np.ndindex(*y.shape):
         assert y[n, j] == reference.finish(sum(int(v) - za for v in a[n, :, j]), output)
+
+
+def test_subtraction_is_no_addition_of_the_negative():
+    """A tie of the rescaled operand rounds towards plus infinity; negated beforehand it would go the other way."""
+    halves, whole = Multiplier(2**30, -20), Requantization(np.array([2**30], np.int32), np.array([1], np.int32), 0)
+    a, b = np.zeros((1, 3), np.int8), np.array([[-3, 1, 3]], np.int8)
+    assert Add(0, 0, halves, halves, whole, subtract=True).run(a, b).tolist() == [[1, -1, -2]]
+    assert Add(0, 0, halves, halves, whole).run(a, -b).tolist() == [[2, 0, -1]]
+
+
+def test_halved_multipliers_are_for_double_rounding():
+    """A mean of TensorFlow Lite divides its multiplier by the number of elements."""
+    halved = (np.array([2**29 + 5], np.int32), np.array([-3], np.int32), 0)
+    output = Requantization(*halved, rounding=Rounding.DOUBLE)
+    x = np.arange(-60, 60, dtype=np.int8).reshape(1, 4, 30)
+    y = Mean(0, 0, 0, output).run(x)
+    assert y[0].tolist() == [reference.finish(int(x[0, :, i].astype(int).sum()), output) for i in range(30)]
+    with pytest.raises(QuantizationError, match=r"must be in \[2\^30, 2\^31\)"):
+        Requantization(*halved)
 
 
 def softmax_by_definition(row, op):

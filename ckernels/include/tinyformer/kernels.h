@@ -204,7 +204,8 @@ void tnf_matmul_dsp(const tnf_matmul_dsp_params *p, const int8_t *a, const int8_
 void tnf_matmul_dsp_pack(const tnf_matmul_dsp_params *p, const int8_t *b, void *packed);
 void tnf_matmul_dsp_packed(const tnf_matmul_dsp_params *p, const int8_t *a, const void *packed, int8_t *y, void *scratch);
 
-/* Element-wise sum with broadcasting. dims is the output's shape, rank entries; strides are in elements, 0 on a broadcast axis.
+/* Element-wise sum, or difference, with broadcasting. dims is the output's shape, rank entries; strides are in elements, 0 on a
+ * broadcast axis.
  * In place on an input whose shape is the output's. */
 typedef struct {
     int32_t rank;
@@ -217,6 +218,7 @@ typedef struct {
     int32_t output_multiplier, output_shift;
     int32_t act_min, act_max;
     int32_t rounding;
+    int32_t subtract;
 } tnf_add_params;
 void tnf_add(const tnf_add_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
 

@@ -1,0 +1,158 @@
+"""A .tflite file's graph against LiteRT's reference kernels, byte for byte and tensor by tensor."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import refsim
+from codegen.tflite import load, read_graph
+from refsim import Graph
+from refsim.errors import ModelError, ToolchainError, located
+from refsim.numerics import Int8Array
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What one set of samples shows.
+
+    Attributes:
+        samples: how many ran.
+        tensors: tensors of each that were compared: inputs, all that operators write, and the outputs once more as
+            they are behind the passes.
+        bytes: compared in all.
+        differing: bytes that differ, by the file's name of the tensor; only those with any.
+        same_class: samples whose first output has its largest element at the same place.
+    """
+
+    samples: int
+    tensors: int
+    bytes: int
+    differing: Mapping[str, int]
+    same_class: int
+
+
+class ReferenceKernels:
+    """LiteRT's interpreter with its reference kernels (BUILTIN_REF), every tensor kept.
+
+    Raises:
+        ToolchainError: ai-edge-litert is not installed.
+        ModelError: it refuses the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if find_spec("ai_edge_litert") is None:
+            raise ToolchainError('LiteRT is not installed; install it with: pip install "tinyformer[litert]"')
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415 - only where it is used
+
+        try:
+            self._interpreter = Interpreter(
+                str(path),
+                experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+                experimental_preserve_all_tensors=True,
+                num_threads=1,
+            )
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(f"LiteRT refuses the file: {' '.join(str(error).split())}") from error
+        self.inputs = {detail["name"]: detail for detail in self._interpreter.get_input_details()}
+        self.outputs = {detail["name"]: detail for detail in self._interpreter.get_output_details()}
+        self.tensors = {detail["name"]: detail for detail in self._interpreter.get_tensor_details()}
+
+    def run(self, sample: Mapping[str, Int8Array]) -> None:
+        """Compute one sample: int8 arrays without the batch axis, by input name."""
+        for name, x in sample.items():
+            self._interpreter.set_tensor(self.inputs[name]["index"], x[None])
+        self._interpreter.invoke()
+
+    def tensor(self, name: str) -> NDArray[Any]:
+        """A tensor as the last sample left it, batch axis included."""
+        found: NDArray[Any] = self._interpreter.get_tensor(self.tensors[name]["index"])
+        return found
+
+
+def compare(
+    path: Path,
+    samples: Mapping[str, Int8Array],
+    *,
+    every_tensor: bool = True,
+    progress: Callable[[], None] = lambda: None,
+) -> Agreement:
+    """Run samples through LiteRT and the golden model.
+
+    Args:
+        path: .tflite file with int8 inputs and outputs.
+        samples: int8 (N, *shape), by input name, in the file's layout.
+        every_tensor: compare all tensors; else only the graph's outputs, behind the passes.
+        progress: called after each sample.
+
+    Raises:
+        ToolchainError: ai-edge-litert is not installed.
+        ModelError: either refuses the file, or it has float inputs or outputs.
+    """
+    with located(str(path)):
+        kernels = ReferenceKernels(path)
+        if any(detail["dtype"] is not np.int8 for detail in (*kernels.inputs.values(), *kernels.outputs.values())):
+            raise ModelError("inputs and outputs must be int8 to be compared")
+    graph, whole = load(path), read_graph(path)
+    differing: dict[str, int] = {}
+    tensors = compared = same_class = 0
+    count = len(next(iter(samples.values())))
+    for start in range(0, count, BATCH):
+        part = {name: x[start : start + BATCH] for name, x in samples.items()}
+        ours = refsim.run(whole, part, trace=True) if every_tensor else {}
+        outputs = run_ports(graph, part)
+        first = graph.outputs[0].name
+        tensors = len(ours) + len(outputs)
+        for index, sample in enumerate(_each(part)):
+            kernels.run(sample)
+            for name, x in (*_known(ours, kernels), *outputs.items()):
+                theirs = kernels.tensor(name).reshape(x.shape[1:])
+                compared += theirs.size
+                wrong = int((theirs != x[index]).sum())
+                if wrong:
+                    differing[name] = differing.get(name, 0) + wrong
+            same_class += int(kernels.tensor(first).argmax() == outputs[first][index].argmax())
+            progress()
+    return Agreement(count, tensors, compared, differing, same_class)
+
+
+def random_samples(graph: Graph, count: int, seed: int) -> dict[str, Int8Array]:
+    """Random bytes for every input, int8 (count, *shape) by the file's name and in its layout."""
+    generator = np.random.default_rng(seed)
+    return {
+        name: generator.integers(-128, 128, (count, *shape)).astype(np.int8)
+        for name, shape in graph.input_shapes.items()
+    }
+
+
+def run_ports(graph: Graph, samples: Mapping[str, Int8Array]) -> dict[str, Int8Array]:
+    """The graph's outputs for samples, both as the file names and lays them out."""
+    inputs = {}
+    for port in graph.inputs:
+        x = samples[port.name]
+        order = (0, *(axis + 1 for axis in port.permutation)) if port.permutation else range(x.ndim)
+        inputs[port.tensor] = np.ascontiguousarray(x.transpose(tuple(order)))
+    found = refsim.run(graph, inputs)
+    outputs = {}
+    for port in graph.outputs:
+        y = found[port.tensor]
+        back = (port.permutation.index(axis) + 1 for axis in range(len(port.permutation)))
+        outputs[port.name] = y.transpose(0, *back) if port.permutation else y
+    return outputs
+
+
+def _known(ours: Mapping[str, Int8Array], kernels: ReferenceKernels) -> Iterator[tuple[str, Int8Array]]:
+    """The graph's tensors that are the file's: not those that only the graph has, between two shapes."""
+    return ((name, x) for name, x in ours.items() if name in kernels.tensors)
+
+
+def _each(samples: Mapping[str, Int8Array]) -> Iterator[dict[str, Int8Array]]:
+    for index in range(len(next(iter(samples.values())))):
+        yield {name: x[index] for name, x in samples.items()}
