@@ -69,8 +69,9 @@ def _finish(acc: RealArray, output: Requantization) -> RealArray:
 @run_real.register
 def _add(op: Add, a: RealArray, b: RealArray) -> RealArray:
     a, b = _same_rank(a, b)
-    total = (a - op.a_zero_point) * _real(*op.a_multiplier) + (b - op.b_zero_point) * _real(*op.b_multiplier)
-    return _finish(total * 2.0**LEFT_SHIFT, op.output)
+    left = (a - op.a_zero_point) * _real(*op.a_multiplier)
+    right = (b - op.b_zero_point) * _real(*op.b_multiplier)
+    return _finish((left - right if op.subtract else left + right) * 2.0**LEFT_SHIFT, op.output)
 
 
 @run_real.register

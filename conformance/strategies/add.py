@@ -31,12 +31,12 @@ def input_scalings() -> st.SearchStrategy[Scaling]:
 def cases(draw: st.DrawFn) -> Case:
     """All patterns of broadcasting; multipliers from those that scales give to the ends of what is legal.
 
-    Half of the cases are as networks have them: one input halved exactly, and most of those of equal shapes.
+    Half of the cases are as networks have them: one input halved exactly, or both, and most of those of equal shapes.
     """
     usual = draw(st.booleans())
     rounding = draw(roundings())
     zero_point_a, zero_point_b, zero_point = draw(zero_points()), draw(zero_points()), draw(zero_points())
-    halved = draw(st.sampled_from(((True, False), (False, True)))) if usual else (False, False)
+    halved = draw(st.sampled_from(((True, False), (False, True), (True, True)))) if usual else (False, False)
     scaling_a, scaling_b = (Scaling(2**30, 27, 0) if exactly else draw(input_scalings()) for exactly in halved)
     a, bound_a = _raised(scaling_a, zero_point_a, rounding, REQUANTIZED_MAX)
     b, bound_b = _raised(scaling_b, zero_point_b, rounding, INT32_MAX - bound_a)

@@ -198,14 +198,15 @@ def _(op: Attention, inputs: Sequence[Source], element: Index) -> Origin:
 
 @origin.register
 def _(op: Add, inputs: Sequence[Source], element: Index) -> Origin:
-    def scaled(source: Source, zero_point: int, multiplier: Multiplier) -> Term:
+    def scaled(source: Source, zero_point: int, multiplier: Multiplier, sign: int = 1) -> Term:
         x, place = source.at(_broadcast(element, source.data.shape))
-        value = int(requantize((x - zero_point) << LEFT_SHIFT, *multiplier, int(op.output.rounding)))
-        factor = multiplier.multiplier * 2.0 ** (multiplier.shift - 31)
+        value = sign * int(requantize((x - zero_point) << LEFT_SHIFT, *multiplier, int(op.output.rounding)))
+        factor = sign * multiplier.multiplier * 2.0 ** (multiplier.shift - 31)
         return Term(f"{place}: ({x} - {_signed(zero_point)}) * 2^{LEFT_SHIFT} * {factor:.6g} = {value}", value)
 
     a, b = inputs
-    return _sum((scaled(a, op.a_zero_point, op.a_multiplier), scaled(b, op.b_zero_point, op.b_multiplier)))
+    sign = -1 if op.subtract else 1
+    return _sum((scaled(a, op.a_zero_point, op.a_multiplier), scaled(b, op.b_zero_point, op.b_multiplier, sign)))
 
 
 @origin.register

@@ -39,7 +39,7 @@ def render_reproducer(
         source = (model.folder / f"{model.prefix}.c").read_text(encoding="utf-8")
         statements, output = _statements(source, step)
         parameters = _parameters(source, statements)
-        kernels = _kernels(model, statements)
+        kernels = _kernels(model, step)
     except (OSError, UnicodeDecodeError, LookupError) as error:
         raise TinyFormerError(f"{model.folder}: step {step.index} cannot be reproduced: {error}") from error
     constants, offsets = model.program.graph.constants, model.program.plan.tensor_offsets
@@ -156,8 +156,8 @@ def _parameters(source: str, statements: str) -> str:
     return "\n".join(kept)
 
 
-def _kernels(model: GeneratedModel, statements: str) -> str:
-    """The sources of the kernels that the statements call, with the headers that they include."""
+def _kernels(model: GeneratedModel, step: Step) -> str:
+    """The sources of the step's kernel and of those that it calls, with the headers that they include."""
     folder = model.folder / "kernels"
     seen: set[str] = set()
 
@@ -171,8 +171,7 @@ def _kernels(model: GeneratedModel, statements: str) -> str:
         seen.add(name)
         return inlined(folder / name)
 
-    called = dict.fromkeys(re.findall(r"\btnf_(\w+)\(&", statements))
-    return "\n".join(once(f"{kernel}.c") for kernel in called)
+    return "\n".join(once(f"{source}.c") for source in step.call.sources)
 
 
 def _array(name: str, data: Int8Array) -> str:

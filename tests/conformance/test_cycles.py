@@ -198,7 +198,7 @@ def test_instructions_of_the_example_are_counted_exactly(example: Example) -> No
     for port in example.model.inputs:
         witness.uc.mem_write(arena + port.offset, example.sample[port.tensor])
     expected, _ = witness.count(f"{example.model.prefix}_run", arena)
-    assert example.run(example.machine(Timing.ZERO_WAIT)).instructions == expected > 10**7
+    assert example.run(example.machine(Timing.ZERO_WAIT)).instructions == expected > 10**6
 
 
 # Cycles

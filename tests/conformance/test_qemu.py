@@ -153,9 +153,9 @@ def test_a_wrong_byte_fails(graph: Graph, tmp_path: Path) -> None:
     files: dict[str, bytes] = {}
     check, divergence = qemu.qemu_check(generated, three(graph), attachments=files)
     assert (check.outcome, check.figure, check.limit) == (Outcome.FAILED, 3, 0)
-    assert "(softmax)" in check.detail
+    assert "(attention)" in check.detail
     assert divergence is not None
-    assert (divergence.operator, divergence.place, list(files)) == ("softmax", check.place, [divergence.reproducer])
+    assert (divergence.operator, divergence.place, list(files)) == ("attention", check.place, [divergence.reproducer])
 
 
 @needs_qemu
