@@ -35,7 +35,7 @@ def bench_kernels(
     golden model; exits with 1 where one differs.
     """
     from conformance.kernel_bench import CMSIS_NN, PAPER, SPARSE_GOALS_AT, choose_cases, measure
-    from conformance.kernel_bench_report import as_json, plot, read_cycles, tables
+    from conformance.kernel_bench_report import WIDE, as_json, plot, read_cycles, tables
     from conformance.places import find_toolchain
 
     earlier = read_cycles(compare) if compare else None
@@ -50,6 +50,8 @@ def bench_kernels(
             opt=f"-{opt}",
             progress=lambda what: status.update(f"Measuring {what}"),
         )
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)
     for table in tables(report, earlier):
         console.print(table)
     console.print(f"peer: {CMSIS_NN}; of layernorm {PAPER}", highlight=False)

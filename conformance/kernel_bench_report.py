@@ -14,6 +14,9 @@ from refsim.errors import DataError
 Key = tuple[str, str, str]
 """Case, target and variant."""
 
+WIDE = 132
+"""Columns of text that the widest table takes."""
+
 CHANGED = 0.005
 """Part of its cycles from which a difference between two runs is coloured."""
 

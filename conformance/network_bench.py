@@ -246,14 +246,13 @@ def as_json(report: NetworkBenchReport) -> str:
 
 
 def table(report: NetworkBenchReport) -> Table:
-    """A row for each sparsity on each chip."""
-    made = Table(
-        title=f"TinyFormer of the paper's size, blocks of {report.block}, {report.optimise}, {report.compiler}"
-    )
+    """A row for each sparsity on each chip; "peer /" is how many times the cycles the peer's dense network takes."""
+    title = f"TinyFormer of the paper's size, blocks of {report.block}, {report.optimise}, {report.compiler}"
+    made = Table(title=title)
     made.add_column("zeros", justify="right")
     made.add_column("chip", no_wrap=True)
-    for column in ("constants", "saved", "arena", "instructions", "cycles", "peer / cycles", "ms"):
-        made.add_column(column, justify="right")
+    for column in ("constants", "saved", "arena", "M instr.", "M cycles", "peer /", "ms"):
+        made.add_column(column, justify="right", no_wrap=True)
     dense = {cost.target: cost.constant_bytes for cost in report.costs if cost.sparsity == 0}
     for cost in report.costs:
         saved = f"{1 - cost.constant_bytes / dense[cost.target]:.0%}" if cost.target in dense else "-"
@@ -263,10 +262,9 @@ def table(report: NetworkBenchReport) -> Table:
             f"{cost.constant_bytes:,}",
             saved,
             f"{cost.arena_bytes:,}",
-            "-" if cost.instructions is None else f"{cost.instructions:,}",
-            "does not fit" if cost.cycles is None else f"{cost.cycles:,}",
+            *("-" if count is None else f"{count / 1e6:.1f}" for count in (cost.instructions, cost.cycles)),
             "-" if cost.speedup is None else f"{cost.speedup:.2f}",
-            "-" if cost.milliseconds is None else f"{cost.milliseconds:.0f}",
+            "no room" if cost.cycles is None else "-" if cost.milliseconds is None else f"{cost.milliseconds:.0f}",
         )
     return made
 
