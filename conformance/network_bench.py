@@ -249,7 +249,7 @@ def table(report: NetworkBenchReport) -> Table:
     """A row for each sparsity on each chip; "peer /" is how many times the cycles the peer's dense network takes."""
     title = f"TinyFormer of the paper's size, blocks of {report.block}, {report.optimise}, {report.compiler}"
     made = Table(title=title)
-    made.add_column("zeros", justify="right")
+    made.add_column("zeros", justify="right", no_wrap=True)
     made.add_column("chip", no_wrap=True)
     for column in ("constants", "saved", "arena", "M instr.", "M cycles", "peer /", "ms"):
         made.add_column(column, justify="right", no_wrap=True)

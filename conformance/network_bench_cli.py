@@ -36,6 +36,7 @@ def bench_network(
     """
     from codegen.choose import Optimise
     from conformance.kernel_bench import CMSIS_NN
+    from conformance.kernel_bench_report import WIDE
     from conformance.network_bench import as_json, measure, plot, table
     from conformance.places import find_toolchain
 
@@ -51,6 +52,8 @@ def bench_network(
             opt=f"-{opt}",
             progress=lambda what: status.update(f"Measuring {what}"),
         )
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)
     console.print(table(report))
     console.print(f"peer: the dense network, {CMSIS_NN}", highlight=False)
     if json is not None:
