@@ -9,7 +9,7 @@ Point = tuple[float, float]
 
 _WIDTH, _HEIGHT = 380, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 34, 46
-_LEGEND_LINE = 18
+_LEGEND_LINE, _LEGEND_WIDTH = 18, 240
 _COLOURS = ("#0b62a4", "#d1600f", "#2a8a4a", "#8a3fa0", "#b02a37", "#6b6b6b")
 _DASHES = ("", "6 4", "2 3")
 _STYLE = """<style>
@@ -44,7 +44,7 @@ def render_charts(charts: Sequence[Chart], columns: int = 2) -> str:
     columns = max(1, min(columns, len(charts)))
     rows = -(-len(charts) // columns)
     width = columns * _WIDTH
-    per_row = max(1, width // 190)
+    per_row = max(1, width // _LEGEND_WIDTH)
     height = rows * _HEIGHT + _LEGEND_LINE * -(-len(names) // per_row) + 10
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
@@ -55,7 +55,7 @@ def render_charts(charts: Sequence[Chart], columns: int = 2) -> str:
         parts.append(f'<g transform="translate({index % columns * _WIDTH} {index // columns * _HEIGHT})">')
         parts += [*_draw(chart, styles), "</g>"]
     for index, name in enumerate(names):
-        x, y = index % per_row * 190 + _LEFT, rows * _HEIGHT + _LEGEND_LINE * (index // per_row) + 8
+        x, y = index % per_row * _LEGEND_WIDTH + _LEFT, rows * _HEIGHT + _LEGEND_LINE * (index // per_row) + 8
         colour, dash = styles[name]
         parts += [
             f'<path d="M{x} {y}h24" stroke="{colour}" stroke-width="2.5" stroke-dasharray="{dash}"/>',
