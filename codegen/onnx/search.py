@@ -2,8 +2,8 @@
 
 One evaluation runs the whole integer model on the calibration samples. Layers are visited in the order of their
 sensitivity (`refsim.sensitivity`), the costliest first. For each, other weights are tried (clipped, rounded up or down:
-`codegen.onnx.weight_rounding`), then other ranges of what it writes and of what it reads (other calibrators', and parts
-of the full range). A change stays if the signal to quantisation noise ratio of the model's outputs grows: on all
+`codegen.onnx.weight_rounding`), then other ranges of what it writes and of what it reads (other calibrators', and
+narrower and wider ones). A change stays if the signal to quantisation noise ratio of the model's outputs grows: on all
 samples, and on each half of them, so that what fits some samples only is not taken for progress. Rounds follow each
 other until nothing helps any more or the budget is spent.
 """
@@ -32,8 +32,11 @@ from refsim.float_model import FloatModel
 from refsim.samples import Preprocessing
 from refsim.sensitivity import MOST, SAMPLES, sensitivity
 
-_PARTS = (0.9, 0.8, 0.7)
-"""Of the full range, tried beside the other calibrators' ranges."""
+_FACTORS = (0.85, 0.7, 0.5, 1.15)
+"""By which the range that a tensor has is narrowed or widened, beside the other calibrators' ranges."""
+
+_ALIKE = 0.01
+"""Ranges that differ by less than this part of their width are not worth an evaluation."""
 
 _LEAST_GAIN_DB = 0.01
 """What changes less is no reason to depart from what the calibrator chose."""
@@ -220,13 +223,13 @@ class _Moves:
     def _range_knob(self, group: str) -> Knob:
         members = [tensor for tensor, leader in self.leader.items() if leader == group]
         known = [_joined([ranges[tensor] for tensor in members]) for ranges in self.ranges]
-        low, high = min(low for low, _ in known), max(high for _, high in known)
-        known += [(low * part, high * part) for part in _PARTS]
 
         def candidates(best: Candidate) -> Iterator[Candidate]:
             now = _joined([best.ranges[tensor] for tensor in members])
-            for limits in dict.fromkeys(known):
-                if limits != now:
+            tried = [now]
+            for limits in (*known, *((now[0] * factor, now[1] * factor) for factor in _FACTORS)):
+                if not any(_alike(limits, other) for other in tried):
+                    tried.append(limits)
                     yield replace(best, ranges={**best.ranges, **dict.fromkeys(members, limits)})
 
         return candidates
@@ -239,9 +242,10 @@ class _Moves:
             gram = self._gram(layer)
             if gram is not None:
                 tried += [round_weight(weight, gram, axis, per_channel=self.per_channel) for weight in tried]
-            now = best.weights.get(name, layer.weight)
+            different = [best.weights.get(name, layer.weight)]
             for weight in tried:
-                if not np.array_equal(weight, now):
+                if not any(np.array_equal(weight, other) for other in different):
+                    different.append(weight)
                     yield replace(best, weights={**best.weights, name: weight})
 
         return candidates
@@ -255,6 +259,10 @@ class _Moves:
                 for values in Runner(self.file.proto, [source], self.file.batch).run(self.samples):
                     self.grams[name] = add_gram(self.grams[name], layer, values[source])
         return self.grams[name]
+
+
+def _alike(a: Range, b: Range) -> bool:
+    return max(abs(a[0] - b[0]), abs(a[1] - b[1])) < _ALIKE * max(a[1] - a[0], b[1] - b[0], 1e-30)
 
 
 def _joined(ranges: list[Range]) -> Range:
