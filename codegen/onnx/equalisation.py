@@ -125,7 +125,8 @@ def _by_input(pair: Pair, row: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _pairs(file: ModelFile, network: Network) -> tuple[list[Pair], list[tuple[str, str]]]:
     """The pairs that can be balanced, and those that bounds keep apart."""
-    layers = {layer.op.name: layer for layer in float_layers(file, network)}
+    known = float_layers(file, network)
+    layers = {layer.op.name: layer for layer in known if np.isfinite(layer.weight).all()}
     pairs, bounded = [], []
     for first in layers.values():
         if first.has_bias and first.bias_at is None:
