@@ -44,8 +44,21 @@ def quantize(
     out: Annotated[Path, typer.Option("--out", "-o", help="QDQ ONNX file to write.")],
     key: Annotated[str | None, typer.Option(help="Array of the samples; by default 'inputs' or 'images'.")] = None,
     method: Annotated[
-        Literal["minmax", "percentile", "entropy"], typer.Option(help="How ranges are chosen from the samples.")
+        Literal["minmax", "percentile", "entropy", "mse"],
+        typer.Option("--calibrator", "--method", help="How ranges are chosen from the samples."),
     ] = "minmax",
+    equalise: Annotated[
+        bool, typer.Option("--equalise", help="Balance the weights' channels across layers with ReLU between.")
+    ] = False,
+    bias_correction: Annotated[
+        bool, typer.Option("--bias-correction", help="Take the mean error of every layer out of its bias.")
+    ] = False,
+    search: Annotated[
+        int, typer.Option(min=0, help="Evaluations to spend on ranges and weights of the costliest layers.")
+    ] = 0,
+    per_channel: Annotated[
+        bool, typer.Option("--per-channel/--per-tensor", help="One weight scale an output channel, or one a weight.")
+    ] = True,
     mean: _Mean = 128.0,
     std: _Std = 128.0,
 ) -> None:
@@ -58,8 +71,17 @@ def quantize(
     with console.status("Reading the model and the samples"):
         samples = read_inputs(calibration, model, Preprocessing(mean, std), key)
     count = len(next(iter(samples.values())))
-    with console.status(f"Calibrating on {count} samples"):
-        quantized = quantize_model(model, samples, method=method)
+    quantized = quantize_model(
+        model,
+        samples,
+        method=method,
+        per_channel=per_channel,
+        equalise=equalise,
+        bias_correction=bias_correction,
+        search=search,
+        progress=True,
+        report=_say,
+    )
     write_whole(out, quantized.SerializeToString())
     _say(f"Wrote {out}, calibrated on {count} samples.")
 

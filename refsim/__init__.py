@@ -15,10 +15,12 @@ from refsim.engine import predict, quantize_input, run
 from refsim.graph import Graph, Node, Port
 from refsim.model import Model, load
 from refsim.numerics import Rounding
+from refsim.readers import Calibration
 from refsim.samples import Preprocessing
 from refsim.tensor import TensorType
 
 __all__ = [
+    "Calibration",
     "Graph",
     "Model",
     "Node",

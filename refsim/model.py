@@ -13,7 +13,7 @@ from refsim.errors import DataError, ModelError
 from refsim.evaluation import Classifier, Evaluation, Evaluations, evaluate
 from refsim.graph import Graph
 from refsim.numerics import Int8Array
-from refsim.readers import find_reader
+from refsim.readers import Calibration, find_reader
 from refsim.reference import Reference, UnroundedGraph
 from refsim.samples import Preprocessing
 
@@ -29,7 +29,7 @@ BATCH = 1024
 def load(
     path: str | Path,
     *,
-    calibration: Samples | str | Path | None = None,
+    calibration: Samples | str | Path | Calibration | None = None,
     profile: str | None = None,
     preprocessing: Preprocessing | None = None,
     threads: int | None = None,
@@ -40,7 +40,7 @@ def load(
         path: a file of a format that an installed package reads (`refsim.readers`): .onnx in the QDQ format, or float
             together with `calibration`.
         calibration: samples to quantise a float model with: float (N, *shape) in the file's layout, one array or a
-            mapping by input name, or the path of an .npz archive.
+            mapping by input name, or the path of an .npz archive; a `Calibration` says how besides.
         profile: whose kernels the operators follow, where the format leaves the choice; None for the reader's own.
         preprocessing: as for `Model`; the reader prepares the calibration samples of a file in the same way.
         threads: as for `Model`.

@@ -8,15 +8,37 @@ A package that reads a format names its reader in its metadata, under the suffix
 So the simulator depends on no importer, and another package can add a format.
 """
 
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from refsim.errors import ModelError
 from refsim.graph import Graph
 from refsim.samples import Preprocessing
 
 GROUP = "refsim.readers"
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """How to quantise a float model; `tinyformer quantize` has the same options (docs/quantisation.md).
+
+    Attributes:
+        samples: arrays by input name, one array for a single input, or the path of an .npz file.
+        method: "minmax", "percentile", "entropy" or "mse".
+        per_channel: one weight scale for each output channel, or one for each weight.
+        equalise: cross-layer equalisation.
+        bias_correction: bias correction.
+        search: evaluations to spend on ranges and weights.
+    """
+
+    samples: Any
+    method: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
+    per_channel: bool = True
+    equalise: bool = False
+    bias_correction: bool = False
+    search: int = 0
 
 
 class Reader(Protocol):
@@ -27,8 +49,7 @@ class Reader(Protocol):
 
         Args:
             path: the file.
-            calibration: samples to quantise a float model with, or None: arrays by input name, one array for a single
-                input, or the path of an .npz file.
+            calibration: to quantise a float model with: a `Calibration`, the samples of one, or None.
             profile: whose kernels the operators follow, where a format leaves the choice; None for its own default.
             preprocessing: how uint8 pixels of an .npz file become real numbers.
 

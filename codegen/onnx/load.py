@@ -15,6 +15,7 @@ from codegen.passes import optimize
 from codegen.samples import read_inputs
 from refsim import Graph
 from refsim.errors import ModelError, UnsupportedError, located
+from refsim.readers import Calibration
 from refsim.samples import Preprocessing
 
 
@@ -57,9 +58,20 @@ def read(path: Path, *, calibration: Any, profile: str | None, preprocessing: Pr
             if not _is_quantized(file):
                 raise ModelError("this model is in float: give calibration samples, or run `tinyformer quantize` first")
             return _graph(file, path.stem)
-    if isinstance(calibration, (str, Path)):
-        calibration = read_inputs(Path(calibration), path, preprocessing)
-    quantized = quantize(path, calibration)
+    how = calibration if isinstance(calibration, Calibration) else Calibration(calibration)
+    samples = how.samples
+    if isinstance(samples, (str, Path)):
+        samples = read_inputs(Path(samples), path, preprocessing)
+    quantized = quantize(
+        path,
+        samples,
+        method=how.method,
+        per_channel=how.per_channel,
+        equalise=how.equalise,
+        bias_correction=how.bias_correction,
+        search=how.search,
+        progress=how.search > 0,
+    )
     with located(str(path)):
         return _graph(read_proto(quantized), path.stem)
 

@@ -1,33 +1,28 @@
-"""Float ONNX + calibration samples -> QDQ ONNX whose every operator the integer graph has."""
+"""Float ONNX + calibration samples -> QDQ ONNX: ranges, then, where asked for, what makes the quantisation better.
 
-from collections.abc import Mapping
+Each step is a function of its own, from a float model to a float model or from ranges to ranges, and they follow each
+other: fold batch normalisations, equalise, choose ranges, correct biases, search ranges and weights, write.
+"""
+
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 
 from codegen.onnx.batch_norm import fold_batch_norms
-from codegen.onnx.build import build_network
-from codegen.onnx.calibration import Method, calibrate
-from codegen.onnx.fusion import fuse
-from codegen.onnx.inherit import MOVES, SOFTMAX
-from codegen.onnx.lowering import affine, lower
-from codegen.onnx.network import Network, Op, Quantization
+from codegen.onnx.bias_correction import correct_biases
+from codegen.onnx.calibration import Method, calibrate, check_samples
+from codegen.onnx.equalisation import equalise as equalise_layers
+from codegen.onnx.layers import fused
+from codegen.onnx.lowering import lower
+from codegen.onnx.qdq_writer import activations, write_qdq
 from codegen.onnx.reader import ModelFile, read_file, read_proto
-from refsim.errors import ModelError, located
-from refsim.numerics import round_half_away_array
-
-_SMALLEST_RANGE = 2.0**-20
-"""Ranges below this part of the model's largest are widened to it: a dead tensor needs some scale."""
-
-_LARGEST_BIAS = 2.0**28
-"""Biases stay below this many steps, well within int32; a channel with smaller weights gets a larger weight scale."""
-
-_AXIS_OPSET = 13
-"""The first operator set whose DequantizeLinear knows channels; before it ONNX Runtime's own stands in."""
+from codegen.onnx.runner import Samples
+from codegen.onnx.search import Candidate, Found, search_candidates, with_weights
+from refsim.dataset import Progress, reporting
+from refsim.errors import DataError, ModelError, located
 
 
 def quantize(
@@ -36,283 +31,86 @@ def quantize(
     *,
     method: Method = "minmax",
     per_channel: bool = True,
+    equalise: bool = False,
+    bias_correction: bool = False,
+    search: int = 0,
+    progress: Progress = False,
+    report: Callable[[str], None] = lambda line: None,
 ) -> onnx.ModelProto:
     """Quantise a float model.
 
     Activations become int8, asymmetric, one scale a tensor; weights int8 in [-127, 127], symmetric; biases int32.
     Quantisation stands exactly where one integer operator ends and the next begins: LayerNormalization, GELU and the
-    like stay whole.
+    like stay whole. Weights that are zero stay zero whatever is asked for.
 
     Args:
         path: the float .onnx file.
         calibration: float samples (N, *shape) in the model file's layout; an array, or several by input name.
-        method: how ranges are chosen from the samples: "minmax", "percentile" or "entropy".
+        method: how ranges are chosen from the samples: "minmax", "percentile", "entropy" or "mse".
         per_channel: one weight scale for each output channel, or one for each weight.
+        equalise: balance the weights' channels across layers first (`codegen.onnx.equalisation`).
+        bias_correction: take the mean error of every layer out of its bias (`codegen.onnx.bias_correction`).
+        search: evaluations to spend on ranges and weights of the layers that cost most (`codegen.onnx.search`).
+        progress: as for `refsim.Model`'s methods.
+        report: called with lines that say what was done.
 
     Returns:
         The same model with Q/DQ pairs, which `load` and ONNX Runtime take. The same input gives the same bytes.
 
     Raises:
         ModelError, UnsupportedError: as `load`; also if the model is quantised already.
-        DataError: the samples do not fit the model.
+        DataError: the samples do not fit the model, or an unknown method or negative budget.
         QuantizationError: naming the node, weights or ranges that no integer operator can hold.
     """
+    if search < 0:
+        raise DataError(f"a search needs a budget of at least 0 evaluations, found {search}")
     with located(str(path)):
         file = read_file(Path(path))
         if any(node.op_type == "QuantizeLinear" for node in file.proto.graph.node):
             raise ModelError("this model is quantised already: give the float one")
         file = read_proto(fold_batch_norms(file.proto))
-        network = build_network(file, Path(path).stem)
-        fuse(network)
-        quantized = _Quantizer(file, network, calibration, method, per_channel).run()
-        _check(quantized)
+        samples = check_samples(file, calibration)
+        if equalise:
+            equalised = equalise_layers(file)
+            file = read_proto(equalised.proto)
+            report(f"Equalised {len(equalised.pairs)} pairs of layers.")
+            if equalised.bounded:
+                report(f"{len(equalised.bounded)} pairs have an activation with other bounds than ReLU's: left alone.")
+        network = fused(file)
+        tensors = [tensor for tensor in activations(network) if tensor in file.values]
+        with reporting(progress, f"Calibrating ({method})", None):
+            chosen = Candidate(calibrate(file, tensors, samples, method), {})
+        corrected = _corrected(file, chosen, samples, per_channel, progress) if bias_correction else file
+        if search:
+            found = _search(file, corrected, chosen, samples, method, per_channel, search, progress)
+            chosen = found.candidate
+            report(f"{found.evaluations} evaluations: SQNR {found.before:.1f} dB before, {found.after:.1f} dB after.")
+        network = fused(corrected)
+        quantized = write_qdq(with_weights(corrected, chosen.weights), network, chosen.ranges, per_channel=per_channel)
+        lower(fused(read_proto(quantized)))  # refuses here and now what `load` would refuse
         return quantized
 
 
-def _check(quantized: onnx.ModelProto) -> None:
-    """Refuse here and now what `load` would refuse."""
-    network = build_network(read_proto(quantized), "")
-    fuse(network)
-    lower(network)
+def _corrected(
+    file: ModelFile, chosen: Candidate, samples: Samples, per_channel: bool, progress: Progress
+) -> ModelFile:
+    quantized = write_qdq(file, fused(file), chosen.ranges, per_channel=per_channel)
+    with reporting(progress, "Correcting biases", None) as count:
+        return read_proto(correct_biases(file, quantized, samples, count=count))
 
 
-class _Quantizer:
-    def __init__(
-        self,
-        file: ModelFile,
-        network: Network,
-        calibration: NDArray[Any] | Mapping[str, NDArray[Any]],
-        method: Method,
-        per_channel: bool,
-    ) -> None:
-        self.file = file
-        self.network = network
-        self.per_channel = per_channel
-        activations = [tensor for tensor in _activations(network) if tensor in file.values]
-        ranges = calibrate(file, activations, calibration, method)
-        self.quantizations = _quantizations(network, ranges)
-        opset = next(o.version for o in file.proto.opset_import if o.domain in ("", "ai.onnx"))
-        self.domain = "" if opset >= _AXIS_OPSET else "com.microsoft"
-        self.taken = {t.name for t in file.proto.graph.initializer} | {v.name for v in file.proto.graph.input}
-        self.taken |= {name for node in file.proto.graph.node for name in (node.name, *node.output)}
-        self.proto = onnx.ModelProto()
-        self.proto.CopyFrom(file.proto)
-        self.nodes = {node.name: node for node in self.proto.graph.node}
-        self.weights: dict[str, tuple[str, NDArray[np.float32]]] = {}
-        self.before: list[onnx.NodeProto] = []
-        self.after: dict[str, list[onnx.NodeProto]] = {}
-
-    def run(self) -> onnx.ModelProto:
-        for op in self.network.ops:
-            if op.kind in ("Conv", "Linear") and self.nodes[op.name].op_type != "BatchNormalization":
-                self._layer(op)
-            elif op.kind in ("Add", "Mul", "Concat", "MatMul"):
-                self._constants(op)
-        self._pairs()
-        graph = self.proto.graph
-        order = [*self.before, *self.after.get("", [])]
-        for node in graph.node:
-            order += [node, *self.after.get(node.name, [])]
-        del graph.node[:]
-        graph.node.extend(order)
-        self._tidy()
-        return self.proto
-
-    # names, constants and nodes ------------------------------------------------------------------------------------
-
-    def _unique(self, wanted: str) -> str:
-        name, count = wanted, 1
-        while name in self.taken:
-            name, count = f"{wanted}_{count}", count + 1
-        self.taken.add(name)
-        return name
-
-    def _store(self, wanted: str, data: NDArray[Any]) -> str:
-        name = self._unique(wanted)
-        self.proto.graph.initializer.append(numpy_helper.from_array(np.asarray(data, order="C"), name))
-        return name
-
-    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
-        name = self._unique(f"{output}_{kind}")
-        return helper.make_node(kind, inputs, [output], name=name, domain=self.domain, **attributes)
-
-    def _dequantized(
-        self, name: str, integers: NDArray[Any], scale: Any, zero_point: int | None, axis: int | None
-    ) -> str:
-        """Store integers behind a DequantizeLinear; returns what that writes."""
-        scales = np.asarray(scale, np.float32)
-        zeros = np.zeros(scales.shape, integers.dtype) if zero_point is None else np.asarray(zero_point, integers.dtype)
-        inputs = [
-            self._store(f"{name}_quantized", integers),
-            self._store(f"{name}_scale", scales),
-            self._store(f"{name}_zero_point", zeros),
-        ]
-        output = self._unique(f"{name}_dequantized")
-        attributes = {} if axis is None else {"axis": axis}
-        self.before.append(self._node("DequantizeLinear", inputs, output, **attributes))
-        return output
-
-    # weights and constants ------------------------------------------------------------------------------------------
-
-    def _layer(self, op: Op) -> None:
-        node = self.nodes[op.name]
-        source = self._quantization_of(op.inputs[0])
-        bias_at = op.attributes["bias_at"] if len(op.inputs) > 2 else None
-        weight = np.asarray(self.file.values[node.input[1]], np.float64)
-        axis = 0 if op.kind == "Conv" or op.attributes["transposed"] else weight.ndim - 1
-        bias = np.asarray(self.network.constants[op.inputs[2]].real, np.float64).reshape(-1) if bias_at else None
-        name, scale = self._weight(node.input[1], weight, axis, source.scale, bias)
-        node.input[1] = name
-        if bias_at is None or bias is None:
-            return
-        steps = (np.float32(source.scale) * np.broadcast_to(scale, bias.shape)).astype(np.float32)
-        integers = round_half_away_array(bias / steps.astype(np.float64)).astype(np.int32)
-        per_tensor = scale.ndim == 0
-        reader, position = bias_at
-        self.nodes[reader].input[position] = self._dequantized(
-            self.nodes[reader].input[position],
-            integers,
-            steps[0] if per_tensor else steps,
-            None,
-            None if per_tensor else 0,
-        )
-
-    def _quantization_of(self, tensor: str) -> Quantization:
-        """Of a layer's input; behind a constant factor, of what the factor is applied to."""
-        found = self.quantizations.get(tensor)
-        if found is not None:
-            return found
-        scale = self.network.producer(tensor)
-        assert scale is not None
-        inner = self._quantization_of(scale.inputs[0])
-        return Quantization(float(np.float32(inner.scale * scale.attributes["factor"])), inner.zero_point)
-
-    def _weight(
-        self, name: str, weight: NDArray[np.float64], axis: int, source_scale: float, bias: NDArray[np.float64] | None
-    ) -> tuple[str, NDArray[np.float32]]:
-        """Quantise a weight; a weight that several layers share is stored once where its scales agree."""
-        if not (np.isfinite(weight).all() and (bias is None or np.isfinite(bias).all())):
-            raise ModelError(f"the weight {name!r} or the bias behind it holds values that are not finite")
-        rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
-        largest = np.abs(rows).max(axis=1)
-        whole = float(largest.max()) or 1.0
-        largest = np.where(largest > 0, largest, whole) if self.per_channel else np.full(largest.shape, whole)
-        scales = largest / 127
-        if bias is not None:
-            needed = np.abs(bias) / (source_scale * _LARGEST_BIAS)
-            scales = np.maximum(scales, needed if self.per_channel else needed.max())
-        scale: NDArray[np.float32] = (scales if self.per_channel else scales[0]).astype(np.float32)
-        shared = self.weights.get(name)
-        if shared is not None and np.array_equal(shared[1], scale):
-            return shared[0], scale
-        spread = [1] * weight.ndim
-        if self.per_channel:
-            spread[axis] = -1
-        steps = scale.astype(np.float64).reshape(spread)
-        integers = np.clip(round_half_away_array(weight / steps), -127, 127).astype(np.int8)
-        stored = self._dequantized(name, integers, scale, None, axis if self.per_channel else None)
-        self.weights[name] = (stored, scale)
-        return stored, scale
-
-    def _constants(self, op: Op) -> None:
-        """Constants that meet activations: int8, one scale."""
-        node = self.nodes[op.name]
-        for position, name in enumerate(node.input):
-            if name not in self.network.constants or name not in op.inputs:
-                continue
-            real = np.asarray(self.network.constants[name].real, np.float64)
-            if not np.isfinite(real).all():
-                raise ModelError(f"node {op.name!r}: the constant {name!r} holds values that are not finite")
-            if name not in self.weights:
-                scale, zero_point = affine(float(real.min()), float(real.max()))
-                integers = np.clip(round_half_away_array(real / scale) + zero_point, -128, 127).astype(np.int8)
-                stored = self._dequantized(name, integers, np.float32(scale), zero_point, None)
-                self.weights[name] = (stored, np.asarray(scale, np.float32))
-            node.input[position] = self.weights[name][0]
-
-    # activations ------------------------------------------------------------------------------------------------------
-
-    def _pairs(self) -> None:
-        """A QuantizeLinear and DequantizeLinear behind every activation."""
-        outputs = {value.name for value in self.proto.graph.output}
-        writers = {name: node for node in self.proto.graph.node for name in node.output}
-        renamed: dict[str, str] = {}
-        for tensor, quantization in self.quantizations.items():
-            source, result = tensor, self._unique(f"{tensor}_dequantized")
-            writer = writers.get(tensor)
-            if tensor in outputs and writer is not None:
-                source, result = self._unique(f"{tensor}_unquantized"), tensor
-                writer.output[:] = [source if name == tensor else name for name in writer.output]
-            else:
-                renamed[tensor] = result
-            parameters = [
-                self._store(f"{tensor}_scale", np.asarray(quantization.scale, np.float32)),
-                self._store(f"{tensor}_zero_point", np.asarray(quantization.zero_point, np.int8)),
-            ]
-            integers = self._unique(f"{tensor}_quantized")
-            self.after.setdefault(writer.name if writer is not None else "", []).extend(
-                [
-                    self._node("QuantizeLinear", [source, *parameters], integers),
-                    self._node("DequantizeLinear", [integers, *parameters], result),
-                ]
-            )
-        for node in self.nodes.values():
-            node.input[:] = [renamed.get(name, name) for name in node.input]
-
-    def _tidy(self) -> None:
-        """Leave out what nobody reads, and what does not belong to the model."""
-        proto, graph = self.proto, self.proto.graph
-        live = {value.name for value in graph.output}
-        kept = []
-        for node in reversed(graph.node):
-            if live.intersection(node.output):
-                live.update(node.input)
-                kept.append(node)
-        del graph.node[:]
-        graph.node.extend(kept[::-1])
-        constants = [tensor for tensor in graph.initializer if tensor.name in live]
-        del graph.initializer[:]
-        graph.initializer.extend(constants)
-        del graph.value_info[:]
-        for item in (proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
-            item.doc_string = ""
-            if hasattr(item, "metadata_props"):
-                del item.metadata_props[:]
-        domains = {node.domain for node in graph.node} | {""}
-        versions = {opset.domain: opset.version for opset in proto.opset_import}
-        versions.setdefault(self.domain, 1)
-        del proto.opset_import[:]
-        proto.opset_import.extend(helper.make_opsetid(d, versions.get(d, 1)) for d in sorted(domains))
-        proto.producer_name, proto.producer_version = "tinyformer", ""
-
-
-def _activations(network: Network) -> list[str]:
-    """The tensors between integer operators; a constant factor costs nothing and needs no quantisation of its own."""
-    free = {
-        op.output
-        for op in network.ops
-        if op.kind == "Scale" and op.attributes["factor"] > 0 and "clamp" not in op.attributes
-        if not network.is_output(op.output)
+def _search(
+    file: ModelFile,
+    corrected: ModelFile,
+    start: Candidate,
+    samples: Samples,
+    method: str,
+    per_channel: bool,
+    budget: int,
+    progress: Progress,
+) -> Found:
+    others = {
+        name: calibrate(file, start.ranges, samples, name) for name in ("minmax", "percentile", "mse") if name != method
     }
-    tensors = [tensor for tensor, _ in network.inputs] + [op.output for op in network.ops]
-    return [tensor for tensor in tensors if tensor not in free]
-
-
-def _quantizations(network: Network, ranges: dict[str, tuple[float, float]]) -> dict[str, Quantization]:
-    """One quantisation for each group of tensors that data movement joins."""
-    group = {tensor: tensor for tensor in ranges}
-    fixed = set()
-    for op in network.ops:  # in execution order, so that the input's group is final
-        if op.kind in MOVES and op.kind != "Clip":
-            group[op.output] = group.get(op.inputs[0], op.inputs[0])
-        if op.kind == "Softmax":
-            fixed.add(op.output)
-    widest = max(high - low for low, high in ranges.values())
-    result = {}
-    for tensor in ranges:
-        leader = group[tensor]
-        members = [limits for other, limits in ranges.items() if group[other] == leader]
-        low, high = min(m[0] for m in members), max(m[1] for m in members)
-        scale, zero_point = affine(low, high, max(widest * _SMALLEST_RANGE / 255, 2.0**-24))
-        result[tensor] = SOFTMAX if leader in fixed else Quantization(scale, zero_point)
-    return result
+    with reporting(progress, "Searching ranges and weights", budget) as count:
+        return search_candidates(file, corrected, start, others, samples, budget, per_channel=per_channel, count=count)

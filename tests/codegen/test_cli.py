@@ -67,6 +67,17 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_better_quantisation(work: Path, tmp_path: Path) -> None:
+    files = (work / "float.onnx", "--calibration", work / "samples.npz")
+    how = ("--calibrator", "mse", "--equalise", "--bias-correction", "--search", 3)
+    text = run("quantize", *files, "-o", tmp_path / "m.onnx", *how)
+    assert "pairs of layers" in text
+    assert "3 evaluations: SQNR" in text
+    assert (tmp_path / "m.onnx").read_bytes() != (work / "model.onnx").read_bytes()
+    run("quantize", *files, "-o", tmp_path / "same.onnx", "--method", "minmax")
+    assert (tmp_path / "same.onnx").read_bytes() == (work / "model.onnx").read_bytes()
+
+
 def test_generate(work: Path) -> None:
     text = run("generate", work / "model.onnx", "--target", "stm32f746", "-o", work / "out", "--prefix", "tiny")
     assert (work / "out" / "tiny.h").is_file()
