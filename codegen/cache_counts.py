@@ -7,149 +7,16 @@ estimates, a fit gives each kernel's share of them, and its error says how far t
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from codegen.cache_reuse import Reuse, Sweep
 from codegen.emit import KernelCall
 from codegen.emit.base import SPARSE_FEW
-from codegen.memory_timing import Cache
 from codegen.target import Target
-
-
-@dataclass(frozen=True)
-class _Sweep:
-    """Reads or writes that go over the lines of a buffer once.
-
-    Attributes:
-        buffer: which.
-        step: bytes by which one such sweep is further than the one before.
-    """
-
-    buffer: int
-    step: int = 0
-
-
-@dataclass(frozen=True)
-class _Reuse:
-    """A cache, or memory without one, as a kernel's passes see it.
-
-    Attributes:
-        cache: None where there is none.
-        wait: core cycles until the word that missed is there; the rest of its line comes after it.
-        random: the cache replaces any line of a set, else the one not used for longest.
-    """
-
-    cache: Cache | None
-    wait: int
-    random: bool
-
-    def cycles(self, size: float) -> float:
-        """Cycles of waiting for so many contiguous bytes."""
-        return size / self.cache.line * self.wait if self.cache else 0.0
-
-    def swept(self, size: float, between: float = 0.0, new: float = 0.0) -> float:
-        """Lines of `size` bytes that a pass over them misses.
-
-        Args:
-            size: bytes.
-            between: other bytes that each pass reads.
-            new: bytes that each pass reads for the first time.
-        """
-        if self.cache is None:
-            return 0.0
-        lines = size / self.cache.line
-        of_set, others = (
-            (lines + between / self.cache.line) / self.cache.sets,
-            new / self.cache.line / self.cache.sets,
-        )
-        return lines * self._missed(of_set, others)
-
-    def scattered(self, offsets: NDArray[np.int64], passes: float, step: int, stride: int, written: int = 0) -> float:
-        """Lines that passes over bytes at `offsets` miss again.
-
-        Args:
-            offsets: what one pass reads.
-            passes: how many.
-            step: bytes by which one pass is further than the one before.
-            stride: the least distance between offsets, which passes fill step by step.
-            written: bytes that each pass writes elsewhere, one after the other.
-        """
-        if self.cache is None or passes <= 0:
-            return 0.0
-        lines = np.unique(offsets.ravel() // self.cache.line)
-        of_sets = [float(n) for n in np.bincount(lines % self.cache.sets) if n]
-        new = min(1.0, step / min(self.cache.line, stride))  # share of the passes that come to new lines
-        others = written / self.cache.line / self.cache.sets
-        again = sum(n * self._missed(n, others) for n in of_sets)
-        return passes * ((1 - new) * again + new * sum(map(self._settling, of_sets)))
-
-    def lines(self, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Of each set the lines with bytes at `offsets`, where there is a cache."""
-        assert self.cache is not None
-        lines = np.unique(offsets // self.cache.line) % self.cache.sets
-        return np.bincount(lines, minlength=self.cache.sets).astype(np.float64)
-
-    def swept_in_turn(self, buffers: Sequence[NDArray[np.float64]], cycle: Sequence[_Sweep]) -> list[float]:
-        """Lines that each sweep of a cycle misses again, when the cycle is repeated over and over.
-
-        Args:
-            buffers: of each set the lines of each buffer.
-            cycle: what is swept, one after the other.
-        """
-        assert self.cache is not None
-        found, times = np.unique(np.stack(buffers), axis=1, return_counts=True)
-        lines = [found[sweep.buffer] for sweep in cycle]
-        new = [min(1.0, sweep.step / self.cache.line) for sweep in cycle]
-        missed = np.ones((len(cycle), times.size))
-        if not self.random:
-            missed[:] = found.sum(axis=0) > self.cache.ways
-            return [float((1 - share) * (n * m * times).sum()) for share, n, m in zip(new, lines, missed, strict=True)]
-        stays = 1.0 - 1.0 / self.cache.ways  # after one miss of its set
-        # Sweeps since each buffer was last swept, and that one.
-        before = [
-            next(k for k in range(1, len(cycle) + 1) if cycle[at - k].buffer == sweep.buffer)
-            for at, sweep in enumerate(cycle)
-        ]
-        for _ in range(_ITERATIONS):
-            for at, back in enumerate(before):
-                replaced = sum(lines[at - k] * (new[at - k] + (1 - new[at - k]) * missed[at - k]) for k in range(1, back))
-                own = np.maximum(0.0, lines[at] - 1) * (missed[at] + missed[at - back]) / 2
-                missed[at] = 1.0 - stays ** (replaced + own)
-        missed[missed < _NEGLIGIBLE] = 0.0
-        return [float((1 - share) * (n * m * times).sum()) for share, n, m in zip(new, lines, missed, strict=True)]
-
-    def together(self, stride: int) -> float:
-        """How many times as many lines four rows miss that are read at once: those in one set replace each other."""
-        if self.cache is None:
-            return 1.0
-        of_sets = np.bincount(np.arange(4) * stride // self.cache.line % self.cache.sets)
-        return 1.0 + sum(self._settling(float(n)) for n in of_sets) / 4
-
-    def _missed(self, lines: float, others: float = 0.0) -> float:
-        """Share of the lines of one set that is missed, when the same and each time `others` are read over and over."""
-        assert self.cache is not None
-        ways = self.cache.ways
-        if not self.random:
-            return 1.0 if lines > ways else min(1.0, others) if lines == ways else 0.0
-        # A line stays if none of the misses until it is read again replaces it.
-        share = 1.0
-        for _ in range(_ITERATIONS):
-            share = 1.0 - (1.0 - 1.0 / ways) ** (share * max(0.0, lines - 1) + others)
-        return share if share > _NEGLIGIBLE else 0.0
-
-    def _settling(self, lines: float) -> float:
-        """Misses until new lines that fit a set are all there, beyond the first of each: they replace each other."""
-        assert self.cache is not None
-        ways = self.cache.ways
-        if not self.random or lines > ways:
-            return 0.0
-        return sum(ways / (ways - there) for there in range(int(lines))) - lines
-
-
-_ITERATIONS, _NEGLIGIBLE = 60, 0.001
 
 Loops = Mapping[str, float]
 """How often a kernel's loops are entered and repeated, as `codegen.loop_counts` tells."""
@@ -171,7 +38,6 @@ class _Again:
     written: float = 0.0
     filled: float = 0.0
     scratch: float = 0.0
-
 
 
 def cache_counts(call: KernelCall, loops: Loops, activations: int, target: Target) -> dict[str, float]:
@@ -197,19 +63,19 @@ def cache_counts(call: KernelCall, loops: Loops, activations: int, target: Targe
     }
 
 
-def _reuse(target: Target, address: int) -> _Reuse:
+def _reuse(target: Target, address: int) -> Reuse:
     part = next(part for part in target.memory_timing if part.origin <= address < part.end)
     cache = target.data_cache(part)
     # As in the simulation: a Cortex-M7's own caches replace at random.
     random = cache is not None and target.core == "cortex-m7" and cache.sets > 1
-    return _Reuse(cache, part.read_cycles(4) if cache else 0, random)
+    return Reuse(cache, part.read_cycles(4) if cache else 0, random)
 
 
-def _nothing(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _Again:
+def _nothing(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     return _Again()
 
 
-def _linear(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _Again:
+def _linear(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p, size = call.params, call.constant_bytes
     rows, n, outputs = int(p["rows"]), int(p["input_c"]), int(p["output_c"])
     # Weights once a row; the row once for four outputs, with their weights.
@@ -219,7 +85,7 @@ def _linear(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> 
     )
 
 
-def _conv2d(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _Again:
+def _conv2d(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p, size = call.params, call.constant_bytes
     positions, outputs = int(p["output_h"]) * int(p["output_w"]), int(p["output_c"])
     window = int(p["kernel_h"]) * int(p["kernel_w"]) * int(p["input_c"]) // int(p["groups"])
@@ -230,7 +96,7 @@ def _conv2d(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> 
     )
 
 
-def _depthwise_conv2d(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _Again:
+def _depthwise_conv2d(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p, size = call.params, call.constant_bytes
     positions = int(p["output_h"]) * int(p["output_w"]) * _inside(call, loops)
     rows, columns = np.arange(int(p["kernel_h"]))[:, None], np.arange(int(p["kernel_w"]))
@@ -255,19 +121,19 @@ def _inside(call: KernelCall, loops: Loops) -> float:
     return (products + 4 * loops.get("four channels: taps", 0.0)) / call.macs
 
 
-def _matmul(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _Again:
+def _matmul(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p = call.params
     batch, m, k, n = (int(p[name]) for name in ("batch", "m", "k", "n"))
     return _Again(data=batch * _product(m, k, n, bool(p["transpose_b"]), data))
 
 
-def _product(m: int, k: int, n: int, transposed: bool, data: _Reuse) -> float:
+def _product(m: int, k: int, n: int, transposed: bool, data: Reuse) -> float:
     # b once a row; not transposed, four columns of it at a time.
     columns = 0.0 if transposed else data.scattered(np.arange(k) * n, m * n / 4, 4, n)
     return max(columns, (m - 1) * data.swept(k * n, k + n))
 
 
-def _attention(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _Again:
+def _attention(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p = call.params
     batch, m, k, n, d = (int(p[name]) for name in ("batch", "m", "k", "n", "d"))
     # As its two products are, a few rows at a time: from one few to the next nothing stays that does not fit with all.
@@ -275,14 +141,14 @@ def _attention(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) 
     return _Again(data=batch * (scores + _product(m, n, d, bool(p["context_transpose_b"]), data)))
 
 
-def _mean(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _Again:
+def _mean(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p = call.params
     outer, n, inner = (int(p[name]) for name in ("outer", "n", "inner"))
     at_once = 4 if call.kernel.endswith("_dsp") and inner > 1 else 1
     return _Again(data=data.scattered(np.arange(n) * inner, outer * inner / at_once, at_once, inner))
 
 
-def _pooling(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _Again:
+def _pooling(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p = call.params
     channels, width = int(p["channels"]), int(p["input_w"])
     rows = np.arange(min(int(p["kernel_h"]), int(p["input_h"])))[:, None]
@@ -292,7 +158,7 @@ def _pooling(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) ->
     return _Again(data=data.scattered((rows * width + columns) * channels, passes, at_once, channels))
 
 
-def _permuted(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _Again:
+def _permuted(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     dims, strides = ([int(v) for v in np.asarray(call.params[name])] for name in ("dims", "strides"))
     # Neighbours in memory are read one pass over the axes inside theirs apart.
     near = min(range(len(dims)), key=lambda axis: strides[axis])
@@ -336,7 +202,10 @@ class _Tiles:
             kernel_h, kernel_w = int(p["kernel_h"]), int(p["kernel_w"])
             taps, window = kernel_h * kernel_w * inputs, kernel_h * inputs
         if call.sparse_block:
-            tile_rows, sweeps = 8 if rows > SPARSE_FEW else 1, outputs * call.work / max(1, call.macs)
+            tile_rows = 8 if rows > SPARSE_FEW else 1
+            kept = min(1.0, call.work / max(1, call.macs))
+            # A line holds the tile's rows of two elements; a block alone does not use both.
+            sweeps = outputs * (1 - (1 - kept) ** 2 if call.sparse_block == 1 else kept)
         else:
             tile_rows, sweeps = 1 if rows == 1 else 4, outputs / 2
         shared = window * (int(p["kernel_w"]) + (tile_rows - 1) * int(p["stride_w"])) if window else 0
@@ -347,7 +216,7 @@ class _Tiles:
         return -(-self.rows // self.tile_rows)
 
 
-def _tiles(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _Again:
+def _tiles(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     tiles, size = _Tiles.of(call), call.constant_bytes
     written = tiles.tile + tiles.tile_rows * int(call.params["output_c"])
     taps, weights = tiles.tile / 2 / tiles.tile_rows, size / max(1.0, tiles.sweeps)
@@ -361,18 +230,19 @@ def _tiles(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _
     )
 
 
-def _depthwise_conv2d_strips(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _Again:
+def _depthwise_conv2d_strips(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
+    channels = int(call.params["channels"])
     # Four channels at a time: of the image into the plane; of each the plane to its sums, and those to the output.
-    channel = (_Sweep(_PLANE), _Sweep(_PLANE), _Sweep(_RESULT, 1))
-    cycle = (_Sweep(_IMAGE, 4), _Sweep(_PLANE), *4 * channel)
+    channel = (Sweep(_PLANE), Sweep(_PLANE), Sweep(_RESULT, data.new(1, channels)))
+    cycle = (Sweep(_IMAGE, data.new(4, channels)), Sweep(_PLANE), *4 * channel)
     return _strips(call, loops["strips"], loops["groups"], cycle, constants, data)
 
 
-def _depthwise_conv2d_sparse(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _Again:
+def _depthwise_conv2d_sparse(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     # An input channel at a time, into the plane; of each output channel that reads it the plane, to the output.
     strips, inputs, outputs = loops["strips"], int(call.params["input_c"]), int(call.params["output_c"])
-    channel = (_Sweep(_PLANE), _Sweep(_RESULT, 1))
-    cycle = (_Sweep(_IMAGE, 1), _Sweep(_PLANE), *outputs // inputs * channel)
+    channel = (Sweep(_PLANE), Sweep(_RESULT, data.new(1, outputs)))
+    cycle = (Sweep(_IMAGE, data.new(1, inputs)), Sweep(_PLANE), *outputs // inputs * channel)
     return _strips(call, strips, strips * inputs, cycle, constants, data)
 
 
@@ -381,7 +251,7 @@ _IMAGE, _PLANE, _RESULT = range(3)
 
 
 def _strips(
-    call: KernelCall, strips: float, cycles: float, cycle: tuple[_Sweep, ...], constants: _Reuse, data: _Reuse
+    call: KernelCall, strips: float, cycles: float, cycle: tuple[Sweep, ...], constants: Reuse, data: Reuse
 ) -> _Again:
     """A depthwise convolution in strips, each of which repeats a cycle of sweeps for a few channels."""
     image, result = _strip_offsets(call)
@@ -391,7 +261,7 @@ def _strips(
     plane = np.full(data.cache.sets, call.scratch_bytes / data.cache.line / data.cache.sets)
     if 0 in call.in_place:
         # Over the image, whose lines are there.
-        cycle = tuple(replace(sweep, buffer=_IMAGE, step=0) if sweep.buffer == _RESULT else sweep for sweep in cycle)
+        cycle = tuple(Sweep(_IMAGE) if sweep.buffer == _RESULT else sweep for sweep in cycle)
     missed = data.swept_in_turn((data.lines(image), plane, data.lines(result)), cycle)
     of_planes = [lines for lines, sweep in zip(missed, cycle, strict=True) if sweep.buffer == _PLANE]
     return _Again(
@@ -415,13 +285,13 @@ def _strip_offsets(call: KernelCall) -> tuple[NDArray[np.int64], NDArray[np.int6
     return np.arange(read * columns) * inputs, rows * columns * inputs + np.arange(written) * outputs
 
 
-def _attention_dsp(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> _Again:
+def _attention_dsp(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     batch, m, k, n, d = (int(call.params[name]) for name in ("batch", "m", "k", "n", "d"))
     # Packed keys and values once for four rows.
     return _Again(scratch=batch * (-(-m // 4) - 1) * (data.swept(k * n, 8 * k) + data.swept(n * d, 8 * n)))
 
 
-_AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse, _Reuse], _Again]] = {
+_AGAIN: dict[str, Callable[[KernelCall, Loops, Reuse, Reuse], _Again]] = {
     "tnf_attention": _attention,
     "tnf_attention_dsp": _attention_dsp,
     "tnf_average_pool2d": _pooling,
