@@ -13,101 +13,31 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from codegen.cache_reuse import Reuse, Sweep
 from codegen.emit import KernelCall
 from codegen.emit.base import SPARSE_FEW
-from codegen.memory_timing import Cache
 from codegen.target import Target
-
-
-@dataclass(frozen=True)
-class _Reuse:
-    """A cache, or memory without one, as a kernel's passes see it.
-
-    Attributes:
-        cache: None where there is none.
-        wait: core cycles until the word that missed is there; the rest of its line comes after it.
-        random: the cache replaces any line of a set, else the one not used for longest.
-    """
-
-    cache: Cache | None
-    wait: int
-    random: bool
-
-    def cycles(self, size: float) -> float:
-        """Cycles of waiting for so many contiguous bytes."""
-        return size / self.cache.line * self.wait if self.cache else 0.0
-
-    def swept(self, size: float, between: float = 0.0, new: float = 0.0) -> float:
-        """Lines of `size` bytes that a pass over them misses.
-
-        Args:
-            size: bytes.
-            between: other bytes that each pass reads.
-            new: bytes that each pass reads for the first time.
-        """
-        if self.cache is None:
-            return 0.0
-        lines = size / self.cache.line
-        of_set, others = (
-            (lines + between / self.cache.line) / self.cache.sets,
-            new / self.cache.line / self.cache.sets,
-        )
-        return lines * self._missed(of_set, others)
-
-    def scattered(self, offsets: NDArray[np.int64], passes: float, step: int, stride: int, written: int = 0) -> float:
-        """Lines that passes over bytes at `offsets` miss again.
-
-        Args:
-            offsets: what one pass reads.
-            passes: how many.
-            step: bytes by which one pass is further than the one before.
-            stride: the least distance between offsets, which passes fill step by step.
-            written: bytes that each pass writes elsewhere, one after the other.
-        """
-        if self.cache is None or passes <= 0:
-            return 0.0
-        lines = np.unique(offsets.ravel() // self.cache.line)
-        of_sets = [float(n) for n in np.bincount(lines % self.cache.sets) if n]
-        new = min(1.0, step / min(self.cache.line, stride))  # share of the passes that come to new lines
-        others = written / self.cache.line / self.cache.sets
-        again = sum(n * self._missed(n, others) for n in of_sets)
-        return passes * ((1 - new) * again + new * sum(map(self._settling, of_sets)))
-
-    def together(self, stride: int) -> float:
-        """How many times as many lines four rows miss that are read at once: those in one set replace each other."""
-        if self.cache is None:
-            return 1.0
-        of_sets = np.bincount(np.arange(4) * stride // self.cache.line % self.cache.sets)
-        return 1.0 + sum(self._settling(float(n)) for n in of_sets) / 4
-
-    def _missed(self, lines: float, others: float = 0.0) -> float:
-        """Share of the lines of one set that is missed, when the same and each time `others` are read over and over."""
-        assert self.cache is not None
-        ways = self.cache.ways
-        if not self.random:
-            return 1.0 if lines > ways else min(1.0, others) if lines == ways else 0.0
-        # A line stays if none of the misses until it is read again replaces it.
-        share = 1.0
-        for _ in range(_ITERATIONS):
-            share = 1.0 - (1.0 - 1.0 / ways) ** (share * max(0.0, lines - 1) + others)
-        return share if share > _NEGLIGIBLE else 0.0
-
-    def _settling(self, lines: float) -> float:
-        """Misses until new lines that fit a set are all there, beyond the first of each: they replace each other."""
-        assert self.cache is not None
-        ways = self.cache.ways
-        if not self.random or lines > ways:
-            return 0.0
-        return sum(ways / (ways - there) for there in range(int(lines))) - lines
-
-
-_ITERATIONS, _NEGLIGIBLE = 60, 0.001
 
 Loops = Mapping[str, float]
 """How often a kernel's loops are entered and repeated, as `codegen.loop_counts` tells."""
 
-Again = tuple[float, float]
-"""Lines of constants and of activations, or of scratch memory filled and read, that are missed in later passes."""
+
+@dataclass(frozen=True)
+class _Again:
+    """Lines that are missed in later passes.
+
+    Attributes:
+        constants: read.
+        data: of activations, read.
+        written: of activations: what they replace was mostly written as well, and goes back to memory first.
+        filled, scratch: of scratch memory, written and read.
+    """
+
+    constants: float = 0.0
+    data: float = 0.0
+    written: float = 0.0
+    filled: float = 0.0
+    scratch: float = 0.0
 
 
 def cache_counts(call: KernelCall, loops: Loops, activations: int, target: Target) -> dict[str, float]:
@@ -124,49 +54,49 @@ def cache_counts(call: KernelCall, loops: Loops, activations: int, target: Targe
     """
     constants, data = (_reuse(target, address) for address in (target.code.origin, target.data.end - 1))
     again = _AGAIN.get(call.kernel, _nothing)(call, loops, constants, data)
-    filled, read = _SCRATCH_AGAIN.get(call.kernel, _no_scratch)(call, loops, data)
     return {
         "lines": constants.cycles(call.constant_bytes) + data.cycles(activations + call.scratch_bytes),
-        "lines again": again[0] * constants.wait + again[1] * data.wait,
-        "scratch filled again": filled * data.wait,
-        "scratch read again": read * data.wait,
+        "lines again": again.constants * constants.wait + again.data * data.wait,
+        "lines written again": again.written * data.wait,
+        "scratch filled again": again.filled * data.wait,
+        "scratch read again": again.scratch * data.wait,
     }
 
 
-def _reuse(target: Target, address: int) -> _Reuse:
+def _reuse(target: Target, address: int) -> Reuse:
     part = next(part for part in target.memory_timing if part.origin <= address < part.end)
     cache = target.data_cache(part)
     # As in the simulation: a Cortex-M7's own caches replace at random.
     random = cache is not None and target.core == "cortex-m7" and cache.sets > 1
-    return _Reuse(cache, part.read_cycles(4) if cache else 0, random)
+    return Reuse(cache, part.read_cycles(4) if cache else 0, random)
 
 
-def _nothing(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
-    return 0.0, 0.0
+def _nothing(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
+    return _Again()
 
 
-def _linear(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+def _linear(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p, size = call.params, call.constant_bytes
     rows, n, outputs = int(p["rows"]), int(p["input_c"]), int(p["output_c"])
     # Weights once a row; the row once for four outputs, with their weights.
-    return (
+    return _Again(
         (rows - 1) * constants.swept(size, n + outputs) * constants.together(n),
         rows * max(0.0, outputs / 4 - 1) * data.swept(n, 4 * n),
     )
 
 
-def _conv2d(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+def _conv2d(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p, size = call.params, call.constant_bytes
     positions, outputs = int(p["output_h"]) * int(p["output_w"]), int(p["output_c"])
     window = int(p["kernel_h"]) * int(p["kernel_w"]) * int(p["input_c"]) // int(p["groups"])
     inside = _inside(call, loops)
-    return (
+    return _Again(
         max(0.0, positions * inside - 1) * constants.swept(size, window + outputs) * constants.together(window),
         positions * inside * max(0.0, outputs / 4 - 1) * data.swept(window, 4 * window),
     )
 
 
-def _depthwise_conv2d(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+def _depthwise_conv2d(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p, size = call.params, call.constant_bytes
     positions = int(p["output_h"]) * int(p["output_w"]) * _inside(call, loops)
     rows, columns = np.arange(int(p["kernel_h"]))[:, None], np.arange(int(p["kernel_w"]))
@@ -174,7 +104,7 @@ def _depthwise_conv2d(call: KernelCall, loops: Loops, constants: _Reuse, data: _
     kernel = rows.size * columns.size
     # Four channels of the window at a time, whose lines the next four use too.
     weights, image = (rows * columns.size + columns) * outputs, (rows * width + columns) * inputs
-    return (
+    return _Again(
         constants.scattered(weights, positions * outputs / 4, 4, outputs)
         + max(0.0, positions - 1) * constants.swept(size, kernel * inputs + outputs),
         data.scattered(image, positions * outputs / 4, 4, inputs)
@@ -191,55 +121,56 @@ def _inside(call: KernelCall, loops: Loops) -> float:
     return (products + 4 * loops.get("four channels: taps", 0.0)) / call.macs
 
 
-def _matmul(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+def _matmul(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p = call.params
     batch, m, k, n = (int(p[name]) for name in ("batch", "m", "k", "n"))
-    return 0.0, batch * _product(m, k, n, bool(p["transpose_b"]), data)
+    return _Again(data=batch * _product(m, k, n, bool(p["transpose_b"]), data))
 
 
-def _product(m: int, k: int, n: int, transposed: bool, data: _Reuse) -> float:
+def _product(m: int, k: int, n: int, transposed: bool, data: Reuse) -> float:
     # b once a row; not transposed, four columns of it at a time.
     columns = 0.0 if transposed else data.scattered(np.arange(k) * n, m * n / 4, 4, n)
     return max(columns, (m - 1) * data.swept(k * n, k + n))
 
 
-def _attention(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+def _attention(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p = call.params
     batch, m, k, n, d = (int(p[name]) for name in ("batch", "m", "k", "n", "d"))
     # As its two products are, a few rows at a time: from one few to the next nothing stays that does not fit with all.
     scores = _product(m, k, n, bool(p["scores_transpose_b"]), data)
-    return 0.0, batch * (scores + _product(m, n, d, bool(p["context_transpose_b"]), data))
+    return _Again(data=batch * (scores + _product(m, n, d, bool(p["context_transpose_b"]), data)))
 
 
-def _mean(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+def _mean(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p = call.params
     outer, n, inner = (int(p[name]) for name in ("outer", "n", "inner"))
-    return 0.0, data.scattered(np.arange(n) * inner, outer * inner, 1, inner)
+    at_once = 4 if call.kernel.endswith("_dsp") and inner > 1 else 1
+    return _Again(data=data.scattered(np.arange(n) * inner, outer * inner / at_once, at_once, inner))
 
 
-def _pooling(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+def _pooling(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     p = call.params
     channels, width = int(p["channels"]), int(p["input_w"])
     rows = np.arange(min(int(p["kernel_h"]), int(p["input_h"])))[:, None]
     columns = np.arange(min(int(p["kernel_w"]), width))
     at_once = 4 if call.kernel.endswith("_dsp") else 2
     passes = int(p["output_h"]) * int(p["output_w"]) * channels / at_once
-    return 0.0, data.scattered((rows * width + columns) * channels, passes, at_once, channels)
+    return _Again(data=data.scattered((rows * width + columns) * channels, passes, at_once, channels))
 
 
-def _permuted(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+def _permuted(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     dims, strides = ([int(v) for v in np.asarray(call.params[name])] for name in ("dims", "strides"))
     # Neighbours in memory are read one pass over the axes inside theirs apart.
     near = min(range(len(dims)), key=lambda axis: strides[axis])
     inside = list(zip(dims, strides, strict=True))[near + 1 :]
     if not inside:
-        return 0.0, 0.0
+        return _Again()
     offsets = np.zeros(1, np.int64)
     for length, stride in inside:
         offsets = (offsets[:, None] + np.arange(length) * stride).ravel()
     passes = math.prod(dims[: near + 1])
     stride = min(stride for _, stride in inside)
-    return 0.0, data.scattered(offsets, passes, strides[near], stride, written=offsets.size)
+    return _Again(data=data.scattered(offsets, passes, strides[near], stride, written=offsets.size))
 
 
 @dataclass(frozen=True)
@@ -271,7 +202,10 @@ class _Tiles:
             kernel_h, kernel_w = int(p["kernel_h"]), int(p["kernel_w"])
             taps, window = kernel_h * kernel_w * inputs, kernel_h * inputs
         if call.sparse_block:
-            tile_rows, sweeps = 8 if rows > SPARSE_FEW else 1, outputs * call.work / max(1, call.macs)
+            tile_rows = 8 if rows > SPARSE_FEW else 1
+            kept = min(1.0, call.work / max(1, call.macs))
+            # A line holds the tile's rows of two elements; a block alone does not use both.
+            sweeps = outputs * (1 - (1 - kept) ** 2 if call.sparse_block == 1 else kept)
         else:
             tile_rows, sweeps = 1 if rows == 1 else 4, outputs / 2
         shared = window * (int(p["kernel_w"]) + (tile_rows - 1) * int(p["stride_w"])) if window else 0
@@ -282,97 +216,84 @@ class _Tiles:
         return -(-self.rows // self.tile_rows)
 
 
-def _tiles(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
+def _tiles(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     tiles, size = _Tiles.of(call), call.constant_bytes
     written = tiles.tile + tiles.tile_rows * int(call.params["output_c"])
-    # Weights once a tile.
+    taps, weights = tiles.tile / 2 / tiles.tile_rows, size / max(1.0, tiles.sweeps)
+    # Weights once a tile; the tile once for each of its rows, and for each few channels with their weights.
     again = tiles.count - 1
-    return (
-        again * constants.swept(size, written + tiles.shared),
-        again * data.swept(tiles.shared, size + written),
+    return _Again(
+        constants=again * constants.swept(size, written + tiles.shared),
+        data=again * data.swept(tiles.shared, size + written),
+        filled=tiles.count * (tiles.tile_rows - 1) * data.swept(tiles.tile, new=taps),
+        scratch=tiles.count * tiles.sweeps * data.swept(tiles.tile, new=weights),
     )
 
 
-def _tiles_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> Again:
-    tiles = _Tiles.of(call)
-    taps, weights = tiles.tile / 2 / tiles.tile_rows, call.constant_bytes / max(1.0, tiles.sweeps)
-    # Once for each of its rows, and for each few channels with their weights.
-    return (
-        tiles.count * (tiles.tile_rows - 1) * data.swept(tiles.tile, new=taps),
-        tiles.count * tiles.sweeps * data.swept(tiles.tile, new=weights),
-    )
+def _depthwise_conv2d_strips(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
+    channels = int(call.params["channels"])
+    # Four channels at a time: of the image into the plane; of each the plane to its sums, and those to the output.
+    channel = (Sweep(_PLANE), Sweep(_PLANE), Sweep(_RESULT, data.new(1, channels)))
+    cycle = (Sweep(_IMAGE, data.new(4, channels)), Sweep(_PLANE), *4 * channel)
+    return _strips(call, loops["strips"], loops["groups"], cycle, constants, data)
 
 
-def _depthwise_conv2d_strips(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
-    p = call.params
-    channels, plane = int(p["channels"]), call.scratch_bytes
+def _depthwise_conv2d_sparse(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
+    # An input channel at a time, into the plane; of each output channel that reads it the plane, to the output.
+    strips, inputs, outputs = loops["strips"], int(call.params["input_c"]), int(call.params["output_c"])
+    channel = (Sweep(_PLANE), Sweep(_RESULT, data.new(1, outputs)))
+    cycle = (Sweep(_IMAGE, data.new(1, inputs)), Sweep(_PLANE), *outputs // inputs * channel)
+    return _strips(call, strips, strips * inputs, cycle, constants, data)
+
+
+_IMAGE, _PLANE, _RESULT = range(3)
+"""What a depthwise convolution that works in strips sweeps over."""
+
+
+def _strips(
+    call: KernelCall, strips: float, cycles: float, cycle: tuple[Sweep, ...], constants: Reuse, data: Reuse
+) -> _Again:
+    """A depthwise convolution in strips, each of which repeats a cycle of sweeps for a few channels."""
     image, result = _strip_offsets(call)
-    touched = result.size * min(data.cache.line if data.cache else 0, channels)
-    # Of each position four channels at a time, and of each output one, whose line the next use too.
-    return (
-        (loops["strips"] - 1) * constants.swept(call.constant_bytes, plane + (image.size + result.size) * channels),
-        data.scattered(image, loops["groups"], 4, channels, written=plane + touched)
-        + data.scattered(result, 4 * loops["groups"], 1, channels, written=plane),
+    weights = (strips - 1) * constants.swept(call.constant_bytes, call.scratch_bytes + image.size + result.size)
+    if data.cache is None:
+        return _Again(constants=weights)
+    plane = np.full(data.cache.sets, call.scratch_bytes / data.cache.line / data.cache.sets)
+    if 0 in call.in_place:
+        # Over the image, whose lines are there.
+        cycle = tuple(Sweep(_IMAGE) if sweep.buffer == _RESULT else sweep for sweep in cycle)
+    missed = data.swept_in_turn((data.lines(image), plane, data.lines(result)), cycle)
+    of_planes = [lines for lines, sweep in zip(missed, cycle, strict=True) if sweep.buffer == _PLANE]
+    return _Again(
+        constants=weights,
+        data=cycles * missed[0],
+        written=cycles * (sum(missed[1:]) - sum(of_planes)),
+        filled=cycles * of_planes[0],
+        scratch=cycles * sum(of_planes[1:]),
     )
-
-
-def _depthwise_conv2d_sparse(call: KernelCall, loops: Loops, constants: _Reuse, data: _Reuse) -> Again:
-    inputs, outputs = int(call.params["input_c"]), int(call.params["output_c"])
-    image, result = _strip_offsets(call)
-    plane = call.scratch_bytes
-    touched = result.size * min(data.cache.line if data.cache else 0, outputs)
-    # Of each position one channel at a time, whose line the next use too.
-    return (
-        (loops["strips"] - 1)
-        * constants.swept(call.constant_bytes, plane + image.size * inputs + result.size * outputs),
-        data.scattered(image, loops["strips"] * inputs, 1, inputs, written=plane + touched)
-        + data.scattered(result, loops["channels"], 1, outputs, written=plane),
-    )
-
-
-def _depthwise_conv2d_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> Again:
-    # Each of four channels reads the plane for its sums, and those beside its outputs; sparse, each reads it for both.
-    _, result = _strip_offsets(call)
-    line = data.cache.line if data.cache else 0
-    touched = result.size * min(line, int(call.params["channels" if "channels" in call.params else "output_c"]))
-    times = 2 * loops["channels"] if call.sparse_block else 8 * loops["groups"]
-    return 0.0, times * data.swept(call.scratch_bytes, touched)
 
 
 def _strip_offsets(call: KernelCall) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where a strip's positions of one channel lie: of the image, and of the output."""
+    """Where a strip's positions of one channel lie: of the image, and of the output behind it."""
     p = call.params
     strip, stride = int(p["strip"]), int(p["stride"])
     inputs, outputs = (int(p["channels"]),) * 2 if "channels" in p else (int(p["input_c"]), int(p["output_c"]))
     kernel_h = int(p["kernel_h"]) if "kernel_h" in p else 3
-    rows = min(strip * stride + kernel_h - 1, int(p["input_h"]))
-    image = np.arange(rows)[:, None] * int(p["input_w"]) + np.arange(int(p["input_w"]))
-    result = np.arange(min(strip, int(p["output_h"])))[:, None] * int(p["output_w"]) + np.arange(int(p["output_w"]))
-    return image * inputs, result * outputs
+    rows, columns = int(p["input_h"]), int(p["input_w"])
+    read = min((strip - 1) * stride + kernel_h, rows)
+    written = min(strip, int(p["output_h"])) * int(p["output_w"])
+    return np.arange(read * columns) * inputs, rows * columns * inputs + np.arange(written) * outputs
 
 
-def _attention_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> Again:
+def _attention_dsp(call: KernelCall, loops: Loops, constants: Reuse, data: Reuse) -> _Again:
     batch, m, k, n, d = (int(call.params[name]) for name in ("batch", "m", "k", "n", "d"))
     # Packed keys and values once for four rows.
-    return 0.0, batch * (-(-m // 4) - 1) * (data.swept(k * n, 8 * k) + data.swept(n * d, 8 * n))
+    return _Again(scratch=batch * (-(-m // 4) - 1) * (data.swept(k * n, 8 * k) + data.swept(n * d, 8 * n)))
 
 
-def _no_scratch(call: KernelCall, loops: Loops, data: _Reuse) -> Again:
-    return 0.0, 0.0
-
-
-_SCRATCH_AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse], Again]] = {
-    "tnf_attention_dsp": _attention_scratch,
-    "tnf_conv2d_dsp": _tiles_scratch,
-    "tnf_conv2d_sparse": _tiles_scratch,
-    "tnf_depthwise_conv2d_dsp": _depthwise_conv2d_scratch,
-    "tnf_depthwise_conv2d_sparse": _depthwise_conv2d_scratch,
-    "tnf_linear_dsp": _tiles_scratch,
-    "tnf_linear_sparse": _tiles_scratch,
-}
-
-_AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse, _Reuse], Again]] = {
+_AGAIN: dict[str, Callable[[KernelCall, Loops, Reuse, Reuse], _Again]] = {
     "tnf_attention": _attention,
+    "tnf_attention_dsp": _attention_dsp,
     "tnf_average_pool2d": _pooling,
     "tnf_average_pool2d_dsp": _pooling,
     "tnf_conv2d": _conv2d,
@@ -388,6 +309,7 @@ _AGAIN: dict[str, Callable[[KernelCall, Loops, _Reuse, _Reuse], Again]] = {
     "tnf_max_pool2d": _pooling,
     "tnf_max_pool2d_dsp": _pooling,
     "tnf_mean": _mean,
+    "tnf_mean_dsp": _mean,
     "tnf_slice": _permuted,
     "tnf_transpose": _permuted,
 }

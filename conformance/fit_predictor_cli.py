@@ -14,7 +14,7 @@ from conformance.console import progress_bar, write_whole
 if TYPE_CHECKING:
     from codegen.predictor import HeldOutError, Predictor
 
-_IN_SEARCH, _AT_RANDOM, _HELD_OUT = 30, 60, 12
+_IN_SEARCH, _AT_RANDOM, _HELD_OUT = 60, 60, 12
 
 
 def fit_predictor(
