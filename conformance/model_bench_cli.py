@@ -10,7 +10,6 @@ from rich.console import Console
 
 from conformance.console import write_whole
 
-
 _WIDE = 132
 """Columns of a table that is not printed to a terminal."""
 
