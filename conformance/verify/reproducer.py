@@ -157,7 +157,7 @@ def _parameters(source: str, statements: str) -> str:
 
 
 def _kernels(model: GeneratedModel, statements: str) -> str:
-    """The sources of the kernels that the statements call, with the headers that they include."""
+    """The sources of the kernels and specialised steps that the statements call, with the files that they include."""
     folder = model.folder / "kernels"
     seen: set[str] = set()
 
@@ -171,8 +171,9 @@ def _kernels(model: GeneratedModel, statements: str) -> str:
         seen.add(name)
         return inlined(folder / name)
 
-    called = dict.fromkeys(re.findall(r"\btnf_(\w+)\(&", statements))
-    return "\n".join(once(f"{kernel}.c") for kernel in called)
+    called = [f"{kernel}.c" for kernel in re.findall(r"\btnf_(\w+)\(&", statements)]
+    called += [f"../steps/{step}.c" for step in re.findall(r"\b(\w+_step\d+_\w+)\(at\);", statements)]
+    return "\n".join(once(name) for name in dict.fromkeys(called))
 
 
 def _array(name: str, data: Int8Array) -> str:
