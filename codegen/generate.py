@@ -10,7 +10,16 @@ import ckernels
 from codegen.arena_picture import render_arena
 from codegen.choose import Optimise
 from codegen.program import PortPlace, Program, Step, build_program
-from codegen.render import Naming, marked_files, render_cmake, render_header, render_readme, render_source
+from codegen.render import (
+    Naming,
+    marked_files,
+    render_cmake,
+    render_header,
+    render_readme,
+    render_source,
+    render_step,
+    step_file,
+)
 from codegen.target import Target
 from refsim.errors import TargetError, TinyFormerError
 from refsim.graph import Graph
@@ -44,7 +53,8 @@ class GeneratedModel:
     def sources(self) -> tuple[Path, ...]:
         """Every C file to compile."""
         kernels = (self.folder / "kernels" / f"{name}.c" for name in self.program.kernel_sources)
-        return (self.folder / f"{self.prefix}.c", *kernels)
+        steps = (self.folder / step_file(self.program, step, self.prefix) for step in self.steps if step.specialised)
+        return (self.folder / f"{self.prefix}.c", *steps, *kernels)
 
     @property
     def include_dirs(self) -> tuple[Path, ...]:
@@ -84,7 +94,8 @@ def generate(
     """Write a model as C.
 
     The folder appears whole or not at all. It holds <prefix>.c, <prefix>.h, the kernels used, CMakeLists.txt, arena.svg
-    and README.md, and is the same to the byte for the same graph, target, prefix, choice and version.
+    and README.md, for speed also steps with a copy of their kernel, and is the same to the byte for the same graph,
+    target, prefix, choice and version.
 
     Args:
         graph: the model.
@@ -156,6 +167,9 @@ def _contents(model: GeneratedModel) -> dict[str, bytes]:
         "CMakeLists.txt": render_cmake(program, target, naming).encode(),
         "arena.svg": render_arena(program).encode(),
     }
+    for step in program.steps:
+        if step.specialised:
+            files[step_file(program, step, model.prefix)] = render_step(program, step, naming).encode()
     for header in ckernels.headers():
         files[f"kernels/{header.relative_to(ckernels.include_dir()).as_posix()}"] = header.read_bytes()
     for name in program.kernel_sources:

@@ -13,6 +13,7 @@ from codegen.emit import KernelCall
 from codegen.planner import ArenaPlan, check_plan
 from codegen.predictor import costs
 from codegen.schedule import make_schedule
+from codegen.specialise import specialised_steps
 from codegen.target import Target
 from refsim.errors import UnsupportedError
 from refsim.graph import Graph, Port
@@ -35,6 +36,7 @@ class Step:
         call: the kernel call.
         reason: why this one, beside the others that the operator can have; empty where there are none.
         elided: it runs no code, for the output is the input's bytes in place.
+        specialised: its kernel is compiled once more for it alone (see `codegen.specialise`).
     """
 
     index: int
@@ -48,6 +50,7 @@ class Step:
     call: KernelCall
     reason: str
     elided: bool
+    specialised: bool
 
     @property
     def constant_bytes(self) -> int:
@@ -152,6 +155,7 @@ def build_program(
     graph, calls, plan = schedule.graph, schedule.calls, schedule.plan
     check_plan(graph, calls, plan)
     at = plan.tensor_offsets
+    specialised = specialised_steps(graph, schedule.choices, optimise)
     steps = tuple(
         Step(
             index=index,
@@ -165,6 +169,7 @@ def build_program(
             call=choice.call,
             reason=choice.reason,
             elided=choice.call.view and at.get(node.inputs[0]) == at[node.output],
+            specialised=index in specialised,
         )
         for index, (node, choice) in enumerate(zip(graph.nodes, schedule.choices, strict=True))
     )

@@ -19,6 +19,7 @@ from conformance.console import progress_bar, write_whole
 from conformance.fit_predictor_cli import fit_predictor
 from conformance.kernel_bench_cli import bench_kernels
 from conformance.litert_cli import litert
+from conformance.model_bench_cli import bench_models
 from conformance.network_bench_cli import bench_network
 from conformance.profile_cli import profile
 from conformance.validation_cli import validate_timing
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
     app.command()(profile)
     app.command()(bench)
     app.command()(bench_kernels)
+    app.command()(bench_models)
     app.command()(bench_network)
     app.command()(fit_predictor)
     app.command()(validate_timing)

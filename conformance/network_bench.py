@@ -19,20 +19,17 @@ from rich.table import Table
 
 import refsim
 from codegen.choose import Optimise
-from codegen.generate import generate
 from codegen.onnx import load, quantize
 from codegen.predictor import kernels_hash
-from codegen.program import build_program
-from codegen.target import Target, load_target
+from codegen.target import load_target
+from conformance.chip_cost import ChipCost, measure_cost
 from conformance.kernel_bench import CASES, ELEMENT, PACKAGES, BenchCase
 from conformance.line_chart import Chart, render_charts
-from conformance.models import CortexMModel, ModelUnderTest, compare_model
+from conformance.models import ModelUnderTest
 from conformance.networks import IMAGE, STAGES, Stage, tinyformer
 from conformance.predictor_samples import Space
-from conformance.timing.cycles import Cycles, Timing
 from conformance.toolchain import Toolchain, arm_toolchains
 from refsim import Graph
-from refsim.errors import ConformanceError, TargetError
 from refsim.ops.base import Operator
 from refsim.ops.conv2d import Conv2D
 from refsim.ops.depthwise_conv2d import DepthwiseConv2D
@@ -43,37 +40,18 @@ from refsim.tensor import Shape
 CALIBRATION_SAMPLES = 8
 
 
-@dataclass(frozen=True)
-class NetworkCost:
+@dataclass(frozen=True, kw_only=True)
+class NetworkCost(ChipCost):
     """The network at one sparsity on one chip.
 
     Attributes:
         sparsity: per cent of the blocks that are zero.
-        target, core: the chip.
-        constant_bytes: in flash.
-        arena_bytes: in RAM.
-        macs: of the dense network.
-        instructions: executed, exact; None where the network does not fit the chip.
-        cycles: memory that never waits; None likewise.
-        memory_cycles: with flash and caches; None where the target does not describe them or it does not fit.
-        milliseconds: of memory_cycles.
         peer_cycles: of the dense network by the peer's kernels, memory that never waits; None where there are none
             for the core.
-        why_not: what does not fit; empty where it does.
     """
 
     sparsity: int
-    target: str
-    core: str
-    constant_bytes: int
-    arena_bytes: int
-    macs: int
-    instructions: int | None
-    cycles: int | None
-    memory_cycles: int | None
-    milliseconds: float | None
     peer_cycles: float | None
-    why_not: str = ""
 
     @property
     def speedup(self) -> float | None:
@@ -141,7 +119,9 @@ def measure(
         under_test = _network(sparsity, block, seed, stages)
         for chip in chips:
             progress(f"{sparsity} % on {chip.name}")
-            costs.append(_measure_one(under_test, sparsity, chip, optimise, toolchain, opt))
+            cost = measure_cost(under_test, f"{sparsity} %", chip, optimise, toolchain, opt)
+            peer = peer_cycles(under_test.graph, chip.core)
+            costs.append(NetworkCost(**asdict(cost), sparsity=sparsity, peer_cycles=peer))
     return NetworkBenchReport(
         tuple(costs),
         block,
@@ -163,42 +143,6 @@ def _network(sparsity: int, block: int, seed: int, stages: tuple[Stage, ...]) ->
         graph = load(quantized)
     port = graph.inputs[0]
     return ModelUnderTest(graph, {port.tensor: refsim.quantize_input(graph, port, images[:1])})
-
-
-def _measure_one(
-    under_test: ModelUnderTest, sparsity: int, target: Target, optimise: Optimise, toolchain: Toolchain, opt: str
-) -> NetworkCost:
-    graph = under_test.graph
-    program = build_program(graph, target, optimise=optimise)
-    needs = (program.constant_bytes, program.plan.arena_bytes, program.macs)
-    peer = peer_cycles(graph, target.core)
-    try:
-        with TemporaryDirectory() as folder:
-            model = generate(graph, target, Path(folder, "model"), optimise=optimise)
-            timings = [Timing.ZERO_WAIT] + [Timing.MEMORY] * all(region.timing for region in target.memory)
-            cycles = {}
-            for timing in timings:
-                place = CortexMModel(model, toolchain, opt=opt, timing=timing)
-                outcome = compare_model(under_test, place, target.name, 1)
-                if outcome.mismatches:
-                    raise ConformanceError(f"{sparsity} % on {target.name}: {outcome.message}")
-                cycles[timing] = sum(place.cycles[0], start=Cycles(0, 0, 0, 0, 0)).total
-    except TargetError as error:
-        return NetworkCost(
-            sparsity, target.name, target.core, *needs, None, None, None, None, peer_cycles=peer, why_not=str(error)
-        )
-    memory = cycles.get(Timing.MEMORY)
-    return NetworkCost(
-        sparsity,
-        target.name,
-        target.core,
-        *needs,
-        round(outcome.total_instructions),
-        cycles[Timing.ZERO_WAIT],
-        memory,
-        memory and 1e3 * memory / target.clock_hz,
-        peer,
-    )
 
 
 def peer_cycles(graph: Graph, core: str) -> float | None:

@@ -12,7 +12,7 @@ from refsim.errors import DataError, ModelError
 from refsim.graph import Graph
 
 _STEP = re.compile(r"/\* (\d+): .*: (\w+), .* -> ([\dx]+|scalar)(?:, the same bytes)? \*/")
-_CALL = re.compile(r"\b(tnf_\w+)\(&step\d+_")
+_CALL = re.compile(r"\b(tnf_\w+)\(&step\d+_|_step\d+_\w+\(at\);")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,8 @@ class ReadFolder(GeneratedModel):
     @property
     def sources(self) -> tuple[Path, ...]:
         """Every C file to compile: the folder's own, whatever the program would need."""
-        return (self.folder / f"{self.prefix}.c", *sorted((self.folder / "kernels").glob("*.c")))
+        parts = (path for part in ("steps", "kernels") for path in sorted((self.folder / part).glob("*.c")))
+        return (self.folder / f"{self.prefix}.c", *parts)
 
 
 def read_folder(folder: Path, graph: Graph, target: Target) -> ReadFolder:
@@ -66,7 +67,7 @@ def _same_steps(folder: Path, source: str, graph: Graph, target: Target) -> Prog
     for optimise in Optimise:
         program = build_program(graph, target, optimise=optimise)
         if steps == [(s.index, s.operator, "x".join(map(str, s.shape)) or "scalar") for s in program.steps]:
-            kernels = [step.call.kernel for step in program.steps if not step.elided]
+            kernels = ["" if s.specialised else s.call.kernel for s in program.steps if not s.elided]
             candidates.append((sum(a == b for a, b in zip(kernels, calls, strict=False)), program))
     if not candidates:
         raise ModelError(

@@ -39,7 +39,7 @@ def render_reproducer(
         source = (model.folder / f"{model.prefix}.c").read_text(encoding="utf-8")
         statements, output = _statements(source, step)
         parameters = _parameters(source, statements)
-        kernels = _kernels(model, step)
+        kernels = _kernels(model, step, statements)
     except (OSError, UnicodeDecodeError, LookupError) as error:
         raise TinyFormerError(f"{model.folder}: step {step.index} cannot be reproduced: {error}") from error
     constants, offsets = model.program.graph.constants, model.program.plan.tensor_offsets
@@ -156,8 +156,8 @@ def _parameters(source: str, statements: str) -> str:
     return "\n".join(kept)
 
 
-def _kernels(model: GeneratedModel, step: Step) -> str:
-    """The sources of the step's kernel and of those that it calls, with the headers that they include."""
+def _kernels(model: GeneratedModel, step: Step, statements: str) -> str:
+    """The step's own file where it has one, else the sources of the kernels that it needs, with what they include."""
     folder = model.folder / "kernels"
     seen: set[str] = set()
 
@@ -171,7 +171,8 @@ def _kernels(model: GeneratedModel, step: Step) -> str:
         seen.add(name)
         return inlined(folder / name)
 
-    return "\n".join(once(f"{source}.c") for source in step.call.sources)
+    own = [f"../steps/{name}.c" for name in re.findall(r"\b(\w+_step\d+_\w+)\(at\);", statements)]
+    return "\n".join(once(name) for name in own or [f"{source}.c" for source in step.call.sources])
 
 
 def _array(name: str, data: Int8Array) -> str:

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from codegen.onnx import load, quantize
-from conformance import network_bench
+from conformance import chip_cost
 from conformance.network_bench import as_json, measure, peer_cycles, plot, table
 from conformance.networks import STAGES, Stage, tinyformer
 from refsim.errors import ConformanceError
@@ -92,14 +92,14 @@ def test_the_report_is_json_a_table_and_a_plot(report):
 
 
 def test_a_byte_that_differs_is_refused(monkeypatch):
-    compare = network_bench.compare_model
+    compare = chip_cost.compare_model
 
     def wrong(under_test, *args):
         samples = {name: x ^ np.int8(0) for name, x in under_test.samples.items()}
-        outcome = compare(network_bench.ModelUnderTest(under_test.graph, samples), *args)
+        outcome = compare(chip_cost.ModelUnderTest(under_test.graph, samples), *args)
         return replace(outcome, mismatches=1, message="differs")
 
-    monkeypatch.setattr(network_bench, "compare_model", wrong)
+    monkeypatch.setattr(chip_cost, "compare_model", wrong)
     with pytest.raises(ConformanceError, match="0 % on stm32f746: differs"):
         measure(TARGETS[:1], [0], stages=SMALL)
 
