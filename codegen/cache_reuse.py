@@ -80,7 +80,10 @@ class Reuse:
         new = self.new(step, stride)
         others = written / self.cache.line / self.cache.sets
         again = sum(n * self._missed(n, others) for n in of_sets)
-        return passes * ((1 - new) * again + new * sum(map(self._settling, of_sets)))
+        # The cache is empty when a kernel begins: new lines replace others once it is full.
+        come = passes * (new * lines.size + written / self.cache.line)
+        full = max(0.0, 1.0 - self.cache.ways * self.cache.sets / max(1.0, come))
+        return passes * ((1 - new) * again + full * new * sum(map(self._settling, of_sets)))
 
     def new(self, step: int, stride: int) -> float:
         """Share of the passes that come to new lines: each is `step` bytes further, until `stride` bytes on."""

@@ -167,6 +167,10 @@ class Space:
         """The stage's feature map."""
         return (self.side, self.width, self.dim)
 
+    def feature_map(self) -> Shape:
+        """A feature map as large as one of Table I, for kernels that have few shapes there."""
+        return (self.upto(32, 4), self.upto(32, 4), self.upto(256, 8))
+
     def shape(self) -> Shape:
         """The stage's tokens or feature map; at random up to six axes."""
         if self.in_search:
@@ -360,7 +364,7 @@ def _window(s: Space) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int,
 def _mean(s: Space) -> Drawn:
     shape, axes = s.pick(((s.tokens, s.dim), (0, 0)), (s.image, (0, 1)))
     if not s.in_search:
-        shape, axes = s.pick((shape, axes), (s.image, (1, 1)), (s.image, (2, 2)))
+        shape, axes = s.pick((shape, axes), (s.image, (1, 1)), (s.image, (2, 2)), (s.feature_map(), (0, 1)))
     n = math.prod(shape[axes[0] : axes[1] + 1])
     return Mean(axes[0], axes[1], 0, s.output(DEVIATION * math.sqrt(n))), (shape,)
 
@@ -412,7 +416,7 @@ def _pad(s: Space) -> Drawn:
     """A border around a feature map."""
     if s.in_search:
         return Pad((1, 1, 0), (1, 1, 0), s.zero_point()), (s.image,)
-    shape = s.shape()
+    shape = s.pick(s.shape(), s.feature_map())
     before, after = (tuple(s.pick(0, 0, 1, 2, 5) for _ in shape) for _ in range(2))
     return Pad(before, after, s.zero_point()), (shape,)
 
