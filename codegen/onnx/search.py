@@ -3,9 +3,9 @@
 One evaluation runs the whole integer model on the calibration samples. Layers are visited in the order of their
 sensitivity (`refsim.sensitivity`), the costliest first. For each, other weights are tried (clipped, rounded up or down:
 `codegen.onnx.weight_rounding`), then other ranges of what it writes and of what it reads (other calibrators', and
-narrower and wider ones). A change stays if the signal to quantisation noise ratio of the model's outputs grows: on all
-samples, and on each half of them, so that what fits some samples only is not taken for progress. Rounds follow each
-other until nothing helps any more or the budget is spent.
+narrower and wider ones). A change stays if the signal to quantisation noise ratio of the model's outputs grows, and
+if the errors of the samples, one by one, shrink by more than chance would bring: many candidates on few samples would
+else fit the samples. Rounds follow each other until nothing helps any more or the budget is spent.
 """
 
 import tempfile
@@ -41,6 +41,9 @@ _ALIKE = 0.01
 _LEAST_GAIN_DB = 0.01
 """What changes less is no reason to depart from what the calibrator chose."""
 
+_STANDARD_ERRORS = 2.0
+"""By how many standard errors of its mean a gain must differ from none."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -71,17 +74,29 @@ class Found:
     evaluations: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Score:
-    """Signal to quantisation noise of the outputs on calibration samples, dB: on all, and on each half of them."""
+    """Of the outputs on calibration samples.
 
-    all: float
-    halves: tuple[float, ...]
+    Attributes:
+        signal: sum of the float model's squared outputs.
+        noise: float64 (N,), sum of squared errors of each sample.
+    """
+
+    signal: float
+    noise: NDArray[np.float64]
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal to quantisation noise ratio, dB."""
+        return decibels(self.signal, float(self.noise.sum()))
 
     def beats(self, other: "Score") -> bool:
-        """Whether it is better by more than nothing, and on no half worse."""
-        better = self.all > other.all + _LEAST_GAIN_DB
-        return better and all(a >= b for a, b in zip(self.halves, other.halves, strict=True))
+        """Whether it is better by more than chance would bring, sample by sample."""
+        gain = other.noise - self.noise
+        if len(gain) < 2 or self.sqnr_db < other.sqnr_db + _LEAST_GAIN_DB:
+            return False
+        return bool(gain.mean() > _STANDARD_ERRORS * gain.std(ddof=1) / np.sqrt(len(gain)))
 
 
 def search_candidates(
@@ -109,7 +124,7 @@ def search_candidates(
     """
     evaluator = _Evaluator(file, corrected, samples, per_channel)
     best, score = start, evaluator.score(start)
-    before = score.all
+    before = score.sqnr_db
     order = _by_sensitivity(file, evaluator.graph(start), samples)
     moves = _Moves(file, samples, [start.ranges, *others.values()], per_channel)
     spent, improved = 0, True
@@ -123,11 +138,11 @@ def search_candidates(
                 found = evaluator.score(candidate)
                 spent += 1
                 count(1)
-                if found.beats(score) and (winner is None or found.all > winner[0].all):
+                if found.beats(score) and (winner is None or found.sqnr_db > winner[0].sqnr_db):
                     winner = found, candidate
             if winner is not None:
                 (score, best), improved = winner, True
-    return Found(best, before, score.all, spent)
+    return Found(best, before, score.sqnr_db, spent)
 
 
 class _Evaluator:
@@ -140,8 +155,6 @@ class _Evaluator:
         size = len(next(iter(samples.values())))
         parts = list(Runner(file.proto, names, file.batch).run(samples))
         self.real = {name: np.concatenate([part[name] for part in parts])[:size] for name in names}
-        middle = size // 2
-        self.halves = [slice(0, middle), slice(middle, size)] if middle else []
 
     def graph(self, candidate: Candidate) -> Graph:
         file = with_weights(self.file, candidate.weights)
@@ -150,16 +163,12 @@ class _Evaluator:
 
     def score(self, candidate: Candidate) -> Score:
         found = predict(self.graph(candidate), self.samples)
-        whole, *halves = (self._decibels(found, part) for part in (slice(None), *self.halves))
-        return Score(whole, tuple(halves))
-
-    def _decibels(self, found: Mapping[str, NDArray[np.float32]], part: slice) -> float:
-        signal = noise = 0.0
+        signal, noise = 0.0, np.zeros(len(next(iter(self.samples.values()))))
         for name, real in self.real.items():
-            true = real[part].astype(np.float64)
+            true = real.astype(np.float64).reshape(len(noise), -1)
             signal += float(np.square(true).sum())
-            noise += float(np.square(found[name][part] - true).sum())
-        return decibels(signal, noise)
+            noise += np.square(found[name].reshape(true.shape) - true).sum(axis=1)
+        return Score(signal, noise)
 
 
 def with_weights(file: ModelFile, weights: Mapping[str, NDArray[np.float64]]) -> ModelFile:

@@ -18,6 +18,7 @@ from codegen.onnx.lowering import affine
 from codegen.onnx.mse_range import Histogram, mse_range
 from codegen.onnx.reader import ModelFile, read_file, read_proto
 from codegen.onnx.runner import Runner
+from codegen.onnx.search import Score
 from codegen.onnx.weight_rounding import add_gram, clip_weight, round_weight
 from refsim.comparison import decibels
 from refsim.errors import DataError, ModelError
@@ -370,6 +371,17 @@ def test_search_finds_what_costs_most_within_its_budget(tmp_path: Path) -> None:
     assert any(f"{found:.1f} dB after" in line for line in lines)
     assert [n for n, total in done if total == 30] == list(range(1, len(done) + 1))
     assert len(done) <= 30
+
+
+def test_what_chance_could_bring_is_no_gain() -> None:
+    noise = np.full(16, 1.0)
+    assert Score(100, noise - 0.1).beats(Score(100, noise))
+    assert not Score(100, noise - 1e-4).beats(Score(100, noise))  # sure, but nothing to speak of
+    lucky = noise.copy()
+    lucky[0] = 0.1  # one sample alone gains, and enough to move the mean
+    assert Score(100, lucky).sqnr_db > Score(100, noise).sqnr_db + 0.2
+    assert not Score(100, lucky).beats(Score(100, noise))
+    assert not Score(100, np.array([0.1])).beats(Score(100, np.array([1.0])))
 
 
 @pytest.mark.parametrize("name", ["inverted_residual", "convolutional"])
