@@ -8,16 +8,18 @@ import numpy as np
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
-from refsim.numerics import (
+from refsim.matrices import (
     LANES,
-    Int8Array,
-    Int16Array,
-    Int32Array,
-    Stage,
+    WORD,
     accumulate,
     finish_columns,
+    join_words,
     pad_blocks,
+    read_words,
+    spread_byte,
+    write_words,
 )
+from refsim.numerics import Int8Array, Int16Array, Int32Array, Stage
 from refsim.ops.base import Requantization, Requantizing, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.ops.linear import Linear
 from refsim.tensor import Shape
@@ -141,19 +143,23 @@ def _fill_planes(
 ) -> None:
     """planes[p, q, c, n, i, j] = x[n, i * stride + p - top, j * stride + q - left, first_input + c] - z_x in the image.
 
-    So what one tap of the kernel sees in a row of windows lies together, whatever the stride.
+    So what one tap of the kernel sees in a row of windows lies together, whatever the stride. All else becomes 0.
     """
-    for n in range(x.shape[0]):
-        for h in range(x.shape[1]):
-            i, p = divmod(padding[0] + h, stride[0])
-            for q in range(stride[1]):
-                w = (q - padding[1]) % stride[1]
-                j = (padding[1] + w) // stride[1]
-                for c in range(planes.shape[2]):
-                    pixels = x[n, h, w :: stride[1], first_input + c]
-                    row = planes[p, q, c, n, i, j : j + pixels.size]
-                    for k in range(pixels.size):
-                        row[k] = np.int32(np.int32(pixels[k]) - np.int32(input_zero_point))
+    depth, width = planes.shape[2], planes.shape[5]
+    words = np.empty(planes.shape[4] * width, np.uint64)
+    padding_word = np.uint64(np.uint8(input_zero_point)) * np.uint64(0x0101010101010101)
+    for p in range(stride[0]):
+        for q in range(stride[1]):
+            top, left = (p - padding[0]) % stride[0], (q - padding[1]) % stride[1]
+            words[:] = padding_word  # what the image leaves is its padding
+            for n in range(x.shape[0]):
+                for c in range(0, depth, WORD):
+                    for h in range(top, x.shape[1], stride[0]):
+                        pixels = x[n, h, left :: stride[1]]
+                        start = (padding[0] + h) // stride[0] * width + (padding[1] + left) // stride[1]
+                        read_words(pixels, first_input + c, first_input + depth, words[start:])
+                    for part in range(c, min(c + WORD, depth)):
+                        spread_byte(words, part - c, input_zero_point, planes[p, q, part, n].ravel())
 
 
 @compiled()
@@ -176,7 +182,7 @@ def _conv2d_group(
     the tap's own offset on. So each is one row of a matrix that need not be copied together. The inner loops run over
     whole rows of the padded image; sums of positions where the window juts out on the right are computed and left.
     """
-    out_h, out_w, channels = y.shape[1], y.shape[2], y.shape[3]
+    out_h, channels = y.shape[1], y.shape[3]
     height = (padding[0] + x.shape[1] + padding[2] + stride[0] - 1) // stride[0]  # of a plane
     width = (padding[1] + x.shape[2] + padding[3] + stride[1] - 1) // stride[1]
     samples = min(x.shape[0], (LANES + height * width - 1) // (height * width))  # computed together
@@ -195,10 +201,11 @@ def _conv2d_group(
                 tap += 1
 
     rows = (samples - 1) * height + out_h  # where a window may start
-    blocks = (rows * width + LANES - 1) // LANES
+    blocks = max(1, (rows * width + LANES // 2) // LANES)
     block = (rows + blocks - 1) // blocks
     acc = np.empty((weight.shape[0], block * width), np.int32)
     finished = np.empty((channels, acc.shape[1]), np.int8)
+    words = np.empty(acc.shape[1], np.uint64)
     size = stride[0] * stride[1] * depth * samples * height * width
     pixels = np.zeros(size + acc.shape[1] + width * height, np.int32)
     planes = pixels[:size].reshape(shape)
@@ -209,10 +216,9 @@ def _conv2d_group(
                 acc[o] = bias[o]
             accumulate(weight, pixels[first * width :], offsets, acc)
             finish_columns(acc, stage, finished)
-            for row in range(block):
-                n, oh = divmod(first + row, height)
-                if oh < out_h and n < samples and sample + n < x.shape[0]:
-                    positions = y[sample + n, oh]
-                    for ow in range(out_w):
-                        for o in range(channels):
-                            positions[ow, o] = finished[o, row * width + ow]
+            for o in range(0, channels, WORD):
+                join_words(finished, o, words)
+                for row in range(block):
+                    n, oh = divmod(first + row, height)
+                    if oh < out_h and n < samples and sample + n < x.shape[0]:
+                        write_words(words[row * width :], o, y[sample + n, oh])
