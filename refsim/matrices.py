@@ -91,9 +91,9 @@ def remove_zero_point_transposed(x: Int8Array, zero_point: int, words: WordArray
     """
     some = words[: x.shape[0]]
     for first in range(0, x.shape[1], WORD):
-        read_words(x, first, x.shape[1], some)
-        for i in range(first, min(first + WORD, x.shape[1])):
-            spread_byte(some, i - first, zero_point, centred[i])
+        read_words(x, 0, 1, first, x.shape[1], some)
+        count, columns = min(WORD, x.shape[1] - first), centred.shape[1]
+        spread_words(some, count, zero_point, centred.ravel()[first * columns :], columns)
 
 
 @compiled(inline=True)
@@ -102,27 +102,29 @@ def _byte(value: Integer, shift: int) -> np.uint64:
     return np.uint64(np.uint8(value)) << np.uint64(shift)
 
 
-@compiled()
-def read_words(x: Int8Array, first: int, end: int, words: WordArray) -> None:
-    """words[j] = the bytes x[j, first : min(first + 8, end)], the first of them lowest."""
+@compiled(inline=True)
+def read_words(x: Int8Array, start: int, step: int, first: int, end: int, words: WordArray) -> None:
+    """words[j] = the bytes x[start + j * step, first : min(first + 8, end)], the first of them lowest."""
     if end - first >= 8:
-        for j in range(x.shape[0]):
-            b = x[j, first : first + 8]  # the compiler makes one load of the eight
+        for j in range((x.shape[0] - start + step - 1) // step):
+            b = x[start + j * step][first : first + 8]  # the compiler makes one load of the eight
             low = _byte(b[0], 0) | _byte(b[1], 8) | _byte(b[2], 16) | _byte(b[3], 24)
             words[j] = low | _byte(b[4], 32) | _byte(b[5], 40) | _byte(b[6], 48) | _byte(b[7], 56)
     else:
-        for j in range(x.shape[0]):
-            words[j] = np.uint64(0)
+        for j in range((x.shape[0] - start + step - 1) // step):
+            word = np.uint64(0)
             for c in range(first, end):
-                words[j] |= np.uint64(np.uint8(x[j, c])) << np.uint64(8 * (c - first))
+                word |= np.uint64(np.uint8(x[start + j * step, c])) << np.uint64(8 * (c - first))
+            words[j] = word
 
 
 @compiled()
-def spread_byte(words: WordArray, place: int, zero_point: int, centred: NDArray[Any]) -> None:
-    """centred[j] = byte `place` of words[j], an int8, minus zero_point; centred is int16 or int32."""
-    shift = np.uint64(8 * place)
-    for j in range(words.size):
-        centred[j] = np.int32(np.int32(np.int8(words[j] >> shift)) - np.int32(zero_point))
+def spread_words(words: WordArray, count: int, zero_point: int, centred: NDArray[Any], distance: int) -> None:
+    """centred[c * distance + j] = byte c of words[j], an int8, minus zero_point, for c < count; int16 or int32."""
+    for c in range(count):
+        row, shift = centred[c * distance :][: words.size], np.uint64(8 * c)
+        for j in range(words.size):
+            row[j] = np.int32(np.int32(np.int8(words[j] >> shift)) - np.int32(zero_point))
 
 
 @compiled()
@@ -142,10 +144,10 @@ def join_words(rows: Int8Array, first: int, words: WordArray) -> None:
                 words[i] |= np.uint64(np.uint8(row[i])) << shift
 
 
-@compiled()
-def write_words(words: WordArray, first: int, y: Int8Array) -> None:
-    """y[i, first : first + 8] = the bytes of words[i], as far as y has these channels."""
-    if y.shape[1] - first >= 8:
+@compiled(inline=True)
+def write_words(words: WordArray, first: int, end: int, y: Int8Array) -> None:
+    """y[i, first : min(first + 8, end)] = the bytes of words[i]."""
+    if end - first >= 8:
         for i in range(y.shape[0]):
             b, word = y[i, first : first + 8], words[i]  # the compiler makes one store of the eight
             b[0], b[1] = np.int8(word), np.int8(word >> np.uint64(8))
@@ -154,7 +156,7 @@ def write_words(words: WordArray, first: int, y: Int8Array) -> None:
             b[6], b[7] = np.int8(word >> np.uint64(48)), np.int8(word >> np.uint64(56))
     else:
         for i in range(y.shape[0]):
-            for c in range(first, y.shape[1]):
+            for c in range(first, end):
                 y[i, c] = np.int8(words[i] >> np.uint64(8 * (c - first)))
 
 
@@ -170,14 +172,14 @@ def write_transposed(rows: Int8Array, words: WordArray, y: Int8Array) -> None:
     some = words[: y.shape[0]]
     for first in range(0, y.shape[1], WORD):
         join_words(rows, first, some)
-        write_words(some, first, y)
+        write_words(some, first, y.shape[1], y)
 
 
 @compiled()
-def finish_columns(acc: Int32Array, stage: Stage, y: Int8Array) -> None:
-    """Requantise columns: y[c, i] from acc[c, i] with the multiplier of channel c; acc may be larger than y."""
+def finish_columns(acc: Int32Array, first: int, stage: Stage, y: Int8Array) -> None:
+    """Requantise columns: y[c, i] from acc[c, i] with the multiplier of channel first + c; acc may be larger than y."""
     for c in range(y.shape[0]):
-        multiplier, shift = stage.multiplier[c], stage.shift[c]
+        multiplier, shift = stage.multiplier[first + c], stage.shift[first + c]
         if stage.rounding == 0:
             for i in range(y.shape[1]):
                 y[c, i] = finish(acc[c, i], multiplier, shift, 0, stage)

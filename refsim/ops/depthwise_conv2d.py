@@ -1,15 +1,14 @@
 """DepthwiseConv2D: each output channel reads one input channel (docs/numerics.md, depthwise_conv2d)."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
-from refsim.matrices import finish_rows, padded_length, remove_zero_point
-from refsim.numerics import Int8Array, Int16Array, Int32Array, Int64Array, Stage
+from refsim.matrices import finish_rows, padded_length
+from refsim.numerics import Int8Array, Int16Array, Int32Array, Stage
 from refsim.ops.base import Requantization, Requantizing, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.tensor import Shape
 from refsim.windows import Window, image_shape
@@ -77,35 +76,24 @@ class DepthwiseConv2D(Requantizing):
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), np.int8)
         if y.shape[3] != x.shape[3]:
             x = np.repeat(x, y.shape[3] // x.shape[3], axis=3)  # each channel as often as it is read
-        weight, bias, stage = self._prepared(y.shape[2])
+        # With stride 1 a row's positions are neighbours in the image: the kernel, repeated, meets them all in one loop.
+        repeats = y.shape[2] if self.stride[1] == 1 else 1
+        taps = self.weight.reshape(-1, self.weight.shape[2])
+        kernel = np.zeros((padded_length(taps.shape[0], TAPS), taps.shape[1] * repeats), np.int16)
+        kernel[: taps.shape[0]] = np.tile(taps, repeats)
         _depthwise_conv2d(
             x,
-            weight,
+            kernel,
             self.weight.shape[:2],
-            bias,
-            stage,
+            self.bias,
+            self.output.stage(self.weight.shape[2]),
             self.input_zero_point,
             self.stride,
             self.padding,
             self.dilation,
-            y.reshape(*y.shape[:2], -1),
+            y,
         )
         return y
-
-    def _prepared(self, out_w: int) -> tuple[Int16Array, Int32Array, Stage]:
-        """Weight, bias and last step of a whole row of `out_w` positions, where each channel's repeat; built once."""
-        if out_w not in self._rows:
-            taps = self.weight.reshape(-1, self.weight.shape[2])
-            weight = np.zeros((padded_length(taps.shape[0], TAPS), taps.shape[1] * out_w), np.int16)
-            weight[: taps.shape[0]] = np.tile(taps, out_w)
-            stage = self.output.stage(taps.shape[1])
-            multiplier, shift = np.tile(stage.multiplier, out_w), np.tile(stage.shift, out_w)
-            self._rows[out_w] = weight, np.tile(self.bias, out_w), stage._replace(multiplier=multiplier, shift=shift)
-        return self._rows[out_w]
-
-    @cached_property
-    def _rows(self) -> dict[int, tuple[Int16Array, Int32Array, Stage]]:
-        return {}
 
 
 @compiled()
@@ -125,54 +113,46 @@ def _depthwise_conv2d(
 
     Args:
         x: int8 (N, H, W, C).
-        weight: int16 (KH * KW, OW * C), padded to a multiple of TAPS.
+        weight: int16 (KH * KW, span), padded to a multiple of TAPS; repeated for positions that are neighbours.
         kernel: (KH, KW).
-        bias: int32 (OW * C,).
-        stage: of OW * C channels.
+        bias: int32 (C,).
+        stage: of C channels.
         input_zero_point: z_x.
         stride: (height, width).
         padding: (top, left, bottom, right).
         dilation: (height, width).
-        y: int8 (N, OH, OW * C) to fill.
+        y: int8 (N, OH, OW, C) to fill.
     """
     top, left, bottom, right = padding
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
-    # The padded image without its zero point. Its columns lie in the order of their remainder by the stride, so that
-    # what a tap sees at the positions of a row lies together.
-    phase_width = (left + width + right + stride[1] - 1) // stride[1]
-    image = np.zeros((top + height + bottom, stride[1], phase_width, channels), np.int16)
+    image = np.zeros((top + height + bottom, left + width + right, channels), np.int16)  # padded, zero point removed
     pixels = image.ravel()
-    row_size = stride[1] * phase_width * channels
-    sums = np.empty((1, bias.size), np.int32)
-    taps = weight.shape[0]
+    row_size = image.shape[1] * channels
+    acc = np.empty((y.shape[2], channels), np.int32)
+    sums = acc.reshape(-1)
+    taps, span = weight.shape
     offsets = np.zeros(taps, np.int64)
     for tap in range(kernel[0] * kernel[1]):
         kh, kw = divmod(tap, kernel[1])
-        j, q = divmod(kw * dilation[1], stride[1])
-        offsets[tap] = kh * dilation[0] * row_size + (q * phase_width + j) * channels
+        offsets[tap] = kh * dilation[0] * row_size + kw * dilation[1] * channels
     for n in range(x.shape[0]):
         for h in range(height):
-            for q in range(stride[1]):
-                first = (q - left) % stride[1]
-                j = (left + first) // stride[1]
-                columns = x[n, h, first :: stride[1]]
-                remove_zero_point(columns, input_zero_point, image[top + h, q, j:])
+            for w in range(width):
+                for c in range(channels):
+                    image[top + h, left + w, c] = np.int16(np.int16(x[n, h, w, c]) - np.int16(input_zero_point))
         for oh in range(y.shape[1]):
-            window = pixels[oh * stride[0] * row_size :]
-            sums[0] = bias
-            for tap in range(0, taps, 3):
-                _add_taps(window, offsets[tap : tap + 3], weight[tap : tap + 3], sums[0])
-            finish_rows(sums, stage, y[n, oh : oh + 1])
-
-
-@compiled()
-def _add_taps(pixels: Int16Array, offsets: Int64Array, weight: Int16Array, sums: Int32Array) -> None:
-    """sums[i] += pixels[offsets[t] + i] * weight[t, i] for three taps t."""
-    x0, x1, x2 = pixels[offsets[0] :], pixels[offsets[1] :], pixels[offsets[2] :]
-    w0, w1, w2 = weight[0], weight[1], weight[2]
-    for i in range(sums.size):
-        sums[i] += np.int32(
-            np.int32(np.int32(x0[i]) * np.int32(w0[i]))
-            + np.int32(np.int32(x1[i]) * np.int32(w1[i]))
-            + np.int32(np.int32(x2[i]) * np.int32(w2[i]))
-        )
+            for position in range(acc.shape[0]):
+                acc[position] = bias
+            for part in range(sums.size // span):
+                window = pixels[oh * stride[0] * row_size + part * stride[1] * channels :]
+                part_sums = sums[part * span : (part + 1) * span]
+                for tap in range(0, taps, 3):
+                    x0, x1, x2 = window[offsets[tap] :], window[offsets[tap + 1] :], window[offsets[tap + 2] :]
+                    w0, w1, w2 = weight[tap], weight[tap + 1], weight[tap + 2]
+                    for i in range(span):
+                        part_sums[i] += np.int32(
+                            np.int32(np.int32(x0[i]) * np.int32(w0[i]))
+                            + np.int32(np.int32(x1[i]) * np.int32(w1[i]))
+                            + np.int32(np.int32(x2[i]) * np.int32(w2[i]))
+                        )
+            finish_rows(acc, stage, y[n, oh])

@@ -111,7 +111,7 @@ def _linear(
             for o in range(channels):
                 column_sums[o] = bias[o]
             accumulate(weight, columns.ravel(), offsets, column_sums)
-            finish_columns(column_sums, stage, finished)
+            finish_columns(column_sums, 0, stage, finished)
             write_transposed(finished, words, y[first : first + block])
     else:
         taps = np.zeros((padded_length(block, BLOCK), depth), np.int16)

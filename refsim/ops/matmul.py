@@ -107,7 +107,7 @@ def _matmul(
                     remove_zero_point_transposed(b[n, batch], b_zero_point, words, left)
                 remove_zero_point_transposed(a[n, batch], a_zero_point, words, right)
                 accumulate(left, right.ravel(), offsets, acc)
-                finish_columns(acc, stage, finished)
+                finish_columns(acc, 0, stage, finished)
                 write_transposed(finished, words, y[n, batch])
             else:
                 remove_zero_point(a[n, batch], a_zero_point, left)
