@@ -17,11 +17,20 @@ Padding = tuple[int, int, int, int]
 
 
 @compiled(inline=True)
-def plane_size(height: int, width: int, stride: Pair, padding: Padding) -> Pair:
-    """(height, width) of a plane for an image of the given size."""
+def plane_size(image: Pair, output: Pair, stride: Pair, padding: Padding) -> Pair:
+    """(height, width) of a plane for an image and an output of the given sizes.
+
+    Without a stride, the zeros on the right of a row are those on the left of the next one, and the zeros under a
+    sample or channel those above the next one.
+    """
+    if stride[0] == 1 and stride[1] == 1:
+        return (
+            max(output[0], image[0] + max(padding[0], padding[2])),
+            max(output[1], image[1] + max(padding[1], padding[3])),
+        )
     return (
-        (padding[0] + height + padding[2] + stride[0] - 1) // stride[0],
-        (padding[1] + width + padding[3] + stride[1] - 1) // stride[1],
+        (padding[0] + image[0] + padding[2] + stride[0] - 1) // stride[0],
+        (padding[1] + image[1] + padding[3] + stride[1] - 1) // stride[1],
     )
 
 

@@ -141,7 +141,7 @@ def _conv2d_group(
 
     Each tap and input channel is one row of a matrix: what the tap sees of the channel's plane (`refsim.planes`).
     """
-    size = plane_size(x.shape[1], x.shape[2], stride, padding)
+    size = plane_size(x.shape[1:3], y.shape[1:3], stride, padding)
     height, width = size
     samples = min(x.shape[0], (LANES + height * width - 1) // (height * width))  # computed together
     channels, depth = y.shape[3], kernel[2]

@@ -26,7 +26,7 @@ def test_channels_become_rows_and_return(channels: int, dtype: type[np.signedint
 def test_planes_hold_the_padded_image(stride: tuple[int, int], channels: tuple[int, int]) -> None:
     padding, zero_point, (first, end) = (1, 2, 3, 0), -7, channels
     x = np.random.default_rng(end).integers(-128, 128, (2, 6, 9, 16)).astype(np.int8)
-    height, width = plane_size(6, 9, stride, padding)
+    height, width = plane_size((6, 9), (4, 5), stride, padding)
     shape = (*stride, end - first, 2, height, width)
     pixels = np.full(np.prod(shape), 999, np.int32)
     words = np.empty(height * width, np.uint64)
