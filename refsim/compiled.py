@@ -13,7 +13,7 @@ from numba.core import config as numba_config
 config: Any = numba_config  # its settings are set at run time, unknown to type checkers
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-SHARED_MODULES = ("numerics.py", "windows.py")
+SHARED_MODULES = ("matrices.py", "numerics.py", "planes.py", "windows.py")
 """Sources whose functions are compiled into those of other modules."""
 
 

@@ -88,100 +88,14 @@ class Stage(NamedTuple):
 
 
 @compiled(inline=True)
-def finish(acc: Integer, multiplier: Integer, shift: Integer, stage: Stage) -> np.int8:
-    """Requantise one accumulator: clamp(requant(acc, M, s, rounding) + zero_point, act_min, act_max)."""
-    scaled = requantize(acc, multiplier, shift, stage.rounding)
-    return np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
+def finish(acc: Integer, multiplier: Integer, shift: Integer, rounding: int, stage: Stage) -> np.int8:
+    """Requantise one accumulator: clamp(requant(acc, M, s, rounding) + zero_point, act_min, act_max).
 
-
-@compiled()
-def finish_rows(acc: Int32Array, stage: Stage, y: Int8Array) -> None:
-    """Requantise rows: y[j, o] from acc[j, o] with the multiplier of channel o; acc may be larger than y."""
-    for j in range(y.shape[0]):
-        if stage.rounding == 0:  # the branch stands outside the loop so that each loop compiles to vector code
-            for o in range(y.shape[1]):
-                scaled = requantize(acc[j, o], stage.multiplier[o], stage.shift[o], 0)
-                y[j, o] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
-        else:
-            for o in range(y.shape[1]):
-                scaled = requantize(acc[j, o], stage.multiplier[o], stage.shift[o], 1)
-                y[j, o] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
-
-
-@compiled()
-def finish_columns(acc: Int32Array, stage: Stage, y: Int8Array) -> None:
-    """Requantise columns: y[o, i] from acc[o, i] with the multiplier of channel o; acc may be larger than y."""
-    for o in range(y.shape[0]):
-        multiplier, shift = stage.multiplier[o], stage.shift[o]
-        if stage.rounding == 0:
-            for i in range(y.shape[1]):
-                scaled = requantize(acc[o, i], multiplier, shift, 0)
-                y[o, i] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
-        else:
-            for i in range(y.shape[1]):
-                scaled = requantize(acc[o, i], multiplier, shift, 1)
-                y[o, i] = np.int8(clamp(scaled + np.int64(stage.zero_point), stage.act_min, stage.act_max))
-
-
-BLOCK = 4
-"""Rows and terms that `accumulate` takes together, so that each number it loads serves several sums."""
-LANES = 512
-"""Columns that are computed together: enough for long vector loops, few enough to stay in a core's cache."""
-
-
-@compiled(inline=True)
-def padded_length(length: int, block: int) -> int:
-    """`length` rounded up to a multiple of `block`."""
-    return (length + block - 1) // block * block
-
-
-def pad_blocks(matrix: Int8Array) -> Int16Array:
-    """A matrix as int16, with zeros up to whole blocks of rows and columns, as `accumulate` takes it."""
-    rows, columns = matrix.shape
-    padded = np.zeros((padded_length(rows, BLOCK), padded_length(columns, BLOCK)), np.int16)
-    padded[:rows, :columns] = matrix
-    return padded
-
-
-@compiled()
-def accumulate(left: Int16Array, right: Int32Array, offsets: Int64Array, acc: Int32Array) -> None:
-    """acc[r, i] += sum over k of left[r, k] * right[offsets[k] + i]: the product of two matrices.
-
-    Args:
-        left: int16 (R, K); R and K are multiples of BLOCK.
-        right: int32, the rows of the right matrix, each somewhere in it; they may overlap.
-        offsets: int64 (K,): where each row begins.
-        acc: int32 (R, I) to add to.
+    Loops take `rounding` out of the stage and give it as a constant, so that each compiles to vector code.
     """
-    columns = acc.shape[1]
-    for r in range(0, left.shape[0], 4):
-        acc0, acc1, acc2, acc3 = acc[r], acc[r + 1], acc[r + 2], acc[r + 3]
-        for k in range(0, left.shape[1], 4):
-            a0, a1, a2, a3 = _four(left, r, k)
-            b0, b1, b2, b3 = _four(left, r + 1, k)
-            c0, c1, c2, c3 = _four(left, r + 2, k)
-            d0, d1, d2, d3 = _four(left, r + 3, k)
-            right0, right1 = right[offsets[k] :][:columns], right[offsets[k + 1] :][:columns]
-            right2, right3 = right[offsets[k + 2] :][:columns], right[offsets[k + 3] :][:columns]
-            for i in range(columns):
-                x0, x1, x2, x3 = right0[i], right1[i], right2[i], right3[i]
-                acc0[i] += np.int32(np.int32(a0 * x0 + a1 * x1) + np.int32(a2 * x2 + a3 * x3))
-                acc1[i] += np.int32(np.int32(b0 * x0 + b1 * x1) + np.int32(b2 * x2 + b3 * x3))
-                acc2[i] += np.int32(np.int32(c0 * x0 + c1 * x1) + np.int32(c2 * x2 + c3 * x3))
-                acc3[i] += np.int32(np.int32(d0 * x0 + d1 * x1) + np.int32(d2 * x2 + d3 * x3))
-
-
-@compiled(inline=True)
-def _four(matrix: Int16Array, r: int, k: int) -> tuple[np.int32, np.int32, np.int32, np.int32]:
-    return np.int32(matrix[r, k]), np.int32(matrix[r, k + 1]), np.int32(matrix[r, k + 2]), np.int32(matrix[r, k + 3])
-
-
-@compiled()
-def remove_zero_point(x: Int8Array, zero_point: int, centred: Int16Array | Int32Array) -> None:
-    """centred[j, i] = x[j, i] - zero_point over x; centred may be larger."""
-    for j in range(x.shape[0]):
-        for i in range(x.shape[1]):
-            centred[j, i] = np.int16(np.int16(x[j, i]) - np.int16(zero_point))
+    scaled = np.int32(requantize(acc, multiplier, shift, rounding))  # within 2^30 (section 4), before the zero point
+    value = np.int32(scaled + np.int32(stage.zero_point))
+    return np.int8(min(max(value, np.int32(stage.act_min)), np.int32(stage.act_max)))
 
 
 @compiled()

@@ -8,18 +8,11 @@ import numpy as np
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
-from refsim.numerics import (
-    LANES,
-    Int8Array,
-    Int16Array,
-    Int32Array,
-    Stage,
-    accumulate,
-    finish_columns,
-    pad_blocks,
-)
+from refsim.matrices import LANES, accumulate, finish_columns, pad_blocks
+from refsim.numerics import Int8Array, Int16Array, Int32Array, Stage
 from refsim.ops.base import Requantization, Requantizing, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.ops.linear import Linear
+from refsim.planes import fill_planes, plane_size, row_blocks, tap_offsets, write_planes
 from refsim.tensor import Shape
 from refsim.windows import Window, image_shape
 
@@ -131,32 +124,6 @@ class Conv2D(Requantizing):
 
 
 @compiled()
-def _fill_planes(
-    x: Int8Array,
-    input_zero_point: int,
-    stride: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    first_input: int,
-    planes: Int32Array,
-) -> None:
-    """planes[p, q, c, n, i, j] = x[n, i * stride + p - top, j * stride + q - left, first_input + c] - z_x in the image.
-
-    So what one tap of the kernel sees in a row of windows lies together, whatever the stride.
-    """
-    for n in range(x.shape[0]):
-        for h in range(x.shape[1]):
-            i, p = divmod(padding[0] + h, stride[0])
-            for q in range(stride[1]):
-                w = (q - padding[1]) % stride[1]
-                j = (padding[1] + w) // stride[1]
-                for c in range(planes.shape[2]):
-                    pixels = x[n, h, w :: stride[1], first_input + c]
-                    row = planes[p, q, c, n, i, j : j + pixels.size]
-                    for k in range(pixels.size):
-                        row[k] = np.int32(np.int32(pixels[k]) - np.int32(input_zero_point))
-
-
-@compiled()
 def _conv2d_group(
     x: Int8Array,
     weight: Int16Array,
@@ -172,47 +139,33 @@ def _conv2d_group(
 ) -> None:
     """One group: x (N, H, W, C), weight (O, KH * KW * I) padded to whole blocks, y (N, OH, OW, O).
 
-    A tap of the kernel moves over the padded image as the window does: what it sees at all positions is the image from
-    the tap's own offset on. So each is one row of a matrix that need not be copied together. The inner loops run over
-    whole rows of the padded image; sums of positions where the window juts out on the right are computed and left.
+    Each tap and input channel is one row of a matrix: what the tap sees of the channel's plane (`refsim.planes`).
     """
-    out_h, out_w, channels = y.shape[1], y.shape[2], y.shape[3]
-    height = (padding[0] + x.shape[1] + padding[2] + stride[0] - 1) // stride[0]  # of a plane
-    width = (padding[1] + x.shape[2] + padding[3] + stride[1] - 1) // stride[1]
+    size = plane_size(x.shape[1:3], y.shape[1:3], stride, padding)
+    height, width = size
     samples = min(x.shape[0], (LANES + height * width - 1) // (height * width))  # computed together
-    depth = kernel[2]
-    shape = (stride[0], stride[1], depth, samples, height, width)
-
+    channels, depth = y.shape[3], kernel[2]
+    plane = samples * height * width
+    taps = tap_offsets(kernel[:2], dilation, stride, depth * plane, width, kernel[0] * kernel[1])
     offsets = np.zeros(weight.shape[1], np.int64)
-    tap = 0
-    for kh in range(kernel[0]):
-        for kw in range(kernel[1]):
-            i, p = divmod(kh * dilation[0], stride[0])
-            j, q = divmod(kw * dilation[1], stride[1])
-            for c in range(depth):
-                plane = (p * stride[1] + q) * depth + c
-                offsets[tap] = (plane * samples * height + i) * width + j
-                tap += 1
+    for tap in range(taps.size):
+        for c in range(depth):
+            offsets[tap * depth + c] = taps[tap] + c * plane
 
-    rows = (samples - 1) * height + out_h  # where a window may start
-    blocks = (rows * width + LANES - 1) // LANES
-    block = (rows + blocks - 1) // blocks
+    rows, block = row_blocks(samples, y.shape[1], size)
     acc = np.empty((weight.shape[0], block * width), np.int32)
     finished = np.empty((channels, acc.shape[1]), np.int8)
-    size = stride[0] * stride[1] * depth * samples * height * width
-    pixels = np.zeros(size + acc.shape[1] + width * height, np.int32)
-    planes = pixels[:size].reshape(shape)
+    words = np.empty(max(acc.shape[1], height * width), np.uint64)
+    used = stride[0] * stride[1] * depth * plane
+    pixels = np.zeros(used + acc.shape[1] + height * width, np.int32)
     for sample in range(0, x.shape[0], samples):
-        _fill_planes(x[sample : sample + samples], input_zero_point, stride, padding, first_input, planes)
+        part, part_y = x[sample : sample + samples], y[sample : sample + samples]
+        scratch = words[: height * width]
+        end = first_input + depth
+        fill_planes(part, input_zero_point, stride, padding, first_input, end, scratch, width, plane, depth, pixels)
         for first in range(0, rows, block):
             for o in range(channels):
                 acc[o] = bias[o]
             accumulate(weight, pixels[first * width :], offsets, acc)
-            finish_columns(acc, stage, finished)
-            for row in range(block):
-                n, oh = divmod(first + row, height)
-                if oh < out_h and n < samples and sample + n < x.shape[0]:
-                    positions = y[sample + n, oh]
-                    for ow in range(out_w):
-                        for o in range(channels):
-                            positions[ow, o] = finished[o, row * width + ow]
+            finish_columns(acc, 0, stage, finished)
+            write_planes(finished, words[: acc.shape[1]], size, first, part.shape[0], 0, part_y)

@@ -7,7 +7,8 @@ import numpy as np
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
-from refsim.numerics import Int8Array, Int16Array, Int32Array, Stage, finish_rows, padded_length
+from refsim.matrices import finish_rows, padded_length
+from refsim.numerics import Int8Array, Int16Array, Int32Array, Stage
 from refsim.ops.base import Requantization, Requantizing, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.tensor import Shape
 from refsim.windows import Window, image_shape
@@ -84,7 +85,7 @@ class DepthwiseConv2D(Requantizing):
             x,
             kernel,
             self.weight.shape[:2],
-            self.bias,
+            np.tile(self.bias, repeats),
             self.output.stage(self.weight.shape[2]),
             self.input_zero_point,
             self.stride,
@@ -114,7 +115,7 @@ def _depthwise_conv2d(
         x: int8 (N, H, W, C).
         weight: int16 (KH * KW, span), padded to a multiple of TAPS; repeated for positions that are neighbours.
         kernel: (KH, KW).
-        bias: int32 (C,).
+        bias: int32 (span,), repeated likewise.
         stage: of C channels.
         input_zero_point: z_x.
         stride: (height, width).
@@ -136,14 +137,15 @@ def _depthwise_conv2d(
         offsets[tap] = kh * dilation[0] * row_size + kw * dilation[1] * channels
     for n in range(x.shape[0]):
         for h in range(height):
-            for w in range(width):
-                for c in range(channels):
-                    image[top + h, left + w, c] = np.int16(np.int16(x[n, h, w, c]) - np.int16(input_zero_point))
+            row, centred = x[n, h].ravel(), pixels[(top + h) * row_size + left * channels :]
+            for i in range(row.size):
+                centred[i] = np.int16(np.int16(row[i]) - np.int16(input_zero_point))
         for oh in range(y.shape[1]):
-            acc[:] = bias
             for part in range(sums.size // span):
                 window = pixels[oh * stride[0] * row_size + part * stride[1] * channels :]
                 part_sums = sums[part * span : (part + 1) * span]
+                for i in range(span):
+                    part_sums[i] = bias[i]
                 for tap in range(0, taps, 3):
                     x0, x1, x2 = window[offsets[tap] :], window[offsets[tap + 1] :], window[offsets[tap + 2] :]
                     w0, w1, w2 = weight[tap], weight[tap + 1], weight[tap + 2]

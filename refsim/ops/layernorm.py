@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from refsim.compiled import compiled
 from refsim.errors import QuantizationError, ShapeError
+from refsim.matrices import finish_rows
 from refsim.numerics import (
     Int8Array,
     Int16Array,
@@ -16,7 +17,6 @@ from refsim.numerics import (
     Rounding,
     Stage,
     clamp,
-    finish_rows,
     floor_log2,
     isqrt,
     round_half_away,

@@ -8,20 +8,19 @@ import numpy as np
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
-from refsim.numerics import (
+from refsim.matrices import (
     BLOCK,
     LANES,
-    Int8Array,
-    Int16Array,
-    Int32Array,
-    Stage,
     accumulate,
     finish_columns,
     finish_rows,
     pad_blocks,
     padded_length,
     remove_zero_point,
+    remove_zero_point_transposed,
+    write_transposed,
 )
+from refsim.numerics import Int8Array, Int16Array, Int32Array, Stage
 from refsim.ops.base import Requantization, Requantizing, check_array, check_channels, check_zero_point, weighted_bounds
 from refsim.tensor import Shape
 
@@ -105,17 +104,15 @@ def _linear(
         columns = np.zeros((depth, block), np.int32)
         column_sums = np.empty((weight.shape[0], block), np.int32)
         finished = np.empty((channels, block), np.int8)
+        words = np.empty(block, np.uint64)
         offsets = np.arange(depth) * block
         for first in range(0, x.shape[0], block):
-            rows = y[first : first + block]
-            remove_zero_point(x[first : first + block].T, input_zero_point, columns)
+            remove_zero_point_transposed(x[first : first + block], input_zero_point, words, columns)
             for o in range(channels):
                 column_sums[o] = bias[o]
             accumulate(weight, columns.ravel(), offsets, column_sums)
-            finish_columns(column_sums, stage, finished)
-            for row in range(rows.shape[0]):
-                for o in range(channels):
-                    rows[row, o] = finished[o, row]
+            finish_columns(column_sums, 0, stage, finished)
+            write_transposed(finished, words, y[first : first + block])
     else:
         taps = np.zeros((padded_length(block, BLOCK), depth), np.int16)
         row_sums = np.empty((taps.shape[0], channels), np.int32)

@@ -7,17 +7,17 @@ import numpy as np
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
-from refsim.numerics import (
+from refsim.matrices import (
     BLOCK,
-    Int8Array,
-    Stage,
     accumulate,
     finish_columns,
     finish_rows,
-    largest_distance,
     padded_length,
     remove_zero_point,
+    remove_zero_point_transposed,
+    write_transposed,
 )
+from refsim.numerics import Int8Array, Stage, largest_distance
 from refsim.ops.base import Requantization, Requantizing, check_channels, check_zero_point
 from refsim.tensor import Shape
 
@@ -96,18 +96,24 @@ def _matmul(
     offsets = np.arange(depth) * length
     acc = np.empty((left.shape[0], length), np.int32)
     finished = np.empty((columns, rows), np.int8)
+    words = np.empty(max(rows, columns, depth), np.uint64)
     for n in range(a.shape[0]):
         for batch in range(a.shape[1]):
-            by_columns = b[n, batch] if transpose_b else b[n, batch].T
             acc[:] = np.int32(0)
             if swap:
-                remove_zero_point(by_columns, b_zero_point, left)
-                remove_zero_point(a[n, batch].T, a_zero_point, right)
+                if transpose_b:
+                    remove_zero_point(b[n, batch], b_zero_point, left)
+                else:
+                    remove_zero_point_transposed(b[n, batch], b_zero_point, words, left)
+                remove_zero_point_transposed(a[n, batch], a_zero_point, words, right)
                 accumulate(left, right.ravel(), offsets, acc)
-                finish_columns(acc, stage, finished)
-                y[n, batch] = finished.T
+                finish_columns(acc, 0, stage, finished)
+                write_transposed(finished, words, y[n, batch])
             else:
                 remove_zero_point(a[n, batch], a_zero_point, left)
-                remove_zero_point(by_columns.T, b_zero_point, right)
+                if transpose_b:
+                    remove_zero_point_transposed(b[n, batch], b_zero_point, words, right)
+                else:
+                    remove_zero_point(b[n, batch], b_zero_point, right)
                 accumulate(left, right.ravel(), offsets, acc)
                 finish_rows(acc, stage, y[n, batch])

@@ -77,4 +77,4 @@ def _mean(x: Int8Array, input_zero_point: int, stage: Stage, y: Int8Array) -> No
                 for inner in range(x.shape[3]):
                     total[inner] += np.int64(x[n, outer, i, inner]) - np.int64(input_zero_point)
             for inner in range(x.shape[3]):
-                y[n, outer, inner] = finish(total[inner], multiplier, shift, stage)
+                y[n, outer, inner] = finish(total[inner], multiplier, shift, stage.rounding, stage)

@@ -70,4 +70,4 @@ def _mul(a: Int8Array, b: Int8Array, a_zero_point: int, b_zero_point: int, stage
     for n in range(a.shape[0]):
         for i in range(a.shape[1]):
             product = (np.int64(a[n, i]) - np.int64(a_zero_point)) * (np.int64(b[n, i]) - np.int64(b_zero_point))
-            y[n, i] = finish(product, multiplier, shift, stage)
+            y[n, i] = finish(product, multiplier, shift, stage.rounding, stage)

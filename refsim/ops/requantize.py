@@ -56,4 +56,4 @@ def requantize_batch(x: Int8Array, input_zero_point: int, stage: Stage, y: Int8A
     multiplier, shift = stage.multiplier[0], stage.shift[0]
     for n in range(x.shape[0]):
         for i in range(x.shape[1]):
-            y[n, i] = finish(np.int64(x[n, i]) - np.int64(input_zero_point), multiplier, shift, stage)
+            y[n, i] = finish(np.int64(x[n, i]) - np.int64(input_zero_point), multiplier, shift, stage.rounding, stage)
