@@ -166,12 +166,24 @@ def run_operator(
                 tally.add(case, golden, seed)
         progress()
 
+    for_each_case(operator, everywhere, count=count, seed=seed)
+    return [tally.outcome(operator, failures) for tally in tallies]
+
+
+def for_each_case(operator: str, body: Callable[[Case, int], None], *, count: int, seed: int) -> None:
+    """Call `body` with an operator's cases, the same for the same seed, and with the seed of each one's round.
+
+    Args:
+        operator: a name of `refsim.ops.OPERATORS`.
+        body: what to do with a case.
+        count: number of cases.
+        seed: of the first round.
+    """
     done = 0
     while done < count:
         # The first case of every round is the simplest there is: once is enough.
-        done += _explore(operator, everywhere, seed, skip=min(done, 1), most=count - done)
+        done += _explore(operator, body, seed, skip=min(done, 1), most=count - done)
         seed += 1
-    return [tally.outcome(operator, failures) for tally in tallies]
 
 
 class _Tally:
