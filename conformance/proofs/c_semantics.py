@@ -38,10 +38,9 @@ class Kind:
 
 
 INT32, UINT32, INT64 = Kind(32, True), Kind(32, False), Kind(64, True)
-_KINDS = {
-    f"{'' if signed else 'u'}int{bits}_t": Kind(bits, signed) for bits in (8, 16, 32, 64) for signed in (True, False)
-}
-_KINDS |= {"int": INT32, "unsigned int": UINT32}
+_KINDS = {"int": INT32, "unsigned int": UINT32}
+_KINDS |= {f"int{bits}_t": Kind(bits, True) for bits in (8, 16, 32, 64)}
+_KINDS |= {f"uint{bits}_t": Kind(bits, False) for bits in (8, 16, 32, 64)}
 _STDINT = """
 typedef signed char int8_t; typedef unsigned char uint8_t; typedef short int16_t; typedef unsigned short uint16_t;
 typedef int int32_t; typedef unsigned int uint32_t; typedef long long int64_t; typedef unsigned long long uint64_t;

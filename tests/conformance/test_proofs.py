@@ -57,7 +57,7 @@ def test_theorems(program: Program, theorem: Theorem) -> None:
         ("tnf_rdbpot ", "(mask >> 1) + (v < 0)", "(mask >> 1)"),
         ("tnf_srdhm,", "a == INT32_MIN && b == INT32_MIN ? INT32_MAX : ", ""),
         ("tnf_multiply_high", "<< (n - 1))) >> n", "<< (n - 1)) - 1) >> n"),
-        ("single", "if (shift < -1) {", "if (shift < 0) {"),
+        ("tnf_smmla,", "b + ((int64_t)1 << 31)) >> 32);", "b) >> 32);"),
         ("packed bytes", "x > y ? x : y", "x < y ? x : y"),
         ("tnf_leading_zeros,", "n - (int32_t)v", "n - (int32_t)(v & 0u)"),
         ("tnf_clamp", "v > hi ? hi : v", "v >= hi ? lo : v"),
