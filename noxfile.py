@@ -50,6 +50,13 @@ def conformance(session: nox.Session) -> None:
 
 
 @nox.session
+def proofs(session: nox.Session) -> None:
+    """Primitives in C proven equal to their definitions; --quick after -- leaves out what takes minutes."""
+    install(session, "proofs")
+    session.run("python", "-m", "conformance.proofs", *session.posargs)
+
+
+@nox.session
 def litert(session: nox.Session) -> None:
     """TensorFlow Lite models against LiteRT's reference kernels; .tflite files after -- go to `tinyformer litert`."""
     install(session, "dev", "litert")

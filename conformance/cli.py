@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from conformance.console import progress_bar, write_whole
+from conformance.exchange_cli import vectors
 from conformance.fit_predictor_cli import fit_predictor
 from conformance.kernel_bench_cli import bench_kernels
 from conformance.litert_cli import litert
@@ -51,6 +52,7 @@ def register(app: typer.Typer) -> None:
     app.command()(validate_timing)
     app.command()(litert)
     app.command()(verify)
+    app.add_typer(vectors, name="vectors")
 
 
 def conformance(

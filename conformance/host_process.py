@@ -1,7 +1,8 @@
 """The other half of `conformance.places.HostPlace`: runs kernels in a process of its own, which they may crash.
 
 Started as `python -m conformance.host_process LIBRARY`. Reads pickles from standard input, first the C declarations,
-then requests; writes the memory after each call to standard output. Imports little: it starts anew after each crash.
+then lists of requests; writes the memory after each call of a list to standard output. Imports little: it starts anew
+after each crash.
 """
 
 import mmap
@@ -85,12 +86,13 @@ def main() -> None:
     memory = Memory(ffi, 1 << 16)
     while True:
         try:
-            request = pickle.load(requests)  # noqa: S301 - the same
+            batch: list[Request] = pickle.load(requests)  # noqa: S301 - the same
         except EOFError:
             return
-        if len(request.image) > memory.size:
-            memory = Memory(ffi, len(request.image))
-        pickle.dump(run(ffi, library, memory, request), answers)
+        largest = max(len(request.image) for request in batch)
+        if largest > memory.size:
+            memory = Memory(ffi, largest)
+        answers.write(pickle.dumps([run(ffi, library, memory, request) for request in batch], pickle.HIGHEST_PROTOCOL))
         answers.flush()
 
 

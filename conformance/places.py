@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +24,7 @@ from conformance.emulator import CallResult, CortexM, StrayAccess
 from conformance.host import parse_header
 from conformance.host_process import Request
 from conformance.layout import MARGIN, Layout
+from conformance.opinion import Opinion
 from conformance.timing.cycles import Timing
 from conformance.toolchain import (
     Toolchain,
@@ -33,7 +34,7 @@ from conformance.toolchain import (
     build_shared_library,
     host_toolchains,
 )
-from refsim.errors import ConformanceError, ToolchainError
+from refsim.errors import ConformanceError, TinyFormerError, ToolchainError
 
 ARENA_BYTES = 96 * 1024
 """Memory for a case's activations under emulation; every strategy stays within it."""
@@ -78,6 +79,14 @@ class Place(ABC):
             ConformanceError: the kernel crashed, strayed or did not end.
             EmulationError: the same under emulation.
         """
+
+    def run_all(self, calls: Sequence[tuple[KernelCall, Layout]]) -> Iterator[bytes | TinyFormerError]:
+        """Run several calls: for each its memory afterwards, or what `run` raised."""
+        for call, layout in calls:
+            try:
+                yield self.run(call, layout)
+            except TinyFormerError as error:
+                yield error
 
     @abstractmethod
     def close(self) -> None:
@@ -124,21 +133,34 @@ class HostPlace(Place):
         self._errors: IO[bytes] | None = None
 
     def run(self, call: KernelCall, layout: Layout) -> bytes:
-        request = Request(
-            call.kernel,
-            dict(call.params),
-            call.variadic,
-            layout.image,
-            tuple(span.start for span in layout.inputs),
-            layout.output.start,
-            layout.scratch.start if layout.scratch else None,
-        )
+        return self._ask([(call, layout)])[0]
+
+    def run_all(self, calls: Sequence[tuple[KernelCall, Layout]]) -> Iterator[bytes | TinyFormerError]:
+        try:
+            answers = self._ask(calls)  # at once: handing over to the process and back takes longer than most kernels
+        except ConformanceError:
+            return super().run_all(calls)  # which of them it was
+        return iter(answers)
+
+    def _ask(self, calls: Sequence[tuple[KernelCall, Layout]]) -> list[bytes]:
+        requests = [
+            Request(
+                call.kernel,
+                dict(call.params),
+                call.variadic,
+                layout.image,
+                tuple(span.start for span in layout.inputs),
+                layout.output.start,
+                layout.scratch.start if layout.scratch else None,
+            )
+            for call, layout in calls
+        ]
         process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
         try:
-            pickle.dump(request, process.stdin)
+            process.stdin.write(pickle.dumps(requests, pickle.HIGHEST_PROTOCOL))
             process.stdin.flush()
-            after: bytes = pickle.load(process.stdout)  # noqa: S301 - our own process writes it
+            after: list[bytes] = pickle.load(process.stdout)  # noqa: S301 - our own process writes it
         except (EOFError, OSError, pickle.UnpicklingError):
             raise ConformanceError(self._post_mortem(process)) from None
         return after
@@ -329,7 +351,7 @@ class PlaceSpec:
     """
 
     name: str
-    build: Callable[[Library], Place]
+    build: Callable[[Library], Place | Opinion]
     thorough: bool = False
     optional: bool = False
     model: str = ""
@@ -338,6 +360,7 @@ class PlaceSpec:
 def place_specs() -> Mapping[str, PlaceSpec]:
     """Every place by name, in the order of reports."""
     specs = [
+        PlaceSpec("definition", lambda _: Opinion()),
         PlaceSpec("host", lambda library: HostPlace("host", library), model="host"),
         PlaceSpec("host-ubsan", lambda library: HostPlace("host-ubsan", library, sanitize=True)),
         _chip("cortex-m7", "stm32f746"),

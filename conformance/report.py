@@ -16,6 +16,7 @@ from conformance.models import ModelOutcome
 from conformance.suite import Outcome
 
 _COLUMNS = 4  # places side by side in one table, so that it fits a narrow terminal
+_RATES = 5  # the same where a cell is a number
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Report:
             places = list(dict.fromkeys(o.place for o in self.operators))
             groups = (places[start : start + _COLUMNS] for start in range(0, len(places), _COLUMNS))
             parts += [*(_operator_table(self.operators, group) for group in groups), _place_table(self)]
+            groups = (places[start : start + _RATES] for start in range(0, len(places), _RATES))
+            parts += [_rate_table(self.operators, group) for group in groups]
         if self.models:
             parts.append(_model_table(self.models))
             for model in dict.fromkeys(o.model for o in self.models):
@@ -95,6 +98,16 @@ def _operator_table(outcomes: Sequence[Outcome], places: Sequence[str]) -> Table
         table.add_column(place, justify="right")
     for operator, row in cells.items():
         table.add_row(operator, *(row[place] for place in places))
+    return table
+
+
+def _rate_table(outcomes: Sequence[Outcome], places: Sequence[str]) -> Table:
+    rates = {(o.operator, o.place): f"{o.cases / o.seconds:,.0f}" for o in outcomes if o.seconds}
+    table = Table("operator", title="Kernels: cases a second")
+    for place in places:
+        table.add_column(place.removeprefix("cortex-"), justify="right")
+    for operator in dict.fromkeys(o.operator for o in outcomes):
+        table.add_row(operator, *(rates.get((operator, place), "-") for place in places))
     return table
 
 

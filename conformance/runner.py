@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from rich.progress import Progress, TaskID
 
 from conformance.models import compare_model, model_name, open_place, read_model
+from conformance.opinion import Opinion
 from conformance.places import Library, Place, PlaceSpec, place_specs
 from conformance.report import NotRun, Report
 from conformance.suite import run_operator
@@ -91,8 +92,8 @@ def _choose(kind: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names)) or list(known)
 
 
-def _open_places(plan: Plan, report: Report, progress: Progress) -> list[Place]:
-    library, places = Library(), []
+def _open_places(plan: Plan, report: Report, progress: Progress) -> list[Place | Opinion]:
+    library, places = Library(), list[Place | Opinion]()
     task = progress.add_task("building", total=len(plan.places))
     for spec in plan.places:
         progress.update(task, description=f"building {spec.name}")
@@ -107,7 +108,7 @@ def _open_places(plan: Plan, report: Report, progress: Progress) -> list[Place]:
     return places
 
 
-def _run_operators(plan: Plan, places: Sequence[Place], report: Report, progress: Progress) -> None:
+def _run_operators(plan: Plan, places: Sequence[Place | Opinion], report: Report, progress: Progress) -> None:
     if not places:
         return
     task = progress.add_task("", total=plan.cases * len(plan.operators))

@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import hypothesis
@@ -15,7 +16,8 @@ import conformance.strategies
 from codegen.emit import KernelCall, kernel_calls
 from conformance import vectors
 from conformance.comparison import difference
-from conformance.layout import lay_out
+from conformance.layout import Layout, lay_out
+from conformance.opinion import Opinion
 from conformance.places import Place
 from conformance.strategies.base import Case
 from refsim.errors import ConformanceError, TinyFormerError
@@ -52,7 +54,7 @@ class Outcome:
 
     Attributes:
         operator, place: names.
-        cases: how many ran; fewer than asked for where mismatches became too many.
+        cases: how many ran; fewer than asked for where mismatches became too many, or some are too large for the place.
         mismatches: how many of them differed.
         seconds: time that the place took.
         message: what the smallest differing case shows; empty where none differs.
@@ -68,7 +70,21 @@ class Outcome:
     vector: Path | None = None
 
 
-def compare(case: Case, golden: Int8Array, place: Place) -> Failure | None:
+@dataclass(frozen=True)
+class _Attempt:
+    """One way to run a case: the kernel's call, the input whose memory is the output or None, and the memory."""
+
+    call: KernelCall
+    in_place: int | None
+    layout: Layout
+
+    def __str__(self) -> str:
+        block = f", blocks of {self.call.sparse_block}" if self.call.sparse_block else ""
+        where = "" if self.in_place is None else f" in place on input {self.in_place}"
+        return f" ({self.call.kernel}{block}{where})"
+
+
+def compare(case: Case, golden: Int8Array, place: Place | Opinion) -> Failure | None:
     """Run a case at a place, by each kernel that the place has for it, also in place where the kernel permits it.
 
     Args:
@@ -79,37 +95,45 @@ def compare(case: Case, golden: Int8Array, place: Place) -> Failure | None:
     Returns:
         None where every byte agrees and nothing else was touched.
     """
+    if isinstance(place, Opinion):
+        return _difference(golden, place.run(case), "")
     try:
-        every = [call for dsp in place.dsp for call in kernel_calls(case.op, case.shapes, dsp=dsp)]
+        attempts = [attempt for dsp in place.dsp for attempt in _attempts(case, golden.size, dsp)]
     except Exception as error:  # an emitter that fails on a legal case is a finding
         return Failure(f"the emitter fails: {type(error).__name__}: {error}", golden)
-    seed = zlib.crc32(b"".join(x.tobytes() for x in case.inputs))
-    for call in {(call.kernel, call.sparse_block): call for call in every}.values():
-        for index in (None, *call.in_place):
-            failure = _compare_once(case, golden, place, call, index, seed)
-            if failure is not None:
-                return failure
+    # A kernel that cores with and without the DSP extension share runs once.
+    chosen = list({(a.call.kernel, a.call.sparse_block, a.in_place): a for a in attempts}.values())
+    for attempt, after in zip(chosen, place.run_all([(a.call, a.layout) for a in chosen]), strict=True):
+        try:
+            if isinstance(after, TinyFormerError):
+                raise after
+            found = np.frombuffer(attempt.layout.collect(after), np.int8).reshape(golden.shape)
+        except TinyFormerError as error:
+            return Failure(f"{error}{attempt}", golden)
+        failure = _difference(golden, found, str(attempt))
+        if failure is not None:
+            return failure
     return None
 
 
-def _compare_once(
-    case: Case, golden: Int8Array, place: Place, call: KernelCall, in_place: int | None, seed: int
-) -> Failure | None:
-    kernel = f"{call.kernel}, blocks of {call.sparse_block}" if call.sparse_block else call.kernel
-    how = f" ({kernel})" if in_place is None else f" ({kernel} in place on input {in_place})"
-    layout = lay_out(call, case.inputs, golden.size, in_place, seed)
-    try:
-        output = layout.collect(place.run(call, layout))
-    except TinyFormerError as error:
-        return Failure(f"{error}{how}", golden)
-    found = np.frombuffer(output, np.int8).reshape(golden.shape)
+def _difference(golden: Int8Array, found: Int8Array, how: str) -> Failure | None:
     message = difference(golden, found)
     return Failure(f"{message}{how}", golden, found) if message else None
 
 
+@lru_cache(maxsize=2)  # every place takes the same
+def _attempts(case: Case, output_size: int, dsp: bool) -> list[_Attempt]:
+    seed = zlib.crc32(b"".join(x.tobytes() for x in case.inputs))
+    return [
+        _Attempt(call, index, lay_out(call, case.inputs, output_size, index, seed))
+        for call in kernel_calls(case.op, case.shapes, dsp=dsp)
+        for index in (None, *call.in_place)
+    ]
+
+
 def run_operator(
     operator: str,
-    places: Sequence[Place],
+    places: Sequence[Place | Opinion],
     *,
     count: int,
     seed: int,
@@ -130,32 +154,50 @@ def run_operator(
         An outcome for each place, in their order.
     """
     tallies = [_Tally(place) for place in places]
+    kinds = {dsp for place in places if isinstance(place, Place) for dsp in place.dsp}
 
     def everywhere(case: Case, seed: int) -> None:
         golden = case.op.run(*case.inputs)[0]
+        with contextlib.suppress(Exception):  # before the clocks start; what fails here fails again in `compare`
+            for dsp in kinds:
+                _attempts(case, golden.size, dsp)
         for tally in tallies:
             if len(tally.failures) < ENOUGH:
                 tally.add(case, golden, seed)
         progress()
 
+    for_each_case(operator, everywhere, count=count, seed=seed)
+    return [tally.outcome(operator, failures) for tally in tallies]
+
+
+def for_each_case(operator: str, body: Callable[[Case, int], None], *, count: int, seed: int) -> None:
+    """Call `body` with an operator's cases, the same for the same seed, and with the seed of each one's round.
+
+    Args:
+        operator: a name of `refsim.ops.OPERATORS`.
+        body: what to do with a case.
+        count: number of cases.
+        seed: of the first round.
+    """
     done = 0
     while done < count:
         # The first case of every round is the simplest there is: once is enough.
-        done += _explore(operator, everywhere, seed, skip=min(done, 1), most=count - done)
+        done += _explore(operator, body, seed, skip=min(done, 1), most=count - done)
         seed += 1
-    return [tally.outcome(operator, failures) for tally in tallies]
 
 
 class _Tally:
     """What a place has shown so far for one operator."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place | Opinion) -> None:
         self.place = place
         self.cases = 0
         self.seconds = 0.0
         self.failures: list[tuple[Case, Failure, int]] = []
 
     def add(self, case: Case, golden: Int8Array, seed: int) -> None:
+        if isinstance(self.place, Opinion) and not self.place.takes(case):
+            return
         start = time.perf_counter()
         failure = compare(case, golden, self.place)
         self.seconds += time.perf_counter() - start
@@ -176,7 +218,7 @@ class _Tally:
         return Outcome(*numbers, failure.message, vector)
 
 
-def _smallest(operator: str, place: Place, seed: int) -> tuple[Case, Failure] | None:
+def _smallest(operator: str, place: Place | Opinion, seed: int) -> tuple[Case, Failure] | None:
     """Hypothesis's smallest case of a round that differs at a place; None where none does."""
     last: list[tuple[Case, Failure]] = []
     end = time.monotonic() + SHRINK_SECONDS

@@ -8,8 +8,8 @@ import pytest
 
 import ckernels
 from codegen.emit.base import QUICK_SHIFTS
+from conformance.opinion import definitions
 from refsim.numerics import Rounding
-from tests.ckernels import contract
 from tests.ckernels.compilers import HOST
 
 LIBRARY = f"quick{'.dll' if sys.platform == 'win32' else '.so'}"
@@ -54,8 +54,8 @@ def test_the_quick_last_step_is_the_contract(c, rounding):
             for v in {0, 1, 2**31 - 1, 2**30, *(v for v in middles if abs(v) < 2**31), *spread} - {-(2**31)}:
                 for signed in (v, -v):
                     zero_point = rng.choice((-128, -3, 0, 127))
-                    expected = contract.clamp(
-                        contract.requant(signed, multiplier, shift, rounding) + zero_point, -128, 127
+                    expected = definitions.clamp(
+                        definitions.requant(signed, multiplier, shift, rounding) + zero_point, -128, 127
                     )
                     assert c.quick_byte(signed, multiplier, shift, zero_point, int(rounding)) == expected, (
                         signed,

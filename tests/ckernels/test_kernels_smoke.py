@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 
 import ckernels
+from conformance.opinion.definitions import DOUBLE, SINGLE, clamp, layernorm_row, nearest, requant, softmax_row
 from tests.ckernels import contract
 from tests.ckernels.compilers import CLANG, GCC, ZIG
-from tests.ckernels.contract import DOUBLE, SINGLE, Values, clamp, requant
+from tests.ckernels.contract import Values
 
 SANITIZED = (
     (GCC, ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")),
@@ -286,7 +287,7 @@ def softmax(draw: Draw) -> Case:
     else:
         x = draw.bytes(rows * n)
     rest = (p["multiplier"], shift, p["diff_min"])
-    expected = [y for k in range(p["rows"]) for y in contract.softmax_row(x[k * p["n"] : (k + 1) * p["n"]], *rest)]
+    expected = [y for k in range(p["rows"]) for y in softmax_row(x[k * p["n"] : (k + 1) * p["n"]], *rest)]
     return Case("softmax", p, [x], expected, draw.choice((-1, 0)))
 
 
@@ -307,7 +308,7 @@ def attention(draw: Draw) -> Case:
         head = matmul_by_contract(
             scores | {"m": m, "k": k, "n": n}, q[s * m * k : (s + 1) * m * k], keys[s * k * n : (s + 1) * k * n]
         )
-        shares = [y for i in range(m) for y in contract.softmax_row(head[i * n : (i + 1) * n], *softmax.values())]
+        shares = [y for i in range(m) for y in softmax_row(head[i * n : (i + 1) * n], *softmax.values())]
         expected += matmul_by_contract(context | {"m": m, "k": n, "n": d}, shares, values[s * n * d : (s + 1) * n * d])
     p: dict = {"batch": batch, "m": m, "k": k, "n": n, "d": d, "tile_rows": draw.randint(1, SCRATCH_ROWS)}
     for name, own in (("scores", scores), ("softmax", softmax), ("context", context)):
@@ -329,7 +330,7 @@ def layernorm(draw: Draw) -> Case:
         x[0] += draw.choice((1, 127))
     expected = []
     for k in range(rows):
-        h = contract.layernorm_row(x[k * n : (k + 1) * n], p["scale_bits"], epsilon)
+        h = layernorm_row(x[k * n : (k + 1) * n], p["scale_bits"], epsilon)
         expected += [finished(p, v * g + b) for v, g, b in zip(h, p["gamma"], p["beta"], strict=True)]
     return Case("layernorm", p, [x], expected, draw.choice((-1, 0)))
 
@@ -343,7 +344,7 @@ def max_pool2d(draw: Draw) -> Case:
 def average_pool2d(draw: Draw) -> Case:
     p: dict = window(draw, dilated=False) | draw.clamps() | {"channels": draw.randint(1, 5)}
     x = draw.bytes(p["input_h"] * p["input_w"] * p["channels"])
-    return Case("average_pool2d", p, [x], contract.pool(p, x, lambda v: contract.nearest(sum(v), len(v))))
+    return Case("average_pool2d", p, [x], contract.pool(p, x, lambda v: nearest(sum(v), len(v))))
 
 
 def mean(draw: Draw) -> Case:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 import pytest
 
 import ckernels
-from tests.ckernels import contract
+from conformance.opinion import definitions
 from tests.ckernels.compilers import HOST
 
 I32, U32, U64, I64 = ctypes.c_int32, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
 TYPES = {"int32_t": I32, "uint32_t": U32, "uint64_t": U64, "int64_t": I64, "int8_t": ctypes.c_int8}
-INT32_MIN, INT32_MAX = contract.INT32_MIN, contract.INT32_MAX
+INT32_MIN, INT32_MAX = definitions.INT32_MIN, definitions.INT32_MAX
 LIBRARY = f"primitives{'.dll' if sys.platform == 'win32' else '.so'}"
 
 # Every scalar primitive: static inline, values in, a value out.
@@ -58,45 +58,45 @@ def words(count: int, seed: int) -> list[int]:
 
 def test_clamps(c):
     for v in words(100, 1):
-        assert c("clamp", v, -128, 127) == contract.clamp(v, -128, 127)
+        assert c("clamp", v, -128, 127) == definitions.clamp(v, -128, 127)
         assert c("clamp", v, 5, 5) == 5
-        assert c("sat16", v) == contract.clamp(v, -32768, 32767)
+        assert c("sat16", v) == definitions.clamp(v, -32768, 32767)
         for wide in (v, v * 2, v * 2**31):
-            assert c("sat32", wide) == contract.clamp(wide, INT32_MIN, INT32_MAX)
+            assert c("sat32", wide) == definitions.clamp(wide, INT32_MIN, INT32_MAX)
 
 
 def test_srdhm(c):
     pairs = [(a, b) for a in words(0, 0) for b in words(0, 0)]
     pairs += list(zip(words(3000, 2), reversed(words(3000, 3)), strict=True))
     for a, b in pairs:
-        assert c("srdhm", a, b) == contract.srdhm(a, b), (a, b)
+        assert c("srdhm", a, b) == definitions.srdhm(a, b), (a, b)
         if not a == b == INT32_MIN:
-            assert c("srdhm_unsaturated", a, b) == contract.srdhm(a, b), (a, b)
+            assert c("srdhm_unsaturated", a, b) == definitions.srdhm(a, b), (a, b)
 
 
 def test_rdbpot(c):
     for n in range(32):
         ties = [k * 2**n + 2**n // 2 + d for k in (-3, -2, -1, 0, 1, 2) for d in (-1, 0, 1)]
         for v in [*words(200, n), *(t for t in ties if INT32_MIN <= t <= INT32_MAX)]:
-            assert c("rdbpot", v, n) == contract.rdbpot(v, n), (v, n)
+            assert c("rdbpot", v, n) == definitions.rdbpot(v, n), (v, n)
             if n > 0 and v >= 0:
-                assert c("rdbpot_unsigned", v, n) == contract.rdbpot(v, n), (v, n)
+                assert c("rdbpot_unsigned", v, n) == definitions.rdbpot(v, n), (v, n)
 
 
-@pytest.mark.parametrize("rounding", [contract.SINGLE, contract.DOUBLE])
+@pytest.mark.parametrize("rounding", [definitions.SINGLE, definitions.DOUBLE])
 def test_requantize_value_over_every_shift(c, rounding):
     rng = random.Random(rounding)
     for shift in range(-31, 31):
         for multiplier in (2**30, 2**30 + 1, 3 * 2**29, INT32_MAX, rng.randrange(2**30, 2**31)):
             # The contract's bound (section 4): the result within 2^30, and v shifted left within int32.
             limit = min(INT32_MAX, (2**30 << 31 - shift) // multiplier - 1)
-            if rounding == contract.DOUBLE:
+            if rounding == definitions.DOUBLE:
                 limit = min(limit, INT32_MAX >> max(shift, 0))
             for v in {0, 1, limit, limit // 2, *(rng.randint(-limit, limit) for _ in range(20))}:
                 for signed in (v, -v):
-                    expected = contract.requant(signed, multiplier, shift, rounding)
+                    expected = definitions.requant(signed, multiplier, shift, rounding)
                     assert c("requantize_value", signed, multiplier, shift, rounding) == expected
-                    byte = contract.clamp(expected - 3, -100, 90)
+                    byte = definitions.clamp(expected - 3, -100, 90)
                     assert c("requantize_to_int8", signed, multiplier, shift, rounding, -3, -100, 90) == byte
     assert c("requantize_value", INT32_MIN, 0, 0, rounding) == 0
 
@@ -105,8 +105,8 @@ def test_requantize_value_over_every_shift(c, rounding):
 def test_requantize_value_at_ties(c, shift):
     # With M = 2^30 the exact result is v * 2^(shift - 1): every tie there is.
     for v in range(-1030, 1031):
-        for rounding in (contract.SINGLE, contract.DOUBLE):
-            expected = contract.requant(v, 2**30, shift, rounding)
+        for rounding in (definitions.SINGLE, definitions.DOUBLE):
+            expected = definitions.requant(v, 2**30, shift, rounding)
             assert c("requantize_value", v, 2**30, shift, rounding) == expected, v
 
 
@@ -153,7 +153,7 @@ def test_exp_negative(c):
     arguments += [-(rng.getrandbits(31) >> rng.randrange(31)) for _ in range(5000)]
     for a in arguments:
         if a <= 0:
-            assert c("exp_negative", a) == contract.expneg(a), a
+            assert c("exp_negative", a) == definitions.expneg(a), a
 
 
 def test_reciprocal(c):
@@ -167,7 +167,7 @@ def test_reciprocal(c):
         *(2**k for k in range(31)),
         *(rng.getrandbits(31) for _ in range(5000)),
     ]:
-        assert c("reciprocal", a) == contract.reciprocal(a), a
+        assert c("reciprocal", a) == definitions.reciprocal(a), a
 
 
 def test_window_bounds_are_those_of_the_positions_inside(c):

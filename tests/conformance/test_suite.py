@@ -492,7 +492,7 @@ def test_names_are_checked() -> None:
     assert choose_operators(["add", "add"]) == ["add"]
     assert choose_operators([]) == list(OPERATORS)
     ci, thorough = choose_places([], thorough=False), choose_places([], thorough=True)
-    assert [spec.name for spec in ci if not spec.optional] == PLACES
+    assert [spec.name for spec in ci if not spec.optional] == ["definition", *PLACES]
     assert [spec.name for spec in ci if spec.optional] == ["cortex-m7-gcc"]
     assert {spec.name for spec in ci} < {spec.name for spec in thorough}
     with pytest.raises(TinyFormerError, match="no operator 'fft'; there are add"):
