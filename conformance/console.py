@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from refsim.errors import TinyFormerError
+from refsim import files
 
 
 def progress_bar() -> Progress:
@@ -20,13 +20,4 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         TinyFormerError: it cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise TinyFormerError(f"{path} cannot be written: {error.strerror or error}") from error
+    files.write_whole(path, text.encode())

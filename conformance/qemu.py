@@ -149,13 +149,21 @@ class QemuModel(ModelPlace):
         model: the generated folder; the core of its target says which board.
         toolchain: the compiler; the preferred one by default.
         opt: optimisation flag.
+        extra_flags: more compiler flags.
 
     Raises:
         ToolchainError: QEMU is absent, or the firmware cannot be built.
         TargetError: there is no such board, or the model does not fit its memory.
     """
 
-    def __init__(self, model: GeneratedModel, toolchain: Toolchain | None = None, *, opt: str = "-O2") -> None:
+    def __init__(
+        self,
+        model: GeneratedModel,
+        toolchain: Toolchain | None = None,
+        *,
+        opt: str = "-O2",
+        extra_flags: Sequence[str] = (),
+    ) -> None:
         super().__init__(model)
         board, reason = board_for(model.target), why_not(model.target)
         if board is None:
@@ -163,7 +171,7 @@ class QemuModel(ModelPlace):
         if reason:
             raise ToolchainError(reason)
         self.board = board
-        self.elf = build_board_firmware(model, board, toolchain=toolchain, opt=opt)
+        self.elf = build_board_firmware(model, board, toolchain=toolchain, opt=opt, extra_flags=extra_flags)
 
     def run(self, sample: Mapping[str, Int8Array]) -> Trace:
         """Boot, and run one sample."""
@@ -201,10 +209,15 @@ class QemuModel(ModelPlace):
         return traces
 
 
-def place_name(target: Target, toolchain: Toolchain, opt: str) -> str:
-    """Of a check under QEMU, such as "qemu mps2-an500 zig -O2"."""
+def place_name(target: Target, compiler: str) -> str:
+    """Of a check under QEMU, such as "qemu mps2-an500 zig -O2 (stm32f746)".
+
+    Args:
+        target: whose board it is.
+        compiler: in words, with its flags.
+    """
     board = board_for(target)
-    return f"qemu {board.name if board else target.core} {toolchain.name} {opt}"
+    return f"qemu {board.name if board else target.core} {compiler} ({target.name})"
 
 
 def qemu_check(
@@ -213,6 +226,7 @@ def qemu_check(
     toolchain: Toolchain | None = None,
     *,
     opt: str = "-O2",
+    extra_flags: Sequence[str] = (),
     attachments: MutableMapping[str, bytes] | None = None,
 ) -> tuple[Check, Divergence | None]:
     """Boot a firmware around a model under QEMU, run samples and compare every tensor with the golden model.
@@ -222,6 +236,7 @@ def qemu_check(
         samples: at least one; all run in one boot.
         toolchain: the compiler; the preferred one by default.
         opt: optimisation flag.
+        extra_flags: more compiler flags.
         attachments: files of the report by name, to which a reproducer is added; None for none.
 
     Returns:
@@ -233,7 +248,7 @@ def qemu_check(
     """
     start = time.perf_counter()
     tool = toolchain or arm_toolchains()[0]
-    place = place_name(generated.target, tool, opt)
+    place = place_name(generated.target, " ".join((tool.name, opt, *extra_flags)))
 
     def check(outcome: Outcome, detail: str, figure: int | None = None) -> Check:
         limit = None if figure is None else 0
@@ -242,7 +257,7 @@ def qemu_check(
     if reason := why_not(generated.target):
         return check(Outcome.NOT_RUN, reason), None
     try:
-        firmware = QemuModel(generated, tool, opt=opt)
+        firmware = QemuModel(generated, tool, opt=opt, extra_flags=extra_flags)
     except TargetError as error:
         return check(Outcome.NOT_RUN, f"the firmware does not fit the board: {error}"), None
     try:

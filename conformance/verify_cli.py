@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,6 +23,7 @@ SAMPLES = 8
 """Of the user's samples, those that run at every place by default."""
 
 FAILED, BROKEN = 1, 3
+LEVELS = ("O1", "O2", "O3", "Os")
 _ALIASES = {"gcc": "arm-none-eabi-gcc"}
 
 
@@ -41,6 +43,8 @@ def verify(
         float | None, typer.Option(help="Most accuracy that int8 may cost, percentage points; needs --float, labels.")
     ] = None,
     float_model: Annotated[Path | None, typer.Option("--float", help="Float model, ONNX.")] = None,
+    flag: Annotated[list[str] | None, typer.Option(help="Further compiler flag; may be repeated.")] = None,
+    check: Annotated[list[str] | None, typer.Option(help="Only this check; may be repeated.")] = None,
     require: Annotated[list[str] | None, typer.Option(help="Check that must have run, such as qemu.")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for the reports.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of random samples.")] = 0,
@@ -50,95 +54,78 @@ def verify(
     Exits with 0 where everything passed, 1 where a check failed, 2 where the command or a file is wrong, 3 where the
     tool itself failed.
     """
-    console = Console()
-    try:
-        found = _verify(
-            model,
-            target,
-            data,
-            samples,
-            generated,
-            compiler,
-            opt,
-            optimise,
-            max_ms,
-            max_drop,
-            float_model,
-            report,
-            seed,
-        )
-        from conformance.verify.reports import print_report
+    with _own_failures():
+        from codegen.emit import Optimise
+        from codegen.target import load_target
+        from conformance.models import ModelUnderTest, read_model
+        from conformance.verify.checks import Compiler
+        from conformance.verify.reports import append_step_summary, print_report, write_reports
+        from conformance.verify.runner import CHECKS, Plan
+        from conformance.verify.runner import verify as run
 
-        print_report(found, console)
-        failed = _failed(found, require or [])
-    except TinyFormerError:
+        if max_drop is not None and (float_model is None or data is None):
+            raise DataError("--max-drop compares with a float model on labelled samples: give --float and --data")
+        wanted = frozenset(_known("check", check or CHECKS, CHECKS))
+        required = frozenset(_known("check", require or [], CHECKS))
+        chips = [load_target(name) for name in dict.fromkeys(target)]
+        levels = _known("optimisation", [level.lstrip("-") for level in opt.split(",")], LEVELS)
+        compilers = [
+            Compiler(tool, f"-{level}", tuple(flag or ())) for tool in _toolchains(compiler) for level in levels
+        ]
+        under_test = read_model(model, data, samples, seed=seed)
+        if data is None:
+            under_test = ModelUnderTest(under_test.graph, {name: x[:0] for name, x in under_test.samples.items()})
+        plan = Plan(
+            path=model,
+            model=under_test,
+            targets=chips,
+            compilers=compilers,
+            wanted=wanted | required,
+            data=data,
+            folder=generated,
+            optimise=Optimise(optimise),
+            max_ms=max_ms,
+            max_drop=max_drop,
+            float_model=float_model,
+            seed=seed,
+            command=shlex.join(["tinyformer", *sys.argv[1:]]),
+        )
+        with progress_bar() as progress:
+            task = progress.add_task("reading", total=plan.stages)
+            found, attachments = run(plan, lambda what: progress.update(task, description=what, advance=1))
+        if report is not None:
+            write_reports(found, report, attachments)
+        append_step_summary(found)
+        print_report(found, Console())
+        if not _safe(found, required):
+            raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _own_failures() -> Iterator[None]:
+    """Turn what nobody foresaw into an exit code of its own, so that it is not taken for a verdict.
+
+    Raises:
+        typer.Exit: with `BROKEN`; other exits and the toolkit's own errors pass.
+    """
+    try:
+        yield
+    except (TinyFormerError, typer.Exit):
         raise
     except Exception as error:
         Console(stderr=True).print_exception()
         raise typer.Exit(BROKEN) from error
-    if failed:
-        raise typer.Exit(FAILED)
 
 
-def _verify(
-    model: Path,
-    targets: Sequence[str],
-    data: Path | None,
-    count: int,
-    folder: Path | None,
-    compilers: str | None,
-    opts: str,
-    optimise: str,
-    max_ms: float | None,
-    max_drop: float | None,
-    float_model: Path | None,
-    out: Path | None,
-    seed: int,
-) -> Report:
-    """Run what the command line asks for, and write the reports."""
-    from codegen.emit import Optimise
-    from codegen.target import load_target
-    from conformance.models import ModelUnderTest, read_model
-    from conformance.verify.reports import append_step_summary, write_reports
-    from conformance.verify.runner import Plan
-    from conformance.verify.runner import verify as run
+def _known(kind: str, names: Iterable[str], known: Sequence[str]) -> list[str]:
+    """The names, each once.
 
-    if max_drop is not None and (float_model is None or data is None):
-        raise DataError("--max-drop compares with a float model on labelled samples: give --float and --data")
-    chips = [load_target(name) for name in dict.fromkeys(targets)]
-    toolchains = _toolchains(compilers)
-    levels = [f"-{level.lstrip('-')}" for level in dict.fromkeys(opts.split(","))]
-    if unknown := [level for level in levels if level not in ("-O1", "-O2", "-O3", "-Os")]:
-        raise TinyFormerError(f"there is no optimisation {unknown[0][1:]!r}; there are O1, O2, O3, Os")
-    under_test = read_model(model, data, count, seed=seed)
-    if data is None:
-        under_test = ModelUnderTest(under_test.graph, {name: x[:0] for name, x in under_test.samples.items()})
-    plan = Plan(
-        path=model,
-        model=under_test,
-        targets=chips,
-        toolchains=toolchains,
-        opts=levels,
-        data=data,
-        folder=folder,
-        optimise=Optimise(optimise),
-        max_ms=max_ms,
-        max_drop=max_drop,
-        float_model=float_model,
-        seed=seed,
-        command=shlex.join(["tinyformer", *sys.argv[1:]]),
-    )
-    with progress_bar() as progress:
-        task = progress.add_task("reading", total=plan.stages)
-
-        def tell(what: str) -> None:
-            progress.update(task, description=what, advance=1)
-
-        found, attachments = run(plan, tell)
-    if out is not None:
-        write_reports(found, out, attachments)
-    append_step_summary(found)
-    return found
+    Raises:
+        TinyFormerError: one is not known.
+    """
+    if unknown := [name for name in names if name not in known]:
+        raise TinyFormerError(f"there is no {kind} {unknown[0]!r}; there are {', '.join(known)}")
+    return list(dict.fromkeys(names))
 
 
 def _toolchains(names: str | None) -> list[Toolchain]:
@@ -162,12 +149,9 @@ def _toolchains(names: str | None) -> list[Toolchain]:
     return found
 
 
-def _failed(report: Report, required: Sequence[str]) -> bool:
-    """Whether a check failed, or one that had to run did not."""
+def _safe(report: Report, required: Set[str]) -> bool:
+    """Whether nothing failed, something passed, and what had to run did."""
     from conformance.verify.result import Outcome
 
-    names = {check.name for check in report.checks}
-    if unknown := [name for name in required if name not in names]:
-        raise TinyFormerError(f"there is no check {unknown[0]!r}; there are {', '.join(sorted(names))}")
     skipped = any(check.name in required and check.outcome is Outcome.NOT_RUN for check in report.checks)
-    return report.verdict is not Outcome.PASSED or skipped
+    return report.verdict is Outcome.PASSED and not skipped

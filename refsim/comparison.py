@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refsim.dataset import Batch
+from refsim.dataset import Batch, samples_at_once
 from refsim.engine import quantize_input, run
 from refsim.errors import DataError
 from refsim.evaluation import Counter, Evaluation
@@ -18,8 +18,8 @@ from refsim.real import MOVES, RealArray
 from refsim.reference import Reference
 from refsim.tensor import TensorType
 
-BATCH = 64
-"""Samples whose every tensor is in memory at a time, as int8 and as float64."""
+MOST = 64
+"""Samples whose every tensor is in memory at a time, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +190,11 @@ class _Bytes:
     def saturation(self, kind: TensorType) -> float:
         ends = [index for index in (0, 255) if index - 128 != kind.zero_point]
         return float(self.histogram[ends].sum() / self.histogram.sum())
+
+
+def batch_size(graph: Graph, most: int = MOST) -> int:
+    """Samples whose every tensor may be in memory at a time, as int8 and as float64."""
+    return samples_at_once(sum(kind.size for kind in graph.tensors.values()), most)
 
 
 def decibels(signal: float, noise: float) -> float:

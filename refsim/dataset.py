@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ Dataset = str | Path | Samples | tuple[Samples, NDArray[Any]] | Iterable[Any]
 
 Samples are float in the model file's layout, uint8 pixels (prepared as `Preprocessing` says), or int8 in the graph's.
 """
+
+ELEMENTS_AT_ONCE = 2**24
+"""Bound on the elements of one kind that are in memory together: 128 MiB of float64."""
 
 Progress = bool | Callable[[int, int | None], None]
 """A bar on the terminal (True), silence (False), or a function of the samples done and their number, if known."""
@@ -100,11 +104,16 @@ class Batches:
             return known if self.limit is None else min(known, self.limit)
         return self.limit
 
+    @cached_property
+    def _archive(self) -> dict[str, NDArray[Any]]:
+        path = Path(str(self.dataset))
+        with located(str(path)):
+            return read_archive(path)
+
     def _parts(self) -> Iterator[tuple[dict[str, NDArray[Any]], str]]:
         """Arrays by name, labels among them, and where they come from."""
         if isinstance(self.dataset, (str, Path)):
-            with located(str(self.dataset)):
-                yield read_archive(Path(self.dataset)), str(self.dataset)
+            yield self._archive, str(self.dataset)
         elif isinstance(self.dataset, (np.ndarray, Mapping)) or _is_pair(self.dataset):
             yield _named(self.dataset), "samples"
         elif isinstance(self.dataset, Iterable):
@@ -160,6 +169,11 @@ def _length(arrays: Mapping[str, NDArray[Any]]) -> int:
     if not counts or len(set(counts.values())) != 1:
         raise DataError(f"every array needs the same number of samples, found {counts or 'no arrays'}")
     return next(iter(counts.values()))
+
+
+def samples_at_once(elements: int, most: int) -> int:
+    """How many samples of so many elements each to hold in memory, at most `most`."""
+    return max(1, min(most, ELEMENTS_AT_ONCE // elements))
 
 
 @contextmanager

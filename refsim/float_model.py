@@ -182,6 +182,8 @@ class OnnxSession:
         proto.graph.output.extend(declared.get(name) or onnx.ValueInfoProto(name=name) for name in names)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        # There may be one session a layer: idle threads that wait busily would take the processors from the others.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base of their own

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refsim import engine
-from refsim.dataset import Batches, Dataset, Progress, Samples, reporting
+from refsim.dataset import Batches, Dataset, Progress, Samples, reporting, samples_at_once
 from refsim.errors import DataError, ModelError
 from refsim.evaluation import Classifier, Evaluation, Evaluations, evaluate
 from refsim.graph import Graph
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from refsim.sensitivity import Sensitivity
 
 BATCH = 1024
-"""Samples that are prepared at a time where only the outputs are kept."""
+"""Samples that are prepared at a time where only the outputs are kept, at most."""
 
 
 def load(
@@ -172,7 +172,8 @@ class Model:
         Raises:
             DataError: as for `evaluate`.
         """
-        batches = self._batches(dataset, BATCH)
+        inputs = sum(self.graph.tensors[port.tensor].size for port in self.graph.inputs)
+        batches = self._batches(dataset, samples_at_once(inputs, BATCH))
         with reporting(progress, "Classifying", batches.total) as count:
             return evaluate({**others, "int8": self.scores}, batches, top=top, count=count)
 
@@ -204,7 +205,7 @@ class Model:
         from refsim import comparison  # noqa: PLC0415 - not every user of the library compares
 
         reference = self._reference(float_model)
-        batches = self._batches(dataset, comparison.BATCH, limit)
+        batches = self._batches(dataset, comparison.batch_size(self.graph), limit)
         with reporting(progress, f"Comparing with {reference.name}", batches.total) as count:
             return comparison.compare(self.graph, reference, batches, threads=self.threads, count=count)
 
@@ -219,7 +220,7 @@ class Model:
         """What each layer's quantisation costs by itself, the costliest first.
 
         Args:
-            dataset: samples, labelled or not; the first `limit` of them are taken, all in memory.
+            dataset: samples, labelled or not; the first `limit` of them are taken.
             float_model: as for `compare`.
             limit: 128 by default.
             progress: see the class.
@@ -227,13 +228,13 @@ class Model:
         Raises:
             ModelError, DataError: as for `compare`.
         """
-        from refsim import sensitivity  # noqa: PLC0415 - as above
+        from refsim import comparison, sensitivity  # noqa: PLC0415 - as above
 
-        count = limit or sensitivity.SAMPLES
-        batch = next(iter(self._batches(dataset, count, count)))
         reference = self._reference(float_model)
-        with reporting(progress, "Quantising one layer at a time", len(sensitivity.layers(self.graph))) as done:
-            return sensitivity.sensitivity(self.graph, reference, batch, threads=self.threads, count=done)
+        size = comparison.batch_size(self.graph, sensitivity.MOST)
+        batches = self._batches(dataset, size, limit or sensitivity.SAMPLES)
+        with reporting(progress, "Quantising one layer at a time", batches.total) as count:
+            return sensitivity.sensitivity(self.graph, reference, batches, threads=self.threads, count=count)
 
     def agreement(self, dataset: Dataset, *, limit: int | None = None, progress: Progress = True) -> "Agreement":
         """How many bytes are equal to those of ONNX Runtime on the same QDQ file, layer by layer.
@@ -248,11 +249,11 @@ class Model:
             DataError: the samples do not fit.
         """
         from refsim import agreement  # noqa: PLC0415 - as above
-        from refsim.comparison import BATCH as SMALL  # noqa: PLC0415 - as above
+        from refsim.comparison import batch_size  # noqa: PLC0415 - as above
 
         if self.path is None:
             raise ModelError(f"{self.graph.name}: comes from no file that ONNX Runtime could run")
-        batches = self._batches(dataset, SMALL, limit)
+        batches = self._batches(dataset, batch_size(self.graph), limit)
         with reporting(progress, "Comparing with ONNX Runtime", batches.total) as count:
             return agreement.agreement(self.graph, self.path, batches, threads=self.threads, count=count)
 

@@ -1,17 +1,22 @@
 """Which layer's quantisation costs most: one layer as the engine computes it, all others in real numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from refsim.comparison import decibels
 from refsim.dataset import Batch
 from refsim.engine import quantize_input, run
+from refsim.errors import DataError, ModelError
 from refsim.graph import Graph, Node
 from refsim.real import MOVES, RealArray
 from refsim.reference import Reference, Values, real_node
+
+MOST = 16
+"""Samples that run together, at most: the fewer, the more often progress is seen."""
 
 SAMPLES = 128
 """Samples that are enough to rank layers: the effect is averaged over every element of the output."""
@@ -55,13 +60,46 @@ class Sensitivity:
         return [asdict(layer) for layer in self.layers]
 
 
+class _Effect:
+    """Sums over the batches of what one layer does to the outputs."""
+
+    def __init__(self) -> None:
+        self.signal = self.noise = 0.0
+        self.samples = self.changed = self.labelled = self.right = self.right_before = 0
+
+    def add(self, true: Values, changed: Values, first: str, labels: NDArray[np.int64] | None) -> None:
+        """Outputs of the reference, and with the layer quantised; `first` is the output that holds scores."""
+        for name, x in true.items():
+            self.signal += float(np.square(x).sum())
+            self.noise += float(np.square(changed[name] - x).sum())
+        if first not in true or true[first].ndim != 2:
+            return
+        before, after = true[first].argmax(axis=1), changed[first].argmax(axis=1)
+        self.samples += len(before)
+        self.changed += int((before != after).sum())
+        if labels is not None:
+            self.labelled += len(labels)
+            self.right_before += int((before == labels).sum())
+            self.right += int((after == labels).sum())
+
+    def result(self, node: Node) -> LayerSensitivity:
+        return LayerSensitivity(
+            node.name,
+            node.op.name,
+            node.output,
+            decibels(self.signal, self.noise),
+            self.changed / self.samples if self.samples else None,
+            (self.right - self.right_before) / self.labelled if self.labelled else None,
+        )
+
+
 def sensitivity(
     graph: Graph,
     reference: Reference,
-    batch: Batch,
+    batches: Iterable[Batch],
     *,
     threads: int | None = None,
-    count: Callable[[int], None] = lambda layers: None,
+    count: Callable[[int], None] = lambda samples: None,
 ) -> Sensitivity:
     """Quantise one layer at a time.
 
@@ -71,28 +109,38 @@ def sensitivity(
     Args:
         graph: the quantised model.
         reference: see `refsim.reference`.
-        batch: samples, all in memory; labelled or not.
+        batches: samples, labelled or not; each is in memory with every tensor of the model.
         threads: as for `refsim.run`.
-        count: called with the number of layers done since the last call.
+        count: called with the number of samples done since the last call.
 
     Raises:
-        ModelError: the reference cannot run.
+        DataError: there are no samples.
+        ModelError: the reference cannot run, or has none of the graph's outputs.
     """
-    inputs = {port.tensor: quantize_input(graph, port, batch.inputs[port.name]) for port in graph.inputs}
-    values = reference.run(batch.inputs, run(graph, inputs, trace=True, threads=threads))
-    complete = _completed(graph, values)
-    true = {port.tensor: values[port.tensor] for port in graph.outputs if port.tensor in values}
-    found = []
-    for node in layers(graph):
-        if node.output in reference.names:
-            changed = reference.resume(batch.inputs, values, node.output, _quantized(graph, node, complete))
-            found.append(_effect(graph, node, true, changed, batch))
-        count(1)
-    found.sort(key=lambda layer: layer.sqnr_db)
-    return Sensitivity(reference.name, len(batch), tuple(found))
+    effects: dict[str, _Effect] = {}
+    first = graph.outputs[0].tensor
+    samples = 0
+    for batch in batches:
+        inputs = {port.tensor: quantize_input(graph, port, batch.inputs[port.name]) for port in graph.inputs}
+        values = reference.run(batch.inputs, run(graph, inputs, trace=True, threads=threads))
+        complete = _completed(graph, values)
+        true = {port.tensor: values[port.tensor] for port in graph.outputs if port.tensor in values}
+        if not true:
+            names = ", ".join(repr(port.name) for port in graph.outputs)
+            raise ModelError(f"{reference.name} lacks the outputs {names}, on which the effect of a layer is measured")
+        for node in _layers(graph):
+            if node.output in reference.names:
+                changed = reference.resume(batch.inputs, values, node.output, _quantized(graph, node, complete))
+                effects.setdefault(node.name, _Effect()).add(true, changed, first, batch.labels)
+        samples += len(batch)
+        count(len(batch))
+    if not samples:
+        raise DataError("the dataset holds no samples")
+    found = [effects[node.name].result(node) for node in _layers(graph) if node.name in effects]
+    return Sensitivity(reference.name, samples, tuple(sorted(found, key=lambda layer: layer.sqnr_db)))
 
 
-def layers(graph: Graph) -> list[Node]:
+def _layers(graph: Graph) -> list[Node]:
     """The nodes that compute."""
     return [node for node in graph.nodes if not isinstance(node.op, MOVES)]
 
@@ -117,16 +165,3 @@ def _quantized(graph: Graph, node: Node, values: Values) -> RealArray:
         else:
             inputs.append(np.ascontiguousarray(np.broadcast_to(data, (size, *data.shape))))
     return graph.tensors[node.output].dequantize(node.op.run(*inputs)).astype(np.float64)
-
-
-def _effect(graph: Graph, node: Node, true: Values, changed: Values, batch: Batch) -> LayerSensitivity:
-    signal = sum(float(np.square(x).sum()) for x in true.values())
-    noise = sum(float(np.square(changed[name] - x).sum()) for name, x in true.items())
-    other = accuracy = None
-    first = graph.outputs[0].tensor
-    if first in true and true[first].ndim == 2:
-        before, after = true[first].argmax(axis=1), changed[first].argmax(axis=1)
-        other = float((before != after).mean())
-        if batch.labels is not None:
-            accuracy = float((after == batch.labels).mean() - (before == batch.labels).mean())
-    return LayerSensitivity(node.name, node.op.name, node.output, decibels(signal, noise), other, accuracy)

@@ -34,7 +34,12 @@ def board_for(target: Target) -> Target | None:
 
 
 def build_board_firmware(
-    model: GeneratedModel, board: Target, *, toolchain: Toolchain | None = None, opt: str = "-O2"
+    model: GeneratedModel,
+    board: Target,
+    *,
+    toolchain: Toolchain | None = None,
+    opt: str = "-O2",
+    extra_flags: Sequence[str] = (),
 ) -> Path:
     """Build a firmware that runs a trace build of a model on every sample of a file (see `firmware/model.c`).
 
@@ -43,6 +48,7 @@ def build_board_firmware(
         board: whose memory to link for.
         toolchain: the compiler; the preferred one by default.
         opt: optimisation flag.
+        extra_flags: more compiler flags.
 
     Returns:
         The ELF file's path in the cache. Its bytes do not depend on the samples.
@@ -64,6 +70,7 @@ def build_board_firmware(
         },
         toolchain=toolchain,
         opt=opt,
+        extra_flags=extra_flags,
         arena_bytes=model.arena_bytes,
         name=f"{model.prefix}-{board.name}",
     )
@@ -77,6 +84,7 @@ def build_program_firmware(
     defines: Mapping[str, str | int] | None = None,
     toolchain: Toolchain | None = None,
     opt: str = "-O2",
+    extra_flags: Sequence[str] = (),
     arena_bytes: int = 0,
     name: str = "firmware",
 ) -> Path:
@@ -89,6 +97,7 @@ def build_program_firmware(
         defines: macros and their values.
         toolchain: the compiler; the preferred one by default.
         opt: optimisation flag.
+        extra_flags: more compiler flags.
         arena_bytes: of `tnf_arena`.
         name: start of the file's name.
 
@@ -107,6 +116,7 @@ def build_program_firmware(
         defines={"TNF_BOOT": 1, **(defines or {})},
         toolchain=toolchain,
         opt=opt,
+        extra_flags=extra_flags,
         arena_bytes=arena_bytes,
         name=name,
     )

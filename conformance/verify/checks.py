@@ -31,6 +31,24 @@ class Answer:
     unit: str = ""
 
 
+@dataclass(frozen=True)
+class Compiler:
+    """How an image is built.
+
+    Attributes:
+        toolchain: the compiler.
+        opt: optimisation flag.
+        flags: more of them.
+    """
+
+    toolchain: Toolchain
+    opt: str = "-O2"
+    flags: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join((self.toolchain.name, self.opt, *self.flags))
+
+
 @dataclass
 class Subject:
     """An image at a place, and what its checks have learned on the way.
@@ -38,7 +56,7 @@ class Subject:
     Attributes:
         place: as in `Check`.
         model: the folder that it was built from.
-        toolchain, opt: how.
+        compiler: that built it.
         release: the image that would be flashed.
         traced: the same with trace hooks.
         samples: to run; the first of them are the user's.
@@ -52,8 +70,7 @@ class Subject:
 
     place: str
     model: GeneratedModel
-    toolchain: Toolchain
-    opt: str
+    compiler: Compiler
     release: Path
     traced: Path
     samples: Sequence[Sample]
@@ -92,7 +109,7 @@ def answered(name: str, place: str, ask: Callable[[], Answer]) -> Check:
 
 def bit_exact(subject: Subject) -> Answer:
     """Every tensor of every sample, and every operator's extremes, against the golden model; outputs of the release."""
-    runs = [*subject.samples, *subject.extremes]
+    runs: list[Sample | Extreme] = [*subject.samples, *subject.extremes]
     wrong, counted = 0, [0] * len(subject.model.steps)
     traced = Image(subject.model, subject.traced, traced=True)
     for sample in runs:
@@ -192,8 +209,9 @@ def stack(subject: Subject) -> Answer:
         model.sources,
         model.target,
         include_dirs=model.include_dirs,
-        toolchain=subject.toolchain,
-        opt=subject.opt,
+        toolchain=subject.compiler.toolchain,
+        opt=subject.compiler.opt,
+        extra_flags=subject.compiler.flags,
     )
     image = Image(model, subject.release, traced=False)
     bound = stack_bound(subject.release, image.machine, f"{model.prefix}_run", usage)

@@ -79,7 +79,7 @@ def _same_steps(folder: Path, source: str, graph: Graph, target: Target) -> Prog
 def _as_declared(program: Program, header: str, prefix: str, folder: Path) -> Program:
     """The program with the arena and the ports of the header."""
     size = re.search(rf"#define {prefix.upper()}_ARENA_BYTES (\d+)", header)
-    ports = {}
+    ports = []
     for kind, places in (("input", program.inputs), ("output", program.outputs)):
         pattern = rf"{prefix}_{kind}_(\d+)\([^)]*\)\s*{{\s*return \([^)]*\)\s?arena \+ (\d+);"
         offsets = {int(index): int(offset) for index, offset in re.findall(pattern, header)}
@@ -87,6 +87,7 @@ def _as_declared(program: Program, header: str, prefix: str, folder: Path) -> Pr
             raise DataError(
                 f"{folder / prefix}.h does not say where the model's {kind}s lie, or how large its arena is"
             )
-        ports[f"{kind}s"] = tuple(replace(place, offset=offsets[index]) for index, place in enumerate(places))
+        ports.append(tuple(replace(place, offset=offsets[index]) for index, place in enumerate(places)))
     assert size is not None
-    return replace(program, plan=replace(program.plan, arena_bytes=int(size[1])), **ports)
+    plan = replace(program.plan, arena_bytes=int(size[1]))
+    return replace(program, plan=plan, inputs=ports[0], outputs=ports[1])

@@ -1,6 +1,5 @@
 """A linked image on an emulated chip, run on samples, with what each run left behind."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,7 +206,7 @@ def _differing(
     sample: Sample | Extreme, step: Step | None, tensor: str, golden: np.ndarray, data: bytes
 ) -> Mismatch | None:
     found = np.frombuffer(data, np.int8).reshape(golden.shape)
-    wrong: Sequence[Sequence[int]] = np.argwhere(golden != found)
+    wrong = np.argwhere(golden != found)
     if len(wrong) == 0:
         return None
     first = tuple(int(i) for i in wrong[0])

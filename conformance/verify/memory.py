@@ -6,7 +6,7 @@ from pathlib import Path
 from elftools.common.exceptions import ELFError
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import Symbol
+from elftools.elf.sections import Symbol, SymbolTableSection
 
 from codegen.target import MemoryRegion, Target
 from conformance.verify.result import MemoryPart, MemoryRegionUse
@@ -51,7 +51,7 @@ def memory_use(elf: Path, target: Target, *, arena_bytes: int, stack_bytes: int)
             loads = [(s["p_vaddr"], s["p_paddr"], s["p_filesz"]) for s in file.iter_segments("PT_LOAD")]
             sections = [s for s in file.iter_sections() if s["sh_flags"] & SH_FLAGS.SHF_ALLOC and s["sh_size"]]
             table = file.get_section_by_name(".symtab")
-            symbols = list(table.iter_symbols()) if table else []
+            symbols = list(table.iter_symbols()) if isinstance(table, SymbolTableSection) else []
     except (OSError, ELFError) as error:
         raise ToolchainError(f"{elf} is no ELF file that can be read: {error}") from error
     arena_seen = stack_seen = False

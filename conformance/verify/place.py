@@ -1,8 +1,9 @@
 """One target with one compiler: build, measure, run every check, describe."""
 
+import functools
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,15 @@ from codegen.generate import GeneratedModel
 from codegen.target import Target
 from conformance.qemu import place_name as qemu_place
 from conformance.qemu import qemu_check
-from conformance.toolchain import NATIVE, Toolchain, elf_symbols, link_firmware
+from conformance.toolchain import NATIVE, elf_symbols, link_firmware
 from conformance.verify import checks
-from conformance.verify.checks import Answer, Subject, answered
+from conformance.verify.checks import Answer, Compiler, Subject, answered
 from conformance.verify.divergence import first_divergence, step_divergence
 from conformance.verify.image import Mismatch, Run
 from conformance.verify.memory import memory_use, used_bytes
 from conformance.verify.result import Build, Check, Divergence, Layer, MemoryRegionUse, Outcome
 from conformance.verify.samples import Extreme, Sample
 from refsim.errors import ToolchainError
-
-STRICT_SAMPLES = 2
-"""Samples that run with every access checked, at a tenth of the speed; each kind of extreme runs once besides."""
 
 REPEATED_SAMPLES = 3
 """Samples of the checks that run everything more than once."""
@@ -60,17 +58,12 @@ class Findings:
     sqnr: dict[str, float] = field(default_factory=dict)
 
 
-def place_name(target: Target, toolchain: Toolchain, opt: str) -> str:
-    """What a place is called, such as "stm32f746 zig -O2"."""
-    return f"{target.name} {toolchain.name} {opt}"
-
-
 def examine(
     model: GeneratedModel,
-    toolchain: Toolchain,
-    opt: str,
+    compiler: Compiler,
     samples: Sequence[Sample],
     extremes: Sequence[Extreme],
+    wanted: Set[str],
     max_ms: float | None,
     found: Findings,
     progress: Progress,
@@ -79,41 +72,44 @@ def examine(
 
     Args:
         model: the generated folder; its target is the chip.
-        toolchain: the compiler.
-        opt: optimisation flag.
+        compiler: how it is built.
         samples: to run, the user's first.
         extremes: of every operator.
+        wanted: names of the checks to run.
         max_ms: limit of the latency; None for none.
         found: is added to.
         progress: see `Progress`.
     """
-    place = place_name(model.target, toolchain, opt)
+    place = f"{model.target.name} {compiler}"
     progress(f"{place}: building")
     try:
-        release, traced = (_link(model, toolchain, opt, traced=traced) for traced in (False, True))
+        release, traced = (_link(model, compiler, traced=traced) for traced in (False, True))
     except ToolchainError as error:
         found.checks.append(Check("build", place, Outcome.FAILED, str(error)))
-        names = ("flash", "ram", *UNDER_EMULATION, "qemu")
-        found.checks += [Check(name, place, Outcome.NOT_RUN, "there is no image") for name in names]
+        found.checks += _not_run(place, ("flash", "ram", *UNDER_EMULATION, "qemu"), wanted, "there is no image")
         return
-    found.checks.append(Check("build", place, Outcome.PASSED, toolchain.version))
+    found.checks.append(Check("build", place, Outcome.PASSED, compiler.toolchain.version))
     memory = memory_use(release, model.target, arena_bytes=model.arena_bytes, stack_bytes=model.target.stack_bytes)
-    fits = [answered(name, place, lambda use=use: _fits(use)) for name, use in _code_and_data(memory, model.target)]
-    found.checks += fits
-    subject = Subject(place, model, toolchain, opt, release, traced, samples, extremes)
+    fits = [answered(name, place, functools.partial(_fits, use)) for name, use in _code_and_data(memory, model.target)]
+    found.checks += [check for check in fits if check.name in wanted]
+    subject = Subject(place, model, compiler, release, traced, samples, extremes)
     if any(check.outcome is Outcome.FAILED for check in fits) or _end_of_ram(traced) > model.target.data.end:
-        reason = "the image does not fit the chip"
-        found.checks += [Check(name, place, Outcome.NOT_RUN, reason) for name in (*UNDER_EMULATION, "qemu")]
+        found.checks += _not_run(place, (*UNDER_EMULATION, "qemu"), wanted, "the image does not fit the chip")
     else:
-        _run_checks(subject, max_ms, found, progress)
+        _run_checks(subject, wanted, max_ms, found, progress)
         progress(f"{place}: QEMU")
-        _qemu(subject, found)
+        if "qemu" in wanted:
+            _qemu(subject, found)
         if subject.mismatch:
             _diverge(subject, *subject.mismatch, found)
     found.builds.append(_build(subject, memory, found.sqnr))
 
 
-def _link(model: GeneratedModel, toolchain: Toolchain, opt: str, *, traced: bool) -> Path:
+def _not_run(place: str, names: Sequence[str], wanted: Set[str], reason: str) -> list[Check]:
+    return [Check(name, place, Outcome.NOT_RUN, reason) for name in names if name in wanted]
+
+
+def _link(model: GeneratedModel, compiler: Compiler, *, traced: bool) -> Path:
     hooks = [NATIVE / "trace.c"] if traced else []
     return link_firmware(
         [*model.sources, *hooks],
@@ -121,8 +117,9 @@ def _link(model: GeneratedModel, toolchain: Toolchain, opt: str, *, traced: bool
         [f"{model.prefix}_run", *(["tnf_trace_begin"] if traced else [])],
         include_dirs=[*model.include_dirs, *([NATIVE] if traced else [])],
         defines={"TNF_TRACE": 1} if traced else None,
-        toolchain=toolchain,
-        opt=opt,
+        toolchain=compiler.toolchain,
+        opt=compiler.opt,
+        extra_flags=compiler.flags,
         arena_bytes=model.arena_bytes,
         name=model.prefix,
     )
@@ -147,49 +144,45 @@ def _fits(use: MemoryRegionUse) -> Answer:
     return Answer(Outcome.PASSED, f"{used / use.size:.1%} of {use.name}: {parts}", used, use.size, "bytes")
 
 
-def _run_checks(subject: Subject, max_ms: float | None, found: Findings, progress: Progress) -> None:
+def _run_checks(subject: Subject, wanted: Set[str], max_ms: float | None, found: Findings, progress: Progress) -> None:
     """The checks under emulation, in the order of UNDER_EMULATION."""
     place, few = subject.place, subject.samples[:REPEATED_SAMPLES]
 
     def add(name: str, ask: Callable[[], Answer]) -> None:
         progress(f"{place}: {name}")
-        found.checks.append(answered(name, place, ask))
+        if name in wanted:
+            found.checks.append(answered(name, place, ask))
 
     add("bit-exact", lambda: checks.bit_exact(subject))
-    strict = [*_spread(subject.samples, STRICT_SAMPLES), *subject.extremes]
-    alignment: list[Answer] = []
-
-    def access() -> Answer:
-        answer, aligned = checks.memory_access(subject, strict)
-        alignment.append(aligned)
-        return answer
-
-    add("memory-access", access)
-    add("alignment", lambda: alignment[0] if alignment else Answer(Outcome.NOT_RUN, "memory-access did not end"))
+    # Every access is checked at a tenth of the speed, and which there are hardly depends on the data.
+    strict: list[Sample | Extreme] = [subject.samples[0], subject.extremes[-1]]
+    accesses = functools.cache(lambda: checks.memory_access(subject, strict))
+    add("memory-access", lambda: accesses()[0])
+    add("alignment", lambda: accesses()[1])
     add("uninitialised", lambda: checks.uninitialised(subject, few))
     add("deterministic", lambda: checks.deterministic(subject, few))
     add("stack", lambda: checks.stack(subject))
     add("latency", lambda: checks.latency(subject, subject.samples[:TIMED_SAMPLES], max_ms))
 
 
-def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """The first samples, which are the user's, and the last, which is random."""
-    return list(samples) if len(samples) <= count else [*samples[: count - 1], samples[-1]]
-
-
 def _qemu(subject: Subject, found: Findings) -> None:
     """Boot a whole firmware in the other emulator."""
-    target, toolchain, opt = subject.model.target, subject.toolchain, subject.opt
-    place = f"{qemu_place(target, toolchain, opt)} ({target.name})"
+    model, compiler = subject.model, subject.compiler
     try:
         check, divergence = qemu_check(
-            subject.model, subject.samples, toolchain, opt=opt, attachments=found.attachments
+            model,
+            subject.samples,
+            compiler.toolchain,
+            opt=compiler.opt,
+            extra_flags=compiler.flags,
+            attachments=found.attachments,
         )
     except ToolchainError as error:
+        place = qemu_place(model.target, str(compiler))
         found.checks.append(Check("qemu", place, Outcome.NOT_RUN, f"the firmware cannot be built: {error}"))
         return
-    found.checks.append(replace(check, place=place))
-    found.divergences += [replace(divergence, place=place)] if divergence else []
+    found.checks.append(check)
+    found.divergences += [divergence] if divergence else []
 
 
 def _diverge(subject: Subject, mismatch: Mismatch, run: Run, found: Findings) -> None:
@@ -250,9 +243,9 @@ def _build(subject: Subject, memory: tuple[MemoryRegionUse, ...], sqnr: dict[str
         subject.place,
         target.name,
         target.core,
-        subject.toolchain.name,
-        subject.toolchain.version,
-        subject.opt,
+        subject.compiler.toolchain.name,
+        subject.compiler.toolchain.version,
+        " ".join((subject.compiler.opt, *subject.compiler.flags)),
         hashlib.sha256(subject.release.read_bytes()).hexdigest(),
         memory,
         layers,

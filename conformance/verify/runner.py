@@ -4,7 +4,7 @@ import hashlib
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,10 +17,10 @@ from codegen.generate import GeneratedModel, generate, tool_version
 from codegen.program import build_program
 from codegen.target import Target
 from conformance.models import ModelUnderTest
-from conformance.toolchain import Toolchain, host_toolchains
-from conformance.verify.checks import Answer, answered
+from conformance.toolchain import host_toolchains
+from conformance.verify.checks import Answer, Compiler, answered
 from conformance.verify.folder import read_folder
-from conformance.verify.place import STAGES, Findings, Progress, examine
+from conformance.verify.place import STAGES, UNDER_EMULATION, Findings, Progress, examine
 from conformance.verify.result import Build, Check, Outcome, Report
 from conformance.verify.samples import Extreme, Sample, extremes, samples
 from conformance.verify.undefined import run_sanitized
@@ -29,6 +29,9 @@ from refsim.float_model import FloatModel
 from refsim.samples import LABELS, read_archive
 
 PACKAGES = ("numpy", "onnx", "unicorn", "capstone", "pyelftools", "ziglang")
+CHECKS = ("build", "flash", "ram", *UNDER_EMULATION, "qemu", "undefined-behaviour", "accuracy")
+"""Every check, in the order in which they run."""
+
 COMPARED_SAMPLES = 64
 """Samples on which each layer is compared with the float model."""
 
@@ -40,7 +43,8 @@ class Plan:
     Attributes:
         path: the model's file.
         model: graph, and the user's samples; none where no data were given.
-        targets, toolchains, opts: each with each.
+        targets, compilers: each with each.
+        wanted: names of the checks to run.
         data: file of samples, perhaps labelled; None without.
         folder: generated earlier, to be built as it is; None to generate.
         optimise: as for `codegen.generate`.
@@ -54,8 +58,8 @@ class Plan:
     path: Path
     model: ModelUnderTest
     targets: Sequence[Target]
-    toolchains: Sequence[Toolchain]
-    opts: Sequence[str]
+    compilers: Sequence[Compiler]
+    wanted: Set[str] = frozenset(CHECKS)
     data: Path | None = None
     folder: Path | None = None
     optimise: Optimise = Optimise.BALANCED
@@ -68,7 +72,7 @@ class Plan:
     @property
     def stages(self) -> int:
         """How often `verify` tells its progress."""
-        return 2 + len(self.targets) * (1 + STAGES * len(self.toolchains) * len(self.opts))
+        return 2 + len(self.targets) * (1 + STAGES * len(self.compilers))
 
 
 def verify(plan: Plan, progress: Progress = lambda what: None) -> tuple[Report, dict[str, bytes]]:
@@ -92,7 +96,8 @@ def verify(plan: Plan, progress: Progress = lambda what: None) -> tuple[Report, 
     with TemporaryDirectory(prefix="tinyformer-verify-") as name:
         for target in plan.targets:
             _examine_target(plan, target, Path(name), given, found, progress)
-    found.checks.append(answered("accuracy", "golden model", lambda: _accuracy(plan)))
+    if "accuracy" in plan.wanted:
+        found.checks.append(answered("accuracy", "golden model", lambda: _accuracy(plan)))
     report = Report(
         model=plan.path.name,
         model_sha256=_sha256(plan.path),
@@ -124,10 +129,11 @@ def _examine_target(
     files = {path.relative_to(model.folder).as_posix(): path for path in (model.header, *model.sources)}
     found.sources |= {f"{target.name}/{name}": _sha256(path) for name, path in files.items()}
     extreme_runs = extremes(model.program, plan.seed)
-    for toolchain in plan.toolchains:
-        for opt in plan.opts:
-            examine(model, toolchain, opt, given, extreme_runs, plan.max_ms, found, progress)
+    for compiler in plan.compilers:
+        examine(model, compiler, given, extreme_runs, plan.wanted, plan.max_ms, found, progress)
     progress(f"{target.name}: sanitizers")
+    if "undefined-behaviour" not in plan.wanted:
+        return
     check, build = _undefined(model, [*given, *extreme_runs])
     found.checks.append(check)
     found.builds += [build] if build else []

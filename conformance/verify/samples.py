@@ -183,11 +183,12 @@ def _aligned(op: Operator, shape: Shape, rng: np.random.Generator, positive: int
         return signs[(first + np.arange(rows)) % len(signs)].reshape(shape)
     if isinstance(op, Conv2D | DepthwiseConv2D):
         x = _random(shape, rng)
-        for number, (rows, columns) in enumerate(_windows(op, shape)):
+        for number, (window_rows, window_columns) in enumerate(_windows(op, shape)):
             taps = _taps(op, number, shape[-1])
-            inside_h, inside_w = (rows >= 0) & (rows < shape[0]), (columns >= 0) & (columns < shape[1])
+            inside_h = (window_rows >= 0) & (window_rows < shape[0])
+            inside_w = (window_columns >= 0) & (window_columns < shape[1])
             signs = np.where(taps > 0, positive, negative).astype(np.int8)
-            x[np.ix_(rows[inside_h], columns[inside_w])] = signs[np.ix_(inside_h, inside_w)]
+            x[np.ix_(window_rows[inside_h], window_columns[inside_w])] = signs[np.ix_(inside_h, inside_w)]
         return x
     return _one_of_row(shape, positive, negative)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import capstone
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 from conformance.emulator import CortexM
 
@@ -101,9 +102,8 @@ def _functions(elf: Path, machine: CortexM, usage: Mapping[str, int]) -> dict[in
     """Every function of the image by address, with its own part and what it calls."""
     with elf.open("rb") as stream:
         table = ELFFile(stream).get_section_by_name(".symtab")
-        symbols = [
-            s for s in table.iter_symbols() if s["st_info"]["type"] == "STT_FUNC" and s["st_shndx"] != "SHN_UNDEF"
-        ]
+        every = table.iter_symbols() if isinstance(table, SymbolTableSection) else ()
+        symbols = [s for s in every if s["st_info"]["type"] == "STT_FUNC" and s["st_shndx"] != "SHN_UNDEF"]
         last_end = max(s["st_value"] + s["st_size"] for s in symbols)
         found = {int(s["st_value"]) & ~1: _Function(s.name, int(s["st_value"]) & ~1) for s in symbols}
     starts = sorted(found)

@@ -132,7 +132,7 @@ def test_every_operator_on_every_board(core: str, tool: Toolchain, graph: Graph,
     check, divergence = qemu.qemu_check(generated, three(graph), tool)
     assert divergence is None
     assert (check.outcome, check.figure) == (Outcome.PASSED, 0), check.detail
-    assert check.place == f"qemu {boards()[core].name} {tool.name} -O2"
+    assert check.place == f"qemu {boards()[core].name} {tool.name} -O2 ({CHIPS[core]})"
 
 
 @needs_qemu

@@ -11,7 +11,7 @@ import pytest
 import refsim
 from refsim import Model
 from refsim.ablation import ablate_layernorm, with_scale_bits
-from refsim.comparison import decibels
+from refsim.comparison import batch_size, decibels
 from refsim.errors import ModelError, QuantizationError
 from refsim.float_model import FloatModel, OnnxSession, find_order, turn
 from refsim.graph import Graph
@@ -124,6 +124,20 @@ def test_layers_without_a_tensor_of_their_name_are_reported(model: Model, files:
     assert found.layers[-1].sqnr_db is not None
     costs = model.sensitivity(files.samples, float_model=tmp_path / "renamed.onnx", progress=False)
     assert conv not in {layer.tensor for layer in costs.layers}
+
+
+def test_sensitivity_needs_the_outputs(model: Model, files: Files, tmp_path: Path) -> None:
+    proto = onnx.load(files.float_model)
+    proto.graph.node[-1].output[0] = proto.graph.output[0].name = "elsewhere"
+    onnx.save(proto, tmp_path / "outputs.onnx")
+    with pytest.raises(ModelError, match=r"outputs\.onnx lacks the outputs 'add_\d+'"):
+        model.sensitivity(files.samples, float_model=tmp_path / "outputs.onnx", progress=False)
+
+
+def test_batches_are_smaller_where_tensors_are_large(model: Model) -> None:
+    assert batch_size(model.graph) == 64
+    large = refsim.TensorType((1024, 1024, 8), 1.0, 0)
+    assert batch_size(replace(model.graph, tensors={**model.graph.tensors, "large": large})) == 1
 
 
 def test_another_float_model_is_refused(files: Files, tmp_path: Path) -> None:

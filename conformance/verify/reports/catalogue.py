@@ -19,6 +19,11 @@ class Rule:
 
 
 RULES = {
+    "build": Rule(
+        "The image builds",
+        "The compiler or the linker refused the generated C: there is no image to examine.",
+        "Read the compiler's message; another version or another compiler may take it.",
+    ),
     "flash": Rule(
         "Image fits the flash",
         "Code and constants of the linked image exceed the chip's flash: it cannot be programmed as a whole.",

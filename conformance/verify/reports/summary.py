@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from conformance.verify.reports.wording import WORDS, explained, headline, measured, one_line
+from conformance.verify.reports.wording import counts, explained, headline, measured, one_line
 from conformance.verify.result import Build, Check, Outcome, Report
 
 _ROWS = 200
@@ -29,8 +29,9 @@ def render(report: Report) -> str:
         if divergence.reproducer:
             lines += [f"Reproducer: {_code(divergence.reproducer)}", ""]
     if others:
-        words = " and ".join(dict.fromkeys(WORDS[check.outcome] for check in reversed(others)))
-        lines += [f"<details><summary>{len(others)} checks {words}</summary>", "", *_table(others), "</details>", ""]
+        found = counts(report)
+        words = f"{found[Outcome.PASSED]} passed, {found[Outcome.NOT_RUN]} not run"
+        lines += [f"<details><summary>Other checks: {words}</summary>", "", *_table(others), "</details>", ""]
     lines += _memory(report.builds)
     lines += [f"Run again: {_code(report.command)}", ""]
     return "\n".join(lines)

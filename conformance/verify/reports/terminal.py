@@ -1,6 +1,7 @@
 """The report on a terminal."""
 
 from collections.abc import Iterable
+from itertools import groupby
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -10,6 +11,9 @@ from rich.text import Text
 
 from conformance.verify.reports.wording import SYMBOLS, WORDS, explained, headline, measured, one_line, printable
 from conformance.verify.result import Build, Divergence, Outcome, Report
+
+_NAME, _FIGURES = 24, 26
+"""Columns that names of checks and their figures get before they are folded."""
 
 _STYLES = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.NOT_RUN: "yellow"}
 
@@ -22,29 +26,38 @@ def print_report(report: Report, console: Console) -> None:
 def render(report: Report) -> RenderableType:
     """All of it."""
     return Group(
-        *([_check_table(report)] if report.checks else []),
+        *(part for table in _check_tables(report) for part in (table, Text())),
         *([_memory_table(report.builds)] if any(build.memory for build in report.builds) else []),
         *(_panel(divergence) for divergence in report.divergences),
         Text(f"{SYMBOLS[report.verdict]} {headline(report)}", _STYLES[report.verdict]),
     )
 
 
-def _check_table(report: Report) -> Table:
-    table = Table(title=Text(one_line(report.model)), box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("", "check", "place"):
-        table.add_column(heading)
-    table.add_column("measured", justify="right")
-    table.add_column("finding", overflow="fold")
-    for check, following in zip(report.checks, [*report.checks[1:], None], strict=True):
-        cells = (one_line(check.name), one_line(check.place), one_line(measured(check)), one_line(check.detail))
-        mark = Text(f"{SYMBOLS[check.outcome]} {WORDS[check.outcome]}", _STYLES[check.outcome], no_wrap=True)
-        ends = following is not None and following.place != check.place
-        table.add_row(mark, *map(Text, cells), end_section=ends)
-    return table
+def _check_tables(report: Report) -> Iterable[Table]:
+    """A table for each place, all with columns of the same width."""
+    names, figures = (
+        max((len(one_line(word(check))) for check in report.checks), default=0)
+        for word in (lambda check: check.name, measured)
+    )
+    for place, checks in groupby(report.checks, key=lambda check: check.place):
+        title = Text(one_line(place), "bold")
+        table = Table(
+            title=title, title_justify="left", show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0)
+        )
+        table.add_column(no_wrap=True)
+        table.add_column(width=min(names, _NAME), overflow="fold")
+        table.add_column(width=min(figures, _FIGURES), justify="right", overflow="fold")
+        table.add_column(overflow="fold")
+        for check in checks:
+            mark = Text(f"{SYMBOLS[check.outcome]} {WORDS[check.outcome]}", _STYLES[check.outcome])
+            table.add_row(mark, *(Text(one_line(text)) for text in (check.name, measured(check), check.detail)))
+        yield table
 
 
 def _memory_table(builds: Iterable[Build]) -> Table:
-    table = Table(title="Memory, bytes", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        title=Text("Memory, bytes", "bold"), title_justify="left", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for heading in ("place", "memory"):
         table.add_column(heading)
     for heading in ("used", "of", ""):
