@@ -41,6 +41,11 @@ class Encoder:
     mlp_ratio: float = 2.0
     convolutions: bool = True
 
+    @property
+    def name(self) -> str:
+        """Short name, part of parameters' names: ``mlp2``, ``mlp1_5-plain``."""
+        return f"mlp{self.mlp_ratio:g}".replace(".", "_") + "-plain" * (not self.convolutions)
+
 
 @dataclass(frozen=True)
 class StageSpace:
