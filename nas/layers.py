@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from nas.space import (
+    GRAIN,
     Architecture,
     Downsample,
     Encoder,
@@ -31,9 +32,6 @@ DENSE = Pruning(0.0)
 
 REDUCTION_EXPANSION = 4
 """Expansion of the inverted residual that halves height and width."""
-
-GRAIN = 4
-"""Channels are multiples of it: whole blocks of weights, and whole words for the kernels."""
 
 DEPTHWISE_BLOCK = 3
 """Weights of a block of a depthwise convolution, along the kernel's width."""
