@@ -11,7 +11,7 @@ parameters are those of the description and hence of the ONNX file that `nas.wri
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -34,13 +34,13 @@ class Rounding(Protocol):
         """A tensor that one integer operator hands to the next: a layer's output, or one inside an attention."""
         ...
 
-    def weight(self, layer: Layer, weight: Tensor) -> Tensor:
-        """The weight of a convolution or linear layer."""
+    def weight(self, layer: Layer, weight: Tensor, x: Tensor) -> Tensor:
+        """The weight of a convolution or linear layer that is about to meet its input `x`."""
         ...
 
 
 class Convolution(nn.Conv2d):
-    """ "Same" convolution for odd kernels; with `norm`, batch normalisation instead of a bias."""
+    """Convolution with "same" padding for odd kernels; with `norm`, batch normalisation instead of a bias."""
 
     def __init__(self, layer: Layer, norm: bool) -> None:
         assert layer.weight is not None
@@ -57,6 +57,10 @@ class Convolution(nn.Conv2d):
         self.bn = nn.BatchNorm2d(outputs) if norm else None
 
 
+Parametric: TypeAlias = Convolution | nn.Linear | nn.LayerNorm
+"""A torch layer with a weight and, but for batch normalisation, a bias."""
+
+
 class Candidate(nn.Module):
     """One module of a description: its layers with parameters as children, called as the layers are."""
 
@@ -68,9 +72,9 @@ class Candidate(nn.Module):
             if layer.weight is not None:
                 self.add_module(layer.name.removeprefix(f"{self.prefix}."), _parametric(layer, norm))
 
-    def layer(self, layer: Layer) -> nn.Module:
+    def layer(self, layer: Layer) -> Parametric:
         """The torch layer that holds the parameters of `layer`."""
-        return self.get_submodule(layer.name.removeprefix(f"{self.prefix}."))
+        return cast(Parametric, self.get_submodule(layer.name.removeprefix(f"{self.prefix}.")))
 
     def forward(self, x: Tensor, rounding: Rounding | None = None) -> Tensor:
         tensors = {MODULE_INPUT: x}
@@ -92,7 +96,7 @@ class Candidate(nn.Module):
             case Kind.LAYER_NORM:
                 y = self.layer(layer)(x)
             case Kind.ATTENTION:
-                y = _attention(layer, *inputs, rounding)
+                y = _attention(layer, rounding, *inputs)
             case Kind.ADD:
                 y = x + inputs[1]
             case Kind.SEQUENCE_POOL:
@@ -103,13 +107,11 @@ class Candidate(nn.Module):
 
     def _weighted(self, layer: Layer, x: Tensor, rounding: Rounding | None) -> Tensor:
         module = self.layer(layer)
-        if rounding is None:
-            y: Tensor = module(x)
-            return _normalised(module, y)
-        weight = rounding.weight(layer, module.weight)
-        if isinstance(module, Convolution):
-            return _normalised(module, module._conv_forward(x, weight, module.bias))
-        return functional.linear(x, weight, module.bias)
+        weight = module.weight if rounding is None else rounding.weight(layer, module.weight, x)
+        if not isinstance(module, Convolution):
+            return functional.linear(x, weight, module.bias)
+        y = functional.conv2d(x, weight, module.bias, module.stride, module.padding, groups=module.groups)
+        return y if module.bn is None else cast(Tensor, module.bn(y))
 
 
 class PathNetwork(nn.Module):
@@ -137,7 +139,7 @@ class PathNetwork(nn.Module):
             x = candidate(x, self.rounding)
         return x
 
-    def layers(self) -> Iterator[tuple[Layer, nn.Module]]:
+    def layers(self) -> Iterator[tuple[Layer, Parametric]]:
         """The layers that hold parameters, with their descriptions, in execution order."""
         for candidate in self.candidates:
             for layer in candidate.description.layers:
@@ -159,7 +161,8 @@ def folded(model: PathNetwork) -> PathNetwork:
     """A copy in evaluation mode without batch normalisation, which computes the same; zero weights stay zero."""
     result = PathNetwork(model.network, batch_norm=False).eval()
     result.load_state_dict(_folded_state(model))
-    return result.to(next(model.parameters()).device)
+    result.to(next(model.parameters()).device)
+    return result
 
 
 def weights(model: PathNetwork) -> dict[str, NDArray[np.float32]]:
@@ -187,7 +190,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.momentum = momentum
 
 
-def _parametric(layer: Layer, norm: bool) -> nn.Module:
+def _parametric(layer: Layer, norm: bool) -> Parametric:
     assert layer.weight is not None
     if layer.kind is Kind.CONV:
         return Convolution(layer, norm)
@@ -198,18 +201,13 @@ def _parametric(layer: Layer, norm: bool) -> nn.Module:
     raise ModelError(f"layer {layer.name!r}: a {layer.kind.value} layer has no parameters")
 
 
-def _normalised(module: nn.Module, y: Tensor) -> Tensor:
-    norm = getattr(module, "bn", None)
-    return y if norm is None else norm(y)
-
-
 def _activate(x: Tensor, activation: Activation) -> Tensor:
     if activation is Activation.RELU:
         return functional.relu(x)
     return functional.relu6(x) if activation is Activation.RELU6 else x
 
 
-def _attention(layer: Layer, query: Tensor, key: Tensor, value: Tensor, rounding: Rounding | None) -> Tensor:
+def _attention(layer: Layer, rounding: Rounding | None, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     tokens, dim = layer.shape
 
     def apart(x: Tensor) -> Tensor:
@@ -236,10 +234,11 @@ def _folded_state(model: PathNetwork) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for layer, module in model.layers():
         weight, bias = module.weight.detach(), module.bias
-        norm = getattr(module, "bn", None)
-        if norm is not None:
+        norm = module.bn if isinstance(module, Convolution) else None
+        if norm is not None and norm.running_mean is not None and norm.running_var is not None:
             factor = norm.weight.detach() * torch.rsqrt(norm.running_var + norm.eps)
             weight = weight * factor.reshape(-1, 1, 1, 1)
             bias = norm.bias - norm.running_mean * factor
+        assert bias is not None
         state[f"{layer.name}.weight"], state[f"{layer.name}.bias"] = weight.contiguous(), bias.detach().clone()
     return state

@@ -6,18 +6,24 @@ depthwise convolution. Which blocks of a layer go is decided by a score for each
 the resources known before pruning are those after it.
 """
 
+# ruff: noqa: D102 - hooks are documented in their base class
+
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from nas.data import LabelledImages
 from nas.layers import Layer
-from nas.network import PathNetwork
+from nas.network import PARAMETRIC, PathNetwork
+from nas.training import EpochResult, Hook, TrainingConfig, train
 from nas.writer import as_blocks, from_blocks
 from refsim.errors import DataError
 
@@ -51,6 +57,12 @@ class Agp:
                 f"AGP from step {self.begin} every {self.every} steps, {self.times} times: "
                 "begin must be at least 0, every and times at least 1"
             )
+
+    @classmethod
+    def over(cls, steps: int, most: int = 20) -> Agp:
+        """From step 0 to step `steps` or shortly before, in at most `most` equal intervals."""
+        every = max(1, -(-steps // most))
+        return cls(0, every, max(1, steps // every))
 
     @property
     def end(self) -> int:
@@ -90,8 +102,7 @@ def block_mask(scores: NDArray[np.float64], layer: Layer, pruned: int) -> NDArra
     """Mask of a layer's weight without the `pruned` blocks of lowest score; of equal ones, the first go."""
     kept = np.ones(scores.size, bool)
     kept[np.argsort(scores, kind="stable")[:pruned]] = False
-    mask: NDArray[np.bool_] = from_blocks(np.repeat(kept[:, None], layer.pruning.block, axis=1), layer)
-    return mask
+    return from_blocks(np.repeat(kept[:, None], layer.pruning.block, axis=1), layer)
 
 
 def make_masks(model: PathNetwork, scores: BlockScores, sparsity: Callable[[float], float] | None = None) -> Masks:
@@ -114,9 +125,100 @@ def make_masks(model: PathNetwork, scores: BlockScores, sparsity: Callable[[floa
 def apply_masks(model: PathNetwork, masks: Masks) -> None:
     """Set the weights outside the masks to zero, in place."""
     with torch.no_grad():
-        for layer, weight in pruned_weights(model):
+        for layer, module in model.layers():
             if layer.name in masks:
-                weight.mul_(masks[layer.name])
+                module.weight.masked_fill_(~masks[layer.name], 0)
+
+
+def present_masks(model: PathNetwork) -> Masks:
+    """Masks of the zeros that the weights of convolutions and linear layers have already."""
+    return {layer.name: module.weight.detach() != 0 for layer, module in model.layers() if layer.kind in PARAMETRIC}
+
+
+class KeepZeros(Hook):
+    """Holds weights at zero: those outside `masks`, or those that are zero when training begins."""
+
+    def __init__(self, masks: Masks | None = None) -> None:
+        self.masks = masks
+
+    def before_epoch(self, model: nn.Module, epoch: int) -> None:
+        assert isinstance(model, PathNetwork)
+        self.masks = present_masks(model) if self.masks is None else self.masks
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        assert isinstance(model, PathNetwork)
+        assert self.masks is not None
+        apply_masks(model, self.masks)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"masks": self.masks}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.masks = state["masks"]
+
+
+class GradualPruning(Hook):
+    """Prunes while a network trains: at each step that is due the lowest blocks, ever more; between them zeros stay.
+
+    A block once pruned has no weights left and so the lowest score: it stays pruned.
+    """
+
+    def __init__(self, agp: Agp, criterion: Criterion = magnitude) -> None:
+        self.agp, self.criterion = agp, criterion
+        self.masks: Masks = {}
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        assert isinstance(model, PathNetwork)
+        if self.agp.due(step):
+            scores = self.criterion(model)
+            self.masks = make_masks(model, scores, lambda final: self.agp.sparsity(step, final))
+        apply_masks(model, self.masks)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"masks": self.masks}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.masks = state["masks"]
+
+
+def iterative_prune(
+    model: PathNetwork,
+    training: LabelledImages,
+    validation: LabelledImages | None = None,
+    *,
+    config: TrainingConfig,
+    criterion: Criterion = magnitude,
+    agp: Agp | None = None,
+    **options: Any,
+) -> tuple[PathNetwork, list[EpochResult]]:
+    """Prune gradually to the sparsity of the model's description while it trains (`IterativePrune`, Algorithm 3).
+
+    Args:
+        model: a path with its weights; a copy is changed.
+        training: images.
+        validation: more, which only show how it is doing.
+        config: of the training.
+        criterion: scores the blocks.
+        agp: when to prune; by default over the first half of the steps, the second half then only trains.
+        options: see `nas.training.train`.
+
+    Raises:
+        DataError: the schedule ends after the training, or see `nas.training.train`.
+    """
+    steps = config.epochs * (len(training) // config.batch_size)
+    agp = agp or Agp.over(steps // 2)
+    if agp.end >= steps:
+        raise DataError(f"AGP prunes until step {agp.end}, the training has {steps}: more epochs or images are needed")
+    pruned, history = train(
+        lambda: copy.deepcopy(model),
+        training,
+        validation,
+        config=config,
+        hooks=[GradualPruning(agp, criterion), *options.pop("hooks", ())],
+        **options,
+    )
+    assert isinstance(pruned, PathNetwork)
+    return pruned, history
 
 
 def one_shot_prune(model: PathNetwork, criterion: Criterion = magnitude) -> Masks:
@@ -130,7 +232,7 @@ def sparsity(model: PathNetwork) -> float:
     """Share of zeros among the weights of convolutions and linear layers."""
     zeros = total = 0
     for layer, module in model.layers():
-        if layer.blocks and len(layer.weight or ()) > 1:
+        if layer.kind in PARAMETRIC:
             zeros += int((module.weight == 0).sum())
             total += module.weight.numel()
     return zeros / total

@@ -12,13 +12,17 @@ name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
+from nas.data import LabelledImages
 from nas.layers import Network, describe, supernet_modules
 from nas.network import Candidate, PathNetwork, attach
 from nas.space import Architecture, PathConfig, Space, SuperConfig
+from nas.training import ANY_HARDWARE, EpochResult, Hardware, Hook, TrainingConfig, train
 from refsim.errors import ModelError
 
 
@@ -68,6 +72,52 @@ class Supernet(nn.Module):
         return describe(Architecture(self.space.input_shape, self.space.classes, self.config, path))
 
 
+class SinglePath(Hook):
+    """Draws the path that each training step goes through."""
+
+    def before_step(self, model: nn.Module, step: int, generator: torch.Generator) -> None:
+        assert isinstance(model, Supernet)
+        model.sample(generator)
+
+
+def train_supernet(
+    space: Space,
+    config: SuperConfig,
+    training: LabelledImages,
+    *,
+    schedule: TrainingConfig,
+    folder: Path | None = None,
+    hardware: Hardware = ANY_HARDWARE,
+    console: Console | None = None,
+) -> tuple[Supernet, list[EpochResult]]:
+    """Train a supernet, one path drawn for each step.
+
+    Args:
+        space: whose candidates the supernet has.
+        config: its dimensions and numbers of modules.
+        training: images of the space's size.
+        schedule: of the training; in Algorithm 2 10 epochs of the paper's.
+        folder: of checkpoints, from which an interrupted training goes on.
+        hardware: where to compute.
+        console: of the progress bar.
+
+    Raises:
+        DataError: see `nas.training.train`.
+    """
+    model, history = train(
+        lambda: Supernet(space, config),
+        training,
+        None,
+        config=schedule,
+        folder=folder,
+        hooks=[SinglePath()],
+        hardware=hardware,
+        console=console,
+    )
+    assert isinstance(model, Supernet)
+    return model, history
+
+
 def path_network(supernet: Supernet, path: PathConfig) -> PathNetwork:
     """The network of a path, with a copy of its weights and statistics.
 
@@ -87,4 +137,5 @@ def path_network(supernet: Supernet, path: PathConfig) -> PathNetwork:
             )
         state[name] = shared[name]
     model.load_state_dict(state)
-    return model.to(next(supernet.parameters()).device)
+    model.to(next(supernet.parameters()).device)
+    return model

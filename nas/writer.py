@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -13,6 +14,8 @@ from refsim.errors import ModelError
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "logits"
+
+_Number = TypeVar("_Number", bound=np.generic)
 
 Weights = Mapping[str, NDArray[np.float32]]
 """Parameters by the names of `Network.parameters`."""
@@ -68,7 +71,7 @@ def random_weights(network: Network, rng: np.random.Generator) -> dict[str, NDAr
     return weights
 
 
-def as_blocks(weight: NDArray[np.float32], layer: Layer) -> NDArray[np.float32]:
+def as_blocks(weight: NDArray[_Number], layer: Layer) -> NDArray[_Number]:
     """A layer's weight as (blocks, weights of a block), in the order in which the encoder walks it.
 
     Blocks lie along the input channels, those of a depthwise convolution along the kernel's width.
@@ -78,7 +81,7 @@ def as_blocks(weight: NDArray[np.float32], layer: Layer) -> NDArray[np.float32]:
     return weight.reshape(-1, layer.pruning.block)
 
 
-def from_blocks(blocks: NDArray[np.float32], layer: Layer) -> NDArray[np.float32]:
+def from_blocks(blocks: NDArray[_Number], layer: Layer) -> NDArray[_Number]:
     """The weight whose `as_blocks` is `blocks`."""
     assert layer.weight is not None
     if len(layer.weight) == 4 and not layer.depthwise:

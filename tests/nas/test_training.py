@@ -12,14 +12,16 @@ import pytest
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
 from nas import training as training_module  # noqa: E402
+from nas.augmentation import normalise, random_crop_flip  # noqa: E402
 from nas.data import LabelledImages, to_input  # noqa: E402
 from nas.models import TinyFormer, TinyFormerConfig  # noqa: E402
 from nas.training import (  # noqa: E402
+    Hardware,
+    Hook,
     TrainingConfig,
     accuracy,
     learning_rate,
-    normalise,
-    random_crop_flip,
+    paper_schedule,
     train,
 )
 from refsim.errors import DataError  # noqa: E402
