@@ -86,6 +86,11 @@ def hold_out(data: LabelledImages, count: int, seed: int) -> tuple[LabelledImage
     return data.take(np.sort(order[count:])), data.take(np.sort(order[:count]))
 
 
+def draw(data: LabelledImages, count: int, seed: int) -> LabelledImages:
+    """The first `count` images after a shuffle with `seed` (all of them, shuffled, when there are fewer)."""
+    return data.take(np.random.default_rng(seed).permutation(len(data))[:count])
+
+
 def load_images(folder: Path | str | None, split: Split) -> LabelledImages:
     """Load one split of the data set in `folder`, in whichever of the three forms is there.
 

@@ -55,7 +55,7 @@ def distillation(
     if not (temperature > 0 and 0 <= share <= 1):
         raise DataError(f"distillation: temperature {temperature} must be above 0, share {share} in [0, 1]")
     supervised = cross_entropy(label_smoothing)
-    teacher.eval().requires_grad_(False)
+    teacher.eval()
 
     def objective(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
         with torch.no_grad():

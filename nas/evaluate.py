@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import refsim
+from codegen.onnx.load import read
 from nas.data import LabelledImages, to_input
 from nas.layers import Network
 from nas.writer import write_network
@@ -42,7 +43,8 @@ def integer_model(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float.onnx"
         path.write_bytes(write_network(network, weights).SerializeToString())
-        return refsim.load(path, calibration=to_input(calibration), threads=threads)
+        graph = read(path, calibration=to_input(calibration), profile=None, preprocessing=refsim.Preprocessing())
+    return refsim.Model(graph, threads=threads)
 
 
 def integer_accuracy(

@@ -159,7 +159,8 @@ def attach(root: nn.Module, candidate: Candidate) -> None:
 
 def folded(model: PathNetwork) -> PathNetwork:
     """A copy in evaluation mode without batch normalisation, which computes the same; zero weights stay zero."""
-    result = PathNetwork(model.network, batch_norm=False).eval()
+    result = PathNetwork(model.network, batch_norm=False)
+    result.eval()
     result.load_state_dict(_folded_state(model))
     result.to(next(model.parameters()).device)
     return result

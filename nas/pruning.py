@@ -158,10 +158,7 @@ class KeepZeros(Hook):
 
 
 class GradualPruning(Hook):
-    """Prunes while a network trains: at each step that is due the lowest blocks, ever more; between them zeros stay.
-
-    A block once pruned has no weights left and so the lowest score: it stays pruned.
-    """
+    """Prunes while a network trains: at each step that is due the lowest blocks, ever more; what is pruned stays so."""
 
     def __init__(self, agp: Agp, criterion: Criterion = magnitude) -> None:
         self.agp, self.criterion = agp, criterion
@@ -170,7 +167,7 @@ class GradualPruning(Hook):
     def after_step(self, model: nn.Module, step: int) -> None:
         assert isinstance(model, PathNetwork)
         if self.agp.due(step):
-            scores = self.criterion(model)
+            scores = self._pruned_first(model, self.criterion(model))
             self.masks = make_masks(model, scores, lambda final: self.agp.sparsity(step, final))
         apply_masks(model, self.masks)
 
@@ -179,6 +176,37 @@ class GradualPruning(Hook):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.masks = state["masks"]
+
+    def _pruned_first(self, model: PathNetwork, scores: BlockScores) -> BlockScores:
+        result = dict(scores)
+        for layer, _ in pruned_weights(model):
+            if layer.name in self.masks:
+                kept = as_blocks(self.masks[layer.name].cpu().numpy(), layer).any(axis=1)
+                result[layer.name] = np.where(kept, scores[layer.name], -np.inf)
+        return result
+
+
+def fine_tune(
+    model: PathNetwork,
+    training: LabelledImages,
+    validation: LabelledImages | None = None,
+    *,
+    config: TrainingConfig,
+    **options: Any,
+) -> tuple[PathNetwork, list[EpochResult]]:
+    """Train a copy of a pruned network; its zeros stay zeros.
+
+    Args:
+        model: with its weights.
+        training: images.
+        validation: more, which only show how it is doing.
+        config: of the training.
+        options: see `nas.training.train`.
+    """
+    hooks = [KeepZeros(), *options.pop("hooks", ())]
+    tuned, history = train(lambda: copy.deepcopy(model), training, validation, config=config, hooks=hooks, **options)
+    assert isinstance(tuned, PathNetwork)
+    return tuned, history
 
 
 def iterative_prune(

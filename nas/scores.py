@@ -23,7 +23,8 @@ from nas.augmentation import normalise
 from nas.data import LabelledImages
 from nas.layers import Kind, Layer, Module
 from nas.network import PathNetwork, Rounding
-from nas.pruning import Criterion, Masks, block_sums, pruned_weights
+from nas.pruning import Criterion, Masks, block_sums, magnitude, pruned_weights
+from nas.writer import as_blocks
 
 _BATCH = 64
 
@@ -120,6 +121,26 @@ def unit_importance(model: PathNetwork, data: LabelledImages) -> dict[str, NDArr
                 per_unit = products.flatten(1, -2).sum(dim=1).reshape(len(batch), wanted[name], -1).sum(dim=2)
                 sums[name] += (per_unit**2).sum(dim=0).cpu().numpy()
     return {name: total / len(data) for name, total in sums.items()}
+
+
+def units_first(data: LabelledImages, share: float = 0.25) -> Criterion:
+    """Magnitude, but the blocks of whole heads and hidden channels that `unit_masks` lets go come first.
+
+    Args:
+        data: calibration images with labels.
+        share: of the units' cost that goes as whole units.
+    """
+
+    def criterion(model: PathNetwork) -> dict[str, NDArray[np.float64]]:
+        scores = magnitude(model)
+        masks = unit_masks(model, unit_importance(model, data), share)
+        for layer, _ in pruned_weights(model):
+            if layer.name in masks:
+                kept = as_blocks(masks[layer.name].cpu().numpy(), layer).any(axis=1)
+                scores[layer.name] = np.where(kept, scores[layer.name], -1.0)
+        return scores
+
+    return criterion
 
 
 def unit_masks(model: PathNetwork, importance: Mapping[str, NDArray[np.float64]], share: float) -> Masks:

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from nas import checkpoint
 from nas.augmentation import normalise, random_crop_flip
-from nas.data import LabelledImages
+from nas.data import LabelledImages, draw
 from refsim.errors import DataError
 
 
@@ -160,9 +159,9 @@ def accuracy(model: nn.Module, data: LabelledImages, batch_size: int = 500) -> f
 
 def batches(data: LabelledImages, count: int, seed: int, batch_size: int = 64) -> Iterator[Tensor]:
     """Network inputs: at most `count` images of `data` after a shuffle with `seed`."""
-    order = np.random.default_rng(seed).permutation(len(data))[:count]
-    for start in range(0, len(order), batch_size):
-        yield normalise(torch.from_numpy(data.images[order[start : start + batch_size]]))
+    drawn = draw(data, count, seed)
+    for start in range(0, len(drawn), batch_size):
+        yield normalise(torch.from_numpy(drawn.images[start : start + batch_size]))
 
 
 def cross_entropy(label_smoothing: float) -> Objective:
