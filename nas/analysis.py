@@ -202,9 +202,13 @@ def adjust(
 
     Args:
         space: to begin with.
-        evaluate, limits, count, seed, advance: see `draw_samples`; each round draws anew.
+        evaluate: see `draw_samples`, as the following.
+        limits: L_s and L_m.
+        count: models for each analysis, which draws anew.
+        seed: of the first one.
         reading: see `acceptance`.
         rounds: analyses, at most.
+        advance: called after each model.
 
     Returns:
         Every round, the given space first.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nas.analysis_cli import analyse_space
 from nas.data import DATA_VARIABLE
 from refsim.errors import TinyFormerError
 
@@ -14,6 +15,7 @@ from refsim.errors import TinyFormerError
 def register(app: typer.Typer) -> None:
     """Add the commands of this package to `app`."""
     app.command()(train)
+    app.command()(analyse_space)
 
 
 def train(
