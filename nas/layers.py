@@ -376,7 +376,7 @@ class _Builder:
     ) -> str:
         """A convolution; on a map of height 1 its kernel has height 1."""
         channels, height, width = self.shape
-        kernel = (min(size, height), size)
+        kernel = (1 if height == 1 else size, size)
         shape = (outputs, -(-height // stride[0]), -(-width // stride[1]))
         weight = (outputs, channels // groups, *kernel)
         return self.add(
