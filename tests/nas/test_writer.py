@@ -137,9 +137,8 @@ def test_masks_reach_the_integer_model() -> None:
 
 def test_blocks_lie_along_the_input_channels() -> None:
     net, _ = network(load_space("tiny"), 6)
-    layer = next(
-        layer for layer in net.layers if layer.kernel == (3, 3) and layer.pruning.sparsity and not layer.depthwise
-    )
+    pruned = [layer for layer in net.layers if layer.kernel == (3, 3) and layer.pruning.sparsity]
+    layer = next(layer for layer in pruned if not layer.depthwise)
     assert layer.weight is not None
     weight = np.arange(np.prod(layer.weight), dtype=np.float32).reshape(layer.weight)
     blocks = as_blocks(weight, layer)
