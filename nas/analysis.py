@@ -13,7 +13,7 @@ import numpy as np
 from nas.layers import describe
 from nas.resources import Limits, Resources
 from nas.sampling import random_architecture
-from nas.space import Architecture, Space
+from nas.space import GRAIN, Architecture, Space
 from refsim.errors import DataError
 
 LAMBDA_LO = 0.8
@@ -162,8 +162,8 @@ def adjusted(space: Space, samples: Sequence[Sample], found: Acceptance, reading
     """The space with its dimensions moved and drawn together: y = k (x - mean(x)) + b (Eq. 1-3).
 
     k is the acceptance probability + 0.1; b divides the range of x as the mean of N_param divides its own. The
-    dimensions of each DoT and of the last linear layer are adjusted, to multiples of the space's grain; choices that
-    become equal are one.
+    dimensions of each DoT and of the last linear layer are adjusted, to multiples of 4
+    (the former of the number of heads as well); choices that become equal are one.
 
     Raises:
         DataError: no model was evaluated.
@@ -176,15 +176,14 @@ def adjusted(space: Space, samples: Sequence[Sample], found: Acceptance, reading
     share = (sum(counts) / len(counts) - low) / (high - low) if high > low else 0.0
     slope = found.probability + 0.1
 
-    def move(choices: tuple[int, ...]) -> tuple[int, ...]:
+    def move(choices: tuple[int, ...], grain: int) -> tuple[int, ...]:
         mean, least, most = sum(choices) / len(choices), min(choices), max(choices)
         offset = least + share * (most - least)
         moved = (slope * (x - mean) + offset for x in choices)
-        grain = space.grain
         return tuple(dict.fromkeys(max(grain, round(y / grain) * grain) for y in moved))
 
-    stages = tuple(replace(stage, dims=move(stage.dims)) for stage in space.stages)
-    return replace(space, stages=stages, last_linear=move(space.last_linear))
+    stages = tuple(replace(stage, dims=move(stage.dims, space.grain)) for stage in space.stages)
+    return replace(space, stages=stages, last_linear=move(space.last_linear, GRAIN))
 
 
 def adjust(
