@@ -64,7 +64,11 @@ def integer_accuracy(
         data: labelled images.
         threads: see `integer_model`.
     """
-    model = integer_model(network, weights, calibration, threads=threads)
+    return accuracy_of(integer_model(network, weights, calibration, threads=threads), data)
+
+
+def accuracy_of(model: refsim.Model, data: LabelledImages) -> float:
+    """Share of `data` that an integer model classifies correctly."""
     correct = 0
     for start in range(0, len(data), _BATCH):
         batch = data.take(slice(start, start + _BATCH))
