@@ -177,6 +177,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     A supernet's are those of all its paths mixed; a single path, or a pruned one, needs its own (Guo et al., 2020).
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -166,10 +166,11 @@ class GradualPruning(Hook):
 
     def after_step(self, model: nn.Module, step: int) -> None:
         assert isinstance(model, PathNetwork)
+        apply_masks(model, self.masks)
         if self.agp.due(step):
             scores = self._pruned_first(model, self.criterion(model))
             self.masks = make_masks(model, scores, lambda final: self.agp.sparsity(step, final))
-        apply_masks(model, self.masks)
+            apply_masks(model, self.masks)
 
     def state_dict(self) -> dict[str, Any]:
         return {"masks": self.masks}
