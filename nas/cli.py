@@ -9,6 +9,7 @@ import typer
 
 from nas.analysis_cli import analyse_space
 from nas.data import DATA_VARIABLE
+from nas.search_cli import compress, search
 from refsim.errors import TinyFormerError
 
 
@@ -16,6 +17,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this package to `app`."""
     app.command()(train)
     app.command()(analyse_space)
+    app.command()(search)
+    app.command()(compress)
 
 
 def train(

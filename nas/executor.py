@@ -5,6 +5,7 @@ An executor takes work under a number and gives it back finished, or lost with i
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -99,7 +100,7 @@ class LocalExecutor:
     def wait(self) -> tuple[int, Result | Lost]:
         """Do it."""
         number, work = self._queue.popleft()
-        return number, work.evaluate(work.config, work.seed, work.folder)
+        return number, _evaluate(work.evaluate, work.config, work.seed, work.folder)
 
     def close(self) -> None:
         """Forget what was not begun."""
@@ -153,7 +154,7 @@ class RayExecutor:
         shared = self._shared.get(id(work.evaluate))
         if shared is None or shared[0] is not work.evaluate:
             shared = self._shared[id(work.evaluate)] = (work.evaluate, self._ray.put(work.evaluate))
-        self._pending[self._run.remote(shared[1], work.config, work.seed, str(work.folder))] = number
+        self._pending[self._run.remote(shared[1], work.config, work.seed, work.folder)] = number
 
     def wait(self) -> tuple[int, Result | Lost]:
         """The next piece that is finished or lost."""
@@ -179,5 +180,8 @@ class RayExecutor:
             self._ray.shutdown()
 
 
-def _evaluate(evaluate: Callable[[Any, int, Path], Result], config: Any, seed: int, folder: str) -> Result:
-    return evaluate(config, seed, Path(folder))
+def _evaluate(evaluate: Callable[[Any, int, Path], Result], config: Any, seed: int, folder: Path) -> Result:
+    """Do a piece of work; its checkpoints have served their purpose when it is finished."""
+    result = evaluate(config, seed, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return result

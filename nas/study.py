@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.arrays import save_arrays
 from nas.evolution import Config, Genes
-from nas.executor import Executor, Lost, Result, Weights, Work
+from nas.executor import Executor, Lost, Result, Work
 from refsim.errors import DataError, TargetError, TinyFormerError
-from refsim.files import write_whole
 
 SETTINGS = "settings"
 OWNER, BEAT = "owner", "beat"
@@ -115,26 +114,6 @@ def open_study(storage: BaseStorage, name: str, sampler: BaseSampler, settings: 
 def weights_path(folder: Path, number: int) -> Path:
     """Where the weights of a finished trial lie."""
     return folder / f"{number:04d}.npz"
-
-
-def save_weights(path: Path, weights: Weights) -> None:
-    """Write a network's state, whole or not at all."""
-    data = BytesIO()
-    np.savez_compressed(data, **dict(weights))  # type: ignore[arg-type]  # takes them for its own options
-    write_whole(path, data.getvalue())
-
-
-def load_weights(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """What `save_weights` wrote.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # zipfile's, zlib's or numpy's, whatever the damaged bytes provoke
-        raise DataError(f"weights {path} cannot be read: {error}") from error
 
 
 def run_trials(
@@ -241,7 +220,7 @@ def _tell(study: Study, trial: optuna.Trial, result: Result, folder: Path) -> No
         _quiet(lambda: study.tell(trial, state=TrialState.PRUNED))
         return
     if result.weights:
-        save_weights(weights_path(folder, trial.number), result.weights)
+        save_arrays(weights_path(folder, trial.number), result.weights)
     _quiet(lambda: study.tell(trial, result.accuracy))
 
 
