@@ -53,6 +53,8 @@ class Deployed:
             target,
             "--data",
             str(self.folder / SAMPLE),
+            "--float",
+            str(self.folder / FLOAT_MODEL),
             "--generated",
             str(self.folder / CODE),
             "--report",
