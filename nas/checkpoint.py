@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from refsim.errors import DataError
+from refsim.files import write_whole
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.json"
@@ -30,11 +32,17 @@ class Stateful(Protocol):
 def save(
     folder: Path, parts: Mapping[str, Stateful], settings: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write ``checkpoint.pt`` and ``history.json`` to `folder`."""
+    """Write ``checkpoint.pt`` and ``history.json`` to `folder`.
+
+    Raises:
+        TinyFormerError: they cannot be written; what was there is still there.
+    """
     states = {name: part.state_dict() for name, part in parts.items()}
     state = {"config": dict(settings), "history": list(history), **states}
-    write_whole(folder / CHECKPOINT, lambda path: torch.save(state, path))
-    write_whole(folder / HISTORY, lambda path: path.write_text(json.dumps(history, indent=1) + "\n"))
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_whole(folder / CHECKPOINT, buffer.getvalue())
+    write_whole(folder / HISTORY, (json.dumps(history, indent=1) + "\n").encode())
 
 
 def resume(folder: Path, parts: Mapping[str, Stateful], settings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -66,10 +74,3 @@ def resume(folder: Path, parts: Mapping[str, Stateful], settings: Mapping[str, A
         raise
     except Exception as error:  # torch.load raises whatever the damaged bytes provoke
         raise DataError(f"{path} cannot be resumed ({error}); {remedy}") from error
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write next to `path` and rename, so that an interruption leaves the old file or the new one."""
-    part = path.with_name(path.name + ".part")
-    write(part)
-    part.replace(path)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nas.ablation_cli import ablate_compression
 from nas.analysis_cli import analyse_space
 from nas.data import DATA_VARIABLE
 from nas.search_cli import compress, search
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command()(analyse_space)
     app.command()(search)
     app.command()(compress)
+    app.command()(ablate_compression)
 
 
 def train(

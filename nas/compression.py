@@ -17,15 +17,12 @@ from torch import nn
 from nas.data import LabelledImages, draw
 from nas.distillation import Direction, distillation
 from nas.evaluate import CALIBRATION_IMAGES, integer_accuracy
-from nas.network import PathNetwork, recalibrate, weights
+from nas.network import PathNetwork, weights
 from nas.pruning import Criterion, fine_tune, iterative_prune, magnitude
 from nas.quantisation_aware import train_quantised
 from nas.scores import fisher, units_first, wanda
-from nas.training import ANY_HARDWARE, Hardware, Objective, TrainingConfig, batches
+from nas.training import ANY_HARDWARE, Hardware, Objective, TrainingConfig
 from refsim.errors import DataError
-
-STATISTICS_IMAGES = 1024
-"""Training images that the statistics of batch normalisation are taken from."""
 
 CRITERIA: dict[str, Callable[[LabelledImages], Criterion]] = {
     "magnitude": lambda _: magnitude,
@@ -114,7 +111,6 @@ def compress(
         hardware=hardware,
         console=console,
     )
-    _settle(pruned, training, settings.prune)
     finish = train_quantised if settings.quantisation_aware else fine_tune
     tuned, _ = finish(
         pruned,
@@ -126,14 +122,7 @@ def compress(
         hardware=hardware,
         console=console,
     )
-    _settle(tuned, training, settings.tune)
     return tuned
-
-
-def _settle(model: PathNetwork, training: LabelledImages, config: TrainingConfig) -> None:
-    """Statistics of batch normalisation of the weights as they are now, not of those of the last steps."""
-    device = next(model.parameters()).device
-    recalibrate(model, (x.to(device) for x in batches(training, STATISTICS_IMAGES, config.seed)))
 
 
 @dataclass(frozen=True)

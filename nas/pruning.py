@@ -22,10 +22,13 @@ from torch import Tensor, nn
 
 from nas.data import LabelledImages
 from nas.layers import Layer
-from nas.network import PARAMETRIC, PathNetwork
-from nas.training import EpochResult, Hook, TrainingConfig, train
+from nas.network import PARAMETRIC, PathNetwork, recalibrate
+from nas.training import EpochResult, Hook, TrainingConfig, batches, train
 from nas.writer import as_blocks, from_blocks
 from refsim.errors import DataError
+
+STATISTICS_IMAGES = 1024
+"""Training images that statistics of batch normalisation are taken from."""
 
 BlockScores = Mapping[str, NDArray[np.float64]]
 """Importance of every block of a layer, in the order of `nas.writer.as_blocks`, by the layer's name."""
@@ -207,6 +210,7 @@ def fine_tune(
     hooks = [KeepZeros(), *options.pop("hooks", ())]
     tuned, history = train(lambda: copy.deepcopy(model), training, validation, config=config, hooks=hooks, **options)
     assert isinstance(tuned, PathNetwork)
+    _settle(tuned, training, config)
     return tuned, history
 
 
@@ -247,7 +251,14 @@ def iterative_prune(
         **options,
     )
     assert isinstance(pruned, PathNetwork)
+    _settle(pruned, training, config)
     return pruned, history
+
+
+def _settle(model: PathNetwork, training: LabelledImages, config: TrainingConfig) -> None:
+    """Statistics of batch normalisation for the weights as they are in the end; in a short run they lag behind."""
+    device = next(model.parameters()).device
+    recalibrate(model, (x.to(device) for x in batches(training, STATISTICS_IMAGES, config.seed)))
 
 
 def one_shot_prune(model: PathNetwork, criterion: Criterion = magnitude) -> Masks:

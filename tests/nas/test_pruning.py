@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
 from nas.layers import Kind, Layer, describe  # noqa: E402
-from nas.network import PathNetwork, weights  # noqa: E402
+from nas.network import PathNetwork, recalibrate, weights  # noqa: E402
 from nas.pruning import (  # noqa: E402
     Agp,
     KeepZeros,
@@ -29,7 +29,7 @@ from nas.pruning import (  # noqa: E402
     sparsity,
 )
 from nas.space import Pruning  # noqa: E402
-from nas.training import TrainingConfig  # noqa: E402
+from nas.training import TrainingConfig, batches  # noqa: E402
 from refsim.errors import DataError  # noqa: E402
 from tests.nas.tiny import architecture, dark_and_bright  # noqa: E402
 
@@ -182,6 +182,16 @@ def test_iterative_pruning_follows_agp_and_ends_at_the_description(monkeypatch: 
     assert zero_blocks(result) == wanted(model)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), "the network handed in is left alone"
+
+
+def test_statistics_in_the_end_are_those_of_the_last_weights() -> None:
+    data = dark_and_bright(48)
+    for result, _ in (iterative_prune(path(), data, config=CONFIG), fine_tune(path(), data, config=CONFIG)):
+        state = {name: tensor.clone() for name, tensor in result.state_dict().items() if "running" in name}
+        assert state
+        recalibrate(result, batches(data, 48, CONFIG.seed))
+        for name, tensor in state.items():
+            torch.testing.assert_close(tensor, result.state_dict()[name])
 
 
 def test_what_is_pruned_stays_pruned_whatever_the_scores() -> None:

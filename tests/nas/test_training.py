@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from nas.training import (  # noqa: E402
     paper_schedule,
     train,
 )
-from refsim.errors import DataError  # noqa: E402
+from refsim.errors import DataError, TinyFormerError  # noqa: E402
 
 SMALL = TinyFormerConfig(image_size=16, classes=2, stem_channels=4, dim=8, hidden=8, expansion=1)
 CONFIG = TrainingConfig(epochs=4, batch_size=8, warmup_epochs=1, peak_lr=5e-3, seed=3)
@@ -168,16 +169,18 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = torch.save
+    write_bytes, writes = Path.write_bytes, 0
 
-    def disk_fills_up(state: dict[str, Any], path: Path) -> None:
-        save(state, path)
-        if len(state["history"]) == 2:
-            path.write_bytes(path.read_bytes()[:1000])
-            raise OSError("no space left on device")
+    def disk_fills_up(path: Path, data: bytes) -> int:
+        nonlocal writes
+        writes += 1
+        if writes == 3:  # the checkpoint of the second epoch
+            write_bytes(path, data[:1000])
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return write_bytes(path, data)
 
-    monkeypatch.setattr(torch, "save", disk_fills_up)
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr(Path, "write_bytes", disk_fills_up)
+    with pytest.raises(TinyFormerError, match=r"checkpoint\.pt cannot be written: no space left"):
         run(tmp_path)
     monkeypatch.undo()
     assert len(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["history"]) == 1
