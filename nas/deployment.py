@@ -1,4 +1,4 @@
-"""From a network's weights to what is flashed: float ONNX, QDQ ONNX and a folder of C, with the samples for `verify`."""
+"""From a network's weights to what is flashed: float ONNX, QDQ ONNX, a folder of C, and the samples for `verify`."""
 
 from __future__ import annotations
 

@@ -142,8 +142,9 @@ class EvolutionarySampler(BaseSampler, Generic[Config]):
         seed: of everything random.
     """
 
-    def __init__(self, genes: Genes[Config], evolution: Evolution = Evolution(), *, seed: int = 0) -> None:  # noqa: B008
-        self.genes, self.evolution, self.seed = genes, evolution, seed
+    def __init__(self, genes: Genes[Config], evolution: Evolution = Evolution(), *, seed: int = 0) -> None:
+        self.genes: Genes[Config] = genes
+        self.evolution, self.seed = evolution, seed
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All choices are made together."""
@@ -156,9 +157,11 @@ class EvolutionarySampler(BaseSampler, Generic[Config]):
         rng = np.random.default_rng((self.seed, trial.number))
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and t.params]
         known = [t.params for t in others if t.state != TrialState.FAIL]
-        finished = [t for t in others if t.state == TrialState.COMPLETE]
-        best = sorted(finished, key=lambda t: (-t.value, t.number))[: self.evolution.parents]
-        parents = [self.genes.config(t.params) for t in best] if len(known) >= self.evolution.random else []
+        parents: list[Config] = []
+        if len(known) >= self.evolution.random:
+            finished = [t for t in others if t.state == TrialState.COMPLETE]
+            best = sorted(finished, key=lambda t: (-(t.value or 0), t.number))[: self.evolution.parents]
+            parents = [self.genes.config(t.params) for t in best]
         for _ in range(_TRIES):
             labels = self.genes.parameters(self._offspring(parents, rng))
             if labels not in known:

@@ -5,6 +5,7 @@ An executor takes work under a number and gives it back finished, or lost with i
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -80,8 +81,12 @@ class Executor(Protocol):
         """
         ...
 
-    def close(self) -> None:
+    def abandon(self) -> None:
         """Give up what is under way."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the workers; nothing is submitted any more."""
         ...
 
 
@@ -102,9 +107,12 @@ class LocalExecutor:
         number, work = self._queue.popleft()
         return number, _evaluate(work.evaluate, work.config, work.seed, work.folder)
 
-    def close(self) -> None:
+    def abandon(self) -> None:
         """Forget what was not begun."""
         self._queue.clear()
+
+    def close(self) -> None:
+        """There are no workers to let go of."""
 
 
 class RayExecutor:
@@ -127,16 +135,18 @@ class RayExecutor:
             import ray  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as error:
             raise TinyFormerError(
-                'the ray executor needs ray, which is not installed; install it with: pip install "tinyformer[distributed]"'
+                "the ray executor needs ray, which is not installed; "
+                'install it with: pip install "tinyformer[distributed]"'
             ) from error
         self._ray = ray
         self._started = not ray.is_initialized()
         if self._started:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the user's machines
             try:
                 ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
             except ConnectionError as error:
                 raise TinyFormerError(f"no Ray cluster at {address or 'RAY_ADDRESS'}: {error}") from error
-        have = ray.cluster_resources()
+        have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call, unused-ignore]
         room = int(min([have.get("CPU", 0) // cpus, *([have.get("GPU", 0) // gpus] if gpus else [])]))
         if room < 1:
             raise TinyFormerError(
@@ -170,11 +180,15 @@ class RayExecutor:
             cause = error.cause
             raise (cause if isinstance(cause, TinyFormerError) else error) from None
 
-    def close(self) -> None:
-        """Stop the workers."""
+    def abandon(self) -> None:
+        """Stop the workers' processes."""
         for reference in self._pending:
             self._ray.cancel(reference, force=True)
         self._pending.clear()
+
+    def close(self) -> None:
+        """Leave the cluster, or end the one that was started."""
+        self.abandon()
         self._shared.clear()
         if self._started:
             self._ray.shutdown()

@@ -34,7 +34,7 @@ from nas.resources import Limits, ResourceEval
 from nas.search_training import Images, PathTrainer, SupernetTrainer
 from nas.space import Architecture, Space, SuperConfig, as_dict, from_dict
 from nas.sparsenas import PathTrial
-from nas.study import best_trial, open_study, run_trials, weights_path
+from nas.study import accuracy, best_trial, open_study, run_trials, weights_path
 from nas.supernas import SupernetTrial
 from nas.training import Hardware, TrainingConfig, paper_schedule
 from refsim.errors import DataError
@@ -265,7 +265,9 @@ def load_images_for(space: Space, data: Path | None, effort: Effort, seed: int) 
     """
     everything = load_images(data, "train")
     check_images(space, everything)
-    wanted = len(everything) if effort.images is None else min(effort.images + effort.validation_images, len(everything))
+    wanted = len(everything)
+    if effort.images is not None:
+        wanted = min(effort.images + effort.validation_images, wanted)
     training, validation = hold_out(draw(everything, wanted, seed), effort.validation_images, seed)
     return Images(training, validation, draw(training, CALIBRATION_IMAGES, seed).images)
 
@@ -307,7 +309,7 @@ def _progress(
         def state(all_trials: Sequence[FrozenTrial]) -> dict[str, Any]:
             finished = [t for t in all_trials if t.state == TrialState.COMPLETE]
             skipped = sum(t.state == TrialState.PRUNED for t in all_trials)
-            best = f"best {max(t.value for t in finished):.2%}" if finished else "none yet"
+            best = f"best {max(map(accuracy, finished)):.2%}" if finished else "none yet"
             return {"completed": len(finished) + skipped, "found": f"{best}, {skipped} skipped"}
 
         # what an earlier run did is no speed of this one

@@ -54,15 +54,19 @@ def search(
     max_flash: Annotated[int | None, typer.Option(help="Most bytes of flash; by default the target's.")] = None,
     storage: _Storage = None,
     name: _Name = "search",
-    executor: Annotated[Literal["local", "ray"], typer.Option(help="Where trials run; see also RAY_ADDRESS.")] = "local",
-    workers: Annotated[int | None, typer.Option(min=1, help="With ray, trials at a time; by default as many as fit.")] = None,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where trials run; see also RAY_ADDRESS.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With ray, trials at a time; by default as many as fit.")
+    ] = None,
     gpus: Annotated[float, typer.Option(min=0, help="With ray, GPUs of a trial; several may share one.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     device: _Device = "auto",
     threads: _Threads = 1,
     verify: _Verify = True,
 ) -> None:
-    """Search the best sparse network within a chip's limits; the same command goes on with a search that was stopped."""
+    """Search the best sparse network within a chip's limits; the same command goes on with a stopped search."""
     console = Console()
     with _torch_needed(console, "the same command goes on with the search"):
         from dataclasses import replace

@@ -101,6 +101,7 @@ function progress(title, trials, chosen) {
   const x = scale(0, Math.max(...trials.map(trial => trial.number), 1), LEFT + 8, WIDTH - RIGHT - 8);
   const y = scale(...extent(done.map(trial => 100 * trial.accuracy), 0.1), HEIGHT - BOTTOM, TOP);
   x.ticks = x.ticks.filter(Number.isInteger);
+  x.digits = 0;
   let best = -1, line = "";
   for (const trial of done) {
     if (best >= 0) line += `H${x.at(trial.number)}`;

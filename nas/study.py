@@ -91,9 +91,11 @@ def open_study(storage: BaseStorage, name: str, sampler: BaseSampler, settings: 
     Raises:
         DataError: the study was made with other settings.
     """
-    study = _quiet(lambda: optuna.create_study(
-        storage=storage, study_name=name, sampler=sampler, direction="maximize", load_if_exists=True
-    ))
+    study: Study = _quiet(
+        lambda: optuna.create_study(
+            storage=storage, study_name=name, sampler=sampler, direction="maximize", load_if_exists=True
+        )
+    )
     wanted: dict[str, Any] = json.loads(json.dumps(settings))
     found = study.user_attrs.get(SETTINGS)
     if found is None:
@@ -154,7 +156,9 @@ def run_trials(
                     _sign(trial)
                     running[trial.number] = trial
                     origin = trial.user_attrs.get(ORIGIN, trial.number)
-                    work = Work(evaluate, genes.config(trial.params), _trial_seed(seed, origin), folder / f"{origin:04d}")
+                    work = Work(
+                        evaluate, genes.config(trial.params), _trial_seed(seed, origin), folder / f"{origin:04d}"
+                    )
                     executor.submit(trial.number, work)
                 if not running:
                     if not _count(study, TrialState.RUNNING):
@@ -175,7 +179,7 @@ def run_trials(
                 del running[number]
                 observe(study.get_trials(deepcopy=False))
     finally:
-        executor.close()
+        executor.abandon()
         for trial in running.values():
             _fail(study, trial, "the search was stopped")
 
@@ -197,12 +201,18 @@ def best_trial(study: Study) -> FrozenTrial:
     trials = study.get_trials(deepcopy=False)
     finished = [t for t in trials if t.state == TrialState.COMPLETE]
     if finished:
-        return min(finished, key=lambda t: (-t.value, t.number))
+        return min(finished, key=lambda t: (-accuracy(t), t.number))
     reasons = [str(t.user_attrs[SKIPPED]) for t in trials if SKIPPED in t.user_attrs]
     raise TargetError(
         f"study {study.study_name!r}: none of {len(reasons)} trials fits the target, the last one because of "
         f"{reasons[-1] if reasons else 'nothing'}; more trials, a smaller space or wider limits are needed"
     )
+
+
+def accuracy(trial: FrozenTrial) -> float:
+    """Of a finished trial, in [0, 1]."""
+    assert trial.value is not None
+    return float(trial.value)
 
 
 def _open_places(study: Study, trials: int) -> int:
@@ -266,7 +276,8 @@ def _abandoned(trial: FrozenTrial) -> bool:
     if owner is not None and _gone(**owner):
         return True
     started = trial.datetime_start or datetime.now()
-    return time.time() - trial.user_attrs.get(BEAT, started.timestamp()) > GRACE_S
+    beat: float = trial.user_attrs.get(BEAT, started.timestamp())
+    return time.time() - beat > GRACE_S
 
 
 @contextmanager

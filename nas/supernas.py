@@ -107,9 +107,10 @@ class SupernetTrial:
         )
         facts = {"tested": tested.paths, "exceeding": tested.exceeding}
         if not tested.passed:
-            return Result(None, {**facts, "skipped": f"RAM: {tested.exceeding} of {tested.paths} paths exceed the limit"})
+            reason = f"RAM: {tested.exceeding} of {tested.paths} paths exceed the limit"
+            return Result(None, {**facts, "skipped": reason})
         drawn = [random_path(self.space, supernet, rng) for _ in range(self.paths)]
-        fitting = [path for path in drawn if not self.limits.exceeded(self.resources(self._architecture(supernet, path)))]
+        fitting = [path for path in drawn if self._fits(supernet, path)]
         facts["fitting"], facts["paths"] = len(fitting), len(drawn)
         if not fitting:
             return Result(None, {**facts, "skipped": f"none of {len(drawn)} paths is within the limits"})
@@ -119,5 +120,6 @@ class SupernetTrial:
             sum(accuracies) / len(accuracies), {**facts, "path_accuracies": accuracies}, weights=trained.weights
         )
 
-    def _architecture(self, supernet: SuperConfig, path: PathConfig) -> Architecture:
-        return Architecture(self.space.input_shape, self.space.classes, supernet, path)
+    def _fits(self, supernet: SuperConfig, path: PathConfig) -> bool:
+        architecture = Architecture(self.space.input_shape, self.space.classes, supernet, path)
+        return not self.limits.exceeded(self.resources(architecture))
