@@ -130,7 +130,7 @@ def apply_masks(model: PathNetwork, masks: Masks) -> None:
     with torch.no_grad():
         for layer, module in model.layers():
             if layer.name in masks:
-                module.weight.masked_fill_(~masks[layer.name], 0)
+                module.weight.masked_fill_(~masks[layer.name].to(module.weight.device), 0)
 
 
 def present_masks(model: PathNetwork) -> Masks:

@@ -25,7 +25,7 @@ from nas.data import LabelledImages
 from nas.layers import Layer
 from nas.network import PathNetwork, folded
 from nas.pruning import KeepZeros
-from nas.training import EpochResult, Hook, TrainingConfig, batches, train
+from nas.training import ANY_HARDWARE, EpochResult, Hook, TrainingConfig, batches, train
 from refsim.errors import ModelError
 
 _WEIGHT_LIMIT = 127
@@ -160,6 +160,8 @@ def train_quantised(
     rounding = FakeQuantisation(torch.cat(list(batches(training, calibration_images, config.seed))))
     hooks = [KeepZeros(), rounding, *options.pop("hooks", ())]
     settings = replace(config, bfloat16=False)
+    # Ranges change with every epoch, and are part of what would be compiled.
+    options["hardware"] = replace(options.get("hardware", ANY_HARDWARE), compile=False)
     tuned, history = train(lambda: folded(model), training, validation, config=settings, hooks=hooks, **options)
     assert isinstance(tuned, PathNetwork)
     tuned.rounding = None

@@ -12,6 +12,7 @@ name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -111,7 +112,7 @@ def train_supernet(
         config=schedule,
         folder=folder,
         hooks=[SinglePath()],
-        hardware=hardware,
+        hardware=replace(hardware, compile=False),  # each step is another network
         console=console,
     )
     assert isinstance(model, Supernet)
