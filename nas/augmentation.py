@@ -22,14 +22,17 @@ def normalise(images: Tensor) -> Tensor:
 def random_crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shift each image by up to 4 pixels in both directions and mirror half of them; uint8 NHWC in and out.
 
+    A signal, which is an image of height 1, is shifted in time only.
+
     The generator is the CPU's wherever the images are, so that a run's numbers do not depend on the device.
     """
     batch, height, width, _ = images.shape
-    pad, device = CROP_PADDING, images.device
-    padded = nn.functional.pad(images, (0, 0, pad, pad, pad, pad), value=_PIXEL_ZERO)
-    top = torch.randint(0, 2 * pad + 1, (batch, 1), generator=generator).to(device)
+    pad, device, signal = CROP_PADDING, images.device, height == 1
+    above = 0 if signal else pad
+    padded = nn.functional.pad(images, (0, 0, pad, pad, above, above), value=_PIXEL_ZERO)
+    top = torch.randint(0, 2 * above + 1, (batch, 1), generator=generator).to(device)
     left = torch.randint(0, 2 * pad + 1, (batch, 1), generator=generator).to(device)
-    mirrored = torch.randint(0, 2, (batch, 1), generator=generator).bool().to(device)
+    mirrored = torch.randint(0, 1 if signal else 2, (batch, 1), generator=generator).bool().to(device)
     across = torch.arange(width, device=device)
     rows = top + torch.arange(height, device=device)
     columns = left + torch.where(mirrored, across.flip(0), across)

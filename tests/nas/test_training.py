@@ -84,6 +84,13 @@ def test_every_crop_is_a_shift_of_the_image_or_its_mirror() -> None:
     assert {crop.tobytes() for crop in crops} == legal
 
 
+def test_signals_are_shifted_in_time_and_never_mirrored() -> None:
+    signal = np.arange(1, 13, dtype=np.uint8).reshape(1, 1, 12, 1)
+    padded = np.pad(signal[0, 0, :, 0], 4, constant_values=128)
+    crops = random_crop_flip(torch.from_numpy(signal.repeat(500, axis=0)), torch.Generator().manual_seed(0)).numpy()
+    assert {crop.tobytes() for crop in crops} == {padded[left : left + 12].tobytes() for left in range(9)}
+
+
 def test_augmentation_repeats_with_its_generator() -> None:
     images = torch.from_numpy(dark_and_bright().images)
     first, again, other = (random_crop_flip(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
