@@ -111,11 +111,18 @@ class Limits:
 
 
 class ResourceEval:
-    """Evaluates architectures for one target; an architecture without weights is evaluated once."""
+    """Evaluates architectures for one target; an architecture without weights is evaluated once.
 
-    def __init__(self, target: Target, seed: int = 0) -> None:
+    Args:
+        target: the microcontroller.
+        seed: of random weights and samples.
+        samples: to calibrate models with weights on, see `integer_graph`; scales are part of the predicted time.
+    """
+
+    def __init__(self, target: Target, seed: int = 0, samples: NDArray[np.float32] | None = None) -> None:
         self.target = target
         self._seed = seed
+        self._samples = samples
         self._known: dict[Architecture, Resources] = {}
 
     def __call__(
@@ -134,10 +141,10 @@ class ResourceEval:
         if weights is None and architecture in self._known:
             return self._known[architecture]
         network = describe(architecture)
-        used = random_weights(network, np.random.default_rng(self._seed)) if weights is None else weights
-        found = self.of_graph(integer_graph(network, used, seed=self._seed), network)
-        if weights is None:
-            self._known[architecture] = found
+        if weights is not None:
+            return self.of_graph(integer_graph(network, weights, self._samples, self._seed), network)
+        weights = random_weights(network, np.random.default_rng(self._seed))
+        found = self._known[architecture] = self.of_graph(integer_graph(network, weights, seed=self._seed), network)
         return found
 
     def of_graph(self, graph: Graph, network: Network) -> Resources:
@@ -150,7 +157,7 @@ class ResourceEval:
             constant_bytes=program.constant_bytes,
             code_bytes=code_bytes(program, self.target),
             arena_bytes=program.plan.arena_bytes,
-            unfused_arena_bytes=_unfused_arena(graph, self.target),
+            unfused_arena_bytes=_unfused_arena(graph, program, self.target),
             stack_bytes=self.target.stack_bytes,
             macs=program.macs,
             cycles=cycles,
@@ -193,13 +200,14 @@ def integer_graph(
         return load(path)
 
 
-def _unfused_arena(graph: Graph, target: Target) -> int:
-    """The arena that a graph needs as it is, with the kernel calls of the least scratch."""
-    calls = []
+def _unfused_arena(graph: Graph, program: Program, target: Target) -> int:
+    """The arena of the program with its attention as three operators, each with the kernel call of least scratch."""
+    steps = {(step.node, step.operator): step.call for step in program.steps}
+    calls = {}
     for node in graph.nodes:
         shapes = tuple(graph.tensors[tensor].shape for tensor in node.inputs)
-        found = kernel_calls(node.op, shapes, dsp=target.dsp)
-        calls.append(min(found, key=lambda call: call.scratch_bytes))
-    calls_of = {node.name: call for node, call in zip(graph.nodes, calls, strict=True)}
-    ordered = order_nodes(graph, calls)
-    return plan_arena(ordered, [calls_of[node.name] for node in ordered.nodes]).arena_bytes
+        known = steps.get((node.name, node.op.name))
+        found = [known] if known else kernel_calls(node.op, shapes, dsp=target.dsp)
+        calls[node.name] = min(found, key=lambda call: call.scratch_bytes)
+    ordered = order_nodes(graph, list(calls.values()))
+    return plan_arena(ordered, [calls[node.name] for node in ordered.nodes]).arena_bytes
