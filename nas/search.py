@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from codegen.target import Target
 from nas.arrays import load_arrays
-from nas.data import LabelledImages, draw, hold_out, load_images
+from nas.data import LabelledImages, draw, hold_out, load_images, to_input
 from nas.evaluate import CALIBRATION_IMAGES
 from nas.evolution import Evolution, EvolutionarySampler, path_genes, super_genes
 from nas.executor import Executor
@@ -149,7 +149,7 @@ class Search:
         trial = PathTrial(
             self.space,
             supernet,
-            ResourceEval(self.target),
+            ResourceEval(self.target, samples=to_input(images.calibration)),
             self.limits,
             PathTrainer(
                 space=self.space,

@@ -116,7 +116,8 @@ def _layer(layer: Layer, module: str, candidate: str) -> dict[str, Any]:
 
 
 def _trials(study: Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False)
+    trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
+    return trials
 
 
 def _trial(trial: FrozenTrial) -> dict[str, Any]:
