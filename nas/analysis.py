@@ -71,13 +71,13 @@ class Sample:
     Attributes:
         parameters: numbers in all weights and biases.
         kept_parameters: those that pruning leaves.
-        fits: within the limits.
-        resources: None where the weights alone exceed the flash, so that nothing else was evaluated.
+        fits: within the limits; None where that was not asked.
+        resources: None where that was not asked, or where the weights alone exceed the flash.
     """
 
     parameters: int
     kept_parameters: int
-    fits: bool
+    fits: bool | None
     resources: Resources | None
 
     def counted(self, reading: Reading) -> int:
@@ -109,7 +109,7 @@ class Round:
 
 def draw_samples(
     space: Space,
-    evaluate: Evaluate,
+    evaluate: Evaluate | None,
     limits: Limits,
     count: int,
     seed: int = 0,
@@ -119,7 +119,7 @@ def draw_samples(
 
     Args:
         space: to draw from.
-        evaluate: what a model takes, `nas.resources.ResourceEval`.
+        evaluate: what a model takes, `nas.resources.ResourceEval`; None where whether it fits is not asked.
         limits: L_s and L_m.
         count: T_sup, how many models.
         seed: of the drawing.
@@ -130,8 +130,8 @@ def draw_samples(
     for _ in range(count):
         architecture = random_architecture(space, rng)
         network = describe(architecture)
-        resources = None if limits.surely_exceeded(network) else evaluate(architecture)
-        fits = resources is not None and not limits.exceeded(resources)
+        resources = None if evaluate is None or limits.surely_exceeded(network) else evaluate(architecture)
+        fits = None if evaluate is None else resources is not None and not limits.exceeded(resources)
         samples.append(Sample(network.parameter_count, network.kept_parameter_count, fits, resources))
         advance()
     return tuple(samples)
@@ -201,7 +201,7 @@ def adjust(
 
     Args:
         space: to begin with.
-        evaluate: see `draw_samples`, as the following.
+        evaluate: see `draw_samples`; called where the reading asks which models fit.
         limits: L_s and L_m.
         count: models for each analysis, which draws anew.
         seed: of the first one.
@@ -216,8 +216,9 @@ def adjust(
         DataError: of some space no model fits.
     """
     found: list[Round] = []
+    asked = None if (reading or Reading()).among is Among.SAMPLED else evaluate
     for index in range(rounds):
-        samples = draw_samples(space, evaluate, limits, count, seed + index, advance)
+        samples = draw_samples(space, asked, limits, count, seed + index, advance)
         result = acceptance(samples, limits, reading)
         found.append(Round(space, result, samples))
         if result.probability > ACCEPTED:

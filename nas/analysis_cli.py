@@ -65,7 +65,8 @@ def analyse_space(
                 rounds.append(Round(space, acceptance(drawn, limits, reading), drawn))
     console = Console()
     console.print(_spaces_table(rounds))
-    console.print(_readings_table(rounds, limits, reading))
+    if not adjust:
+        console.print(_readings_table(rounds, limits, reading))
     if svg:
         write_whole(svg, render_sizes(rounds, limits).encode())
         console.print(f"Wrote {svg}.", markup=False, highlight=False)
@@ -81,25 +82,30 @@ def _progress(name: str, total: int | None) -> Iterator[Callable[[], None]]:
 
 
 def _spaces_table(rounds: list[Round]) -> Table:
-    """Dimensions and sizes of each space's models."""
+    """Dimensions and sizes of each space's models, and the acceptance probability; bold what is accepted."""
+    from nas.analysis import ACCEPTED
+
     table = Table("space", "dimensions", "last linear", title="sizes, thousands of parameters", pad_edge=False)
-    for column in ("least", "median", "most", "fit"):
+    for column in ("least", "median", "most", "fit", "accepted"):
         table.add_column(column, justify="right")
     for step in rounds:
         sizes = sorted(sample.parameters for sample in step.samples)
+        fits = [sample.fits for sample in step.samples]
         table.add_row(
             step.space.name,
             "; ".join(" ".join(map(str, stage.dims)) for stage in step.space.stages),
             " ".join(map(str, step.space.last_linear)),
             *(f"{size / 1000:.0f}" for size in (sizes[0], sizes[len(sizes) // 2], sizes[-1])),
-            f"{sum(sample.fits for sample in step.samples) / len(step.samples):.0%}",
+            f"{sum(map(bool, fits)) / len(fits):.0%}" if None not in fits else "-",
+            f"{step.acceptance.probability:.0%}",
+            style="bold" if step.acceptance.probability > ACCEPTED else None,
         )
     return table
 
 
 def _readings_table(rounds: list[Round], limits: Limits, chosen: Reading) -> Table:
     """The acceptance probability of each space in every reading, the chosen one first."""
-    from nas.analysis import ACCEPTED, PRINTED, READINGS, acceptance
+    from nas.analysis import PRINTED, READINGS, acceptance
 
     table = Table(
         "bound", "parameters", "share of", title="acceptance probability (accepted / evaluated)", pad_edge=False
@@ -113,10 +119,8 @@ def _readings_table(rounds: list[Round], limits: Limits, chosen: Reading) -> Tab
             reading.bound.value,
             reading.count.value,
             reading.among.value + note,
-            *(f"{one.probability:.0%} ({one.accepted}/{one.evaluated})" for one in found),
+            *(f"{one.probability:.0%} ({one.accepted}/{one.evaluated})" if one.evaluated else "-" for one in found),
             style="bold" if reading == chosen else None,
             end_section=reading == chosen,
         )
-    accepted = [step.space.name for step in rounds if step.acceptance.probability > ACCEPTED]
-    table.caption = f"accepted, above {ACCEPTED:.0%}: {', '.join(accepted) or 'none'}"
     return table

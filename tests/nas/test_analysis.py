@@ -158,6 +158,17 @@ def test_adjustment_ends_with_an_accepted_space() -> None:
     assert len(adjust(TINY, evaluate, easy, 60)) == 1
 
 
+def test_adjustment_asks_what_fits_only_where_that_counts() -> None:
+    def fail(architecture: Architecture) -> Resources:
+        raise AssertionError("evaluated")
+
+    wide = Limits(10**9, 10**9)
+    (first, *_) = adjust(TINY, fail, wide, 5, rounds=2)
+    assert {one.fits for one in first.samples} == {None}
+    with pytest.raises(AssertionError, match="evaluated"):
+        adjust(TINY, fail, wide, 5, rounds=2, reading=PRINTED)
+
+
 def test_adjustment_stops_where_dimensions_settle() -> None:
     space = dataclasses.replace(
         TINY, stages=tuple(dataclasses.replace(stage, dims=(8,)) for stage in TINY.stages), last_linear=(16,)
@@ -179,9 +190,18 @@ def test_the_command_shows_every_reading_and_draws(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.output.count("sampled") == result.output.count("fitting") == 4
     assert "0% (0/2)" in result.output  # 20 thousand parameters are less than 0.8 times 320 KB
-    assert "accepted, above 90%: none" in result.output
     circles = ET.fromstring(picture.read_text()).findall(".//{*}circle")
     assert len(circles) == 2
+
+
+def test_the_command_adjusts() -> None:
+    arguments = ["analyse-space", "tiny", "--samples", "10", "--adjust"]
+    result = CliRunner().invoke(application(), arguments, env={"COLUMNS": "120"})
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.output.splitlines() if "tiny" in line]
+    assert len(rows) > 1
+    assert "8 12; 16 24" in rows[0]
+    assert "8 12; 16 24" not in rows[1]
 
 
 def test_the_command_refuses_an_unknown_space() -> None:
