@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -53,3 +56,8 @@ def test_weights_that_are_not_finite() -> None:
     parameters["head.last.weight"][0, 0] = np.nan
     with pytest.raises(ModelError, match=r"'head\.last\.weight' holds values that are not finite"):
         integer_accuracy(description, parameters, DATA.images, DATA)
+
+
+def test_needs_no_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None; import nas.evaluate, nas.writer, nas.sampling"
+    subprocess.run([sys.executable, "-c", code], check=True)
