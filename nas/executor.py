@@ -5,6 +5,7 @@ An executor takes work under a number and gives it back finished, or lost with i
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import deque
@@ -143,7 +144,7 @@ class RayExecutor:
         if self._started:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the user's machines
             try:
-                ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+                ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
             except ConnectionError as error:
                 raise TinyFormerError(f"no Ray cluster at {address or 'RAY_ADDRESS'}: {error}") from error
         have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call, unused-ignore]
