@@ -13,6 +13,8 @@ _LEFT, _TOP, _RIGHT, _BOTTOM = 90, 56, 24, 56
 _WIDTH, _ROW = 760, 90
 _RADIUS = 2.5
 
+_KINDS = {True: "fits", False: "large", None: "unknown"}
+
 _STYLE = """
 svg { background: #fff; font-family: system-ui, sans-serif; font-size: 12px; }
 text { fill: #333; }
@@ -23,6 +25,7 @@ text { fill: #333; }
 .band { fill: #6fbf8b; opacity: 0.25; }
 .fits { fill: #2b6cb0; }
 .large { fill: #e0a458; }
+.unknown { fill: #999; }
 @media (prefers-color-scheme: dark) {
   svg { background: #1a202a; }
   text { fill: #e4e9f1; }
@@ -35,7 +38,8 @@ text { fill: #333; }
 def render_sizes(rounds: Sequence[Round], limits: Limits) -> str:
     """Each space's models from left to right by their number of parameters, on a logarithmic scale.
 
-    The band is what is accepted, lambda_lo to lambda_up of the flash; blue models fit the limits as they are pruned.
+    The band is what is accepted, lambda_lo to lambda_up of the flash; blue models fit the limits as they are pruned,
+    of grey ones it was not asked.
     """
     sizes = [sample.parameters for step in rounds for sample in step.samples]
     low, high = min(*sizes, LAMBDA_LO * limits.flash_bytes) / 1.1, max(*sizes, LAMBDA_UP * limits.flash_bytes) * 1.1
@@ -62,7 +66,7 @@ def render_sizes(rounds: Sequence[Round], limits: Limits) -> str:
         parts.append(f'<text class="end" x="{_LEFT - 10}" y="{middle + 16}">{step.acceptance.probability:.0%}</text>')
         for sample in step.samples:
             y = middle + scatter.uniform(-0.4, 0.4) * _ROW
-            kind = "fits" if sample.fits else "large"
+            kind = _KINDS[sample.fits]
             parts.append(
                 f'<circle class="{kind}" cx="{x(sample.parameters):.1f}" cy="{y:.1f}" r="{_RADIUS}">'
                 f"<title>{sample.parameters} parameters, {sample.kept_parameters} kept</title></circle>"
