@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
+from codegen.generate import tool_version
 from codegen.target import Target
 from nas.arrays import load_arrays
 from nas.compression import Compression, compress
@@ -20,8 +24,12 @@ from nas.search_training import Images, network_of
 from nas.space import Architecture, PathConfig, Pruning, Space, StageConfig, StagePath, SuperConfig
 from nas.study import weights_path
 from nas.training import Hardware, TrainingConfig, train
+from refsim.errors import DataError
+from refsim.files import write_whole
 
 BEST = "best"
+SETTINGS = "settings.json"
+RESULT = "result.json"
 
 
 def deploy_trial(
@@ -79,9 +87,12 @@ def compress_trial(
         console: of the progress bars.
 
     Raises:
+        DataError: `out` holds a compression of another trial or with other settings.
         TargetError: the model does not fit the target.
     """
     torch.set_num_threads(threads)
+    what = {"supernet": found.supernet.number, "path": trial.number, **asdict(settings), "teaching": asdict(teaching)}
+    _take(out, what)
     teacher = None
     if settings.distillation is not None:
         console.print("Training the teacher")
@@ -105,7 +116,7 @@ def compress_trial(
         hardware=hardware,
         console=console,
     )
-    return deploy(
+    deployed = deploy(
         model.network,
         weights(model),
         calibration=images.calibration,
@@ -114,6 +125,15 @@ def compress_trial(
         folder=out,
         threads=threads,
     )
+    result = {
+        "version": tool_version(),
+        "settings": what,
+        "test_accuracy": deployed.accuracy,
+        "test_images": deployed.test_images,
+        "resources": asdict(deployed.resources),
+    }
+    write_whole(out / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+    return deployed
 
 
 def largest(space: Space) -> Architecture:
@@ -138,6 +158,16 @@ def largest(space: Space) -> Architecture:
             )
         )
     return Architecture(space.input_shape, space.classes, supernet, PathConfig(tuple(stages), space.poolings[0], dense))
+
+
+def _take(out: Path, what: dict[str, Any]) -> None:
+    """Make sure that checkpoints in a folder belong to this compression."""
+    note, wanted = out / SETTINGS, json.dumps(what, indent=1) + "\n"
+    if note.exists() and note.read_text(encoding="utf-8") != wanted:
+        raise DataError(
+            f"{note} tells of a compression of another trial or with other settings; choose another output folder"
+        )
+    write_whole(note, wanted.encode())
 
 
 def _model(found: Found, trial: FrozenTrial, folder: Path) -> PathNetwork:

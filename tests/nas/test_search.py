@@ -117,6 +117,10 @@ def test_compression_with_every_technique(data: Path, searched: tuple[Path, str]
     assert (out / "c" / "model.c").is_file()
     assert (out / "teacher" / "checkpoint.pt").is_file()
     assert "of 40 test images" in " ".join(said.split())
+    assert json.loads((out / "result.json").read_text())["settings"]["distillation"] == "forward"
+    # the checkpoints there are not taken for those of another
+    with pytest.raises(DataError, match="another trial or with other settings"):
+        invoke("compress", searched[0], "--out", out, "--data", data, "--trial", "0", *techniques, *epochs)
 
 
 def test_a_model_that_cannot_fit_is_an_error(data: Path, tmp_path: Path) -> None:
