@@ -13,12 +13,13 @@ torch = pytest.importorskip("torch", reason='torch is not installed: pip install
 
 from nas import compression  # noqa: E402
 from nas.compression import CRITERIA, Compression, ablate, compress, variants  # noqa: E402
+from nas.evaluate import integer_model  # noqa: E402
 from nas.layers import describe  # noqa: E402
 from nas.network import PathNetwork, weights  # noqa: E402
 from nas.pruning import block_sums  # noqa: E402
 from nas.training import TrainingConfig, train  # noqa: E402
 from refsim.errors import DataError  # noqa: E402
-from tests.nas.tiny import architecture, dark_and_bright  # noqa: E402
+from tests.nas.tiny import architecture, dark_and_bright, int8_weights  # noqa: E402
 
 SHORT = TrainingConfig(epochs=2, batch_size=32, warmup_epochs=0, bfloat16=False)
 SETTINGS = Compression(prune=SHORT, tune=replace(SHORT, epochs=1, peak_lr=1e-3))
@@ -66,6 +67,10 @@ def test_every_switch(learnt: PathNetwork, monkeypatch: pytest.MonkeyPatch) -> N
     assert [zero_blocks(result) for result in results] == [expected] * len(ways)
     parameters = [weights(result) for result in results]
     assert len({value["head.last.weight"].tobytes() for value in parameters}) == len(ways)
+    for result, value in ((results[0], parameters[0]), (results[-1], parameters[-1])):
+        integers = int8_weights(integer_model(result.network, value, DATA.images[:16], threads=1).graph)
+        zeros = sum(int((array == 0).sum()) for array in integers)
+        assert zeros >= sum(layer.pruned_blocks * layer.pruning.block for layer in result.network.layers) > 0
     again = weights(compress(learnt, DATA, settings=SETTINGS))
     for name, value in weights(learnt).items():
         np.testing.assert_array_equal(value, before[name])

@@ -13,7 +13,7 @@ from nas.evaluate import integer_accuracy, integer_model
 from nas.layers import Network, describe
 from nas.writer import random_weights
 from refsim.errors import ModelError
-from tests.nas.tiny import architecture, dark_and_bright
+from tests.nas.tiny import architecture, dark_and_bright, int8_weights
 
 DATA = dark_and_bright(40)
 
@@ -39,13 +39,7 @@ def test_zeros_of_the_weights_are_zeros_of_the_integer_model(seed: int) -> None:
     description, parameters = network(seed)
     real = sum(int((value == 0).sum()) for name, value in parameters.items() if value.ndim > 1)
     assert real >= sum(layer.pruned_blocks * layer.pruning.block for layer in description.layers) > 0
-    graph = integer_model(description, parameters, DATA.images, threads=1).graph
-    found = [
-        value
-        for node in graph.nodes
-        for value in vars(node.op).values()
-        if isinstance(value, np.ndarray) and value.dtype == np.int8 and value.ndim > 1
-    ]
+    found = int8_weights(integer_model(description, parameters, DATA.images, threads=1).graph)
     large = {name: value for name, value in parameters.items() if value.ndim > 1}
     assert sum(array.size for array in found) == sum(value.size for value in large.values())
     assert sum(int((array == 0).sum()) for array in found) >= real
