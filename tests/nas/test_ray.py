@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("optuna", reason="optuna is not installed: studies are not tested")
-pytest.importorskip("ray", reason="ray is not installed: its executor is not tested")
+pytest.importorskip("optuna", reason='optuna is not installed: pip install "tinyformer[nas]"')
+pytest.importorskip("ray", reason='ray is not installed: pip install "tinyformer[distributed]"')
 
 from nas.evolution import Evolution, EvolutionarySampler, Genes, super_genes
 from nas.executor import RayExecutor, Result, Work

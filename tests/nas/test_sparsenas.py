@@ -100,7 +100,7 @@ def test_weights_that_cannot_fit_are_not_even_evaluated() -> None:
 
 def test_evolution_finds_the_best_path_that_fits(tmp_path: Path) -> None:
     """The whole of Algorithm 3 with made-up accuracies: sparser heads fit, expansion 2 does not."""
-    pytest.importorskip("optuna", reason="optuna is not installed: studies are not tested")
+    pytest.importorskip("optuna", reason='optuna is not installed: pip install "tinyformer[nas]"')
     from nas.evolution import Evolution, EvolutionarySampler, path_genes
     from nas.executor import LocalExecutor
     from nas.study import best_trial, open_storage, open_study, run_trials
