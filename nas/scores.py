@@ -67,13 +67,13 @@ def fisher(data: LabelledImages) -> Criterion:
     def criterion(model: PathNetwork) -> dict[str, NDArray[np.float64]]:
         pruned = pruned_weights(model)
         sums = {layer.name: np.zeros(layer.blocks) for layer, _ in pruned}
-        model.eval()
-        for batch, labels in _batches(model, data, size=1):
-            loss = functional.cross_entropy(model(batch), labels)
-            gradients = torch.autograd.grad(loss, [weight for _, weight in pruned])
-            for (layer, weight), gradient in zip(pruned, gradients, strict=True):
-                products = (weight.detach() * gradient).double().cpu().numpy()
-                sums[layer.name] += block_sums(products, layer) ** 2
+        with _observed(model, None):
+            for batch, labels in _batches(model, data, size=1):
+                loss = functional.cross_entropy(model(batch), labels)
+                gradients = torch.autograd.grad(loss, [weight for _, weight in pruned])
+                for (layer, weight), gradient in zip(pruned, gradients, strict=True):
+                    products = (weight.detach() * gradient).double().cpu().numpy()
+                    sums[layer.name] += block_sums(products, layer) ** 2
         return {name: total / len(data) for name, total in sums.items()}
 
     return criterion
@@ -108,7 +108,6 @@ def unit_importance(model: PathNetwork, data: LabelledImages) -> dict[str, NDArr
     wanted = {units.name: units.count for units in units_of(model)}
     sums = {name: np.zeros(count) for name, count in wanted.items()}
     record = _Activations(frozenset(wanted))
-    model.eval()
     with _observed(model, record):
         for batch, labels in _batches(model, data):
             # The sum of the losses: a sample's own gradient in its own activation, for samples do not meet.
@@ -235,14 +234,16 @@ class _Activations:
 
 
 @contextmanager
-def _observed(model: PathNetwork, record: Rounding) -> Iterator[None]:
-    """Let `record` see what passes; the network is switched to evaluation."""
+def _observed(model: PathNetwork, record: Rounding | None) -> Iterator[None]:
+    """Let `record` see what passes in evaluation; afterwards the network goes on as before, training if it was."""
     before, model.rounding = model.rounding, record
+    was_training = model.training
     model.eval()
     try:
         yield
     finally:
         model.rounding = before
+        model.train(was_training)
 
 
 def _batches(model: PathNetwork, data: LabelledImages, size: int = _BATCH) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch", reason='torch is not installed: pip install
 
 from torch.nn import functional  # noqa: E402
 
+from nas.compression import CRITERIA  # noqa: E402
 from nas.data import LabelledImages  # noqa: E402
 from nas.layers import Kind, describe  # noqa: E402
 from nas.network import PathNetwork, recalibrate  # noqa: E402
@@ -63,6 +64,20 @@ def test_wanda_is_magnitude_times_input_norm() -> None:
         np.testing.assert_allclose(scores[name], block_sums(expected, layer), rtol=1e-5)
         kinds.add((layer.kind, layer.depthwise))
     assert kinds == {(Kind.LINEAR, False), (Kind.CONV, False), (Kind.CONV, True)}
+
+
+@pytest.mark.parametrize("name", ["magnitude", "wanda", "fisher", "units"])
+def test_scores_leave_a_training_as_it_was(name: str) -> None:
+    """Gradual pruning asks for them between two steps: mode, statistics and gradients are the training's own."""
+    criterion = CRITERIA[name](DATA.take(slice(0, 8)))
+    for training in (True, False):
+        model = network().train(training)
+        before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        criterion(model)
+        assert all(module.training is training for module in model.modules())
+        assert model.rounding is None
+        assert all(parameter.grad is None for parameter in model.parameters())
+        assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
 def test_wanda_drops_what_meets_silence() -> None:
