@@ -26,6 +26,9 @@ Config = TypeVar("Config", SuperConfig, PathConfig)
 Label = str | int
 """How a parameter of Optuna spells a value."""
 
+ATTEMPT = "attempt"
+"""The attribute of trials that repeat another: which attempt they are, from 2."""
+
 _CONFIGS = (SuperConfig, StageConfig, PathConfig, StagePath)
 _TRIES = 20
 """Attempts at a configuration that the study does not have yet; a small space may be used up."""
@@ -154,7 +157,7 @@ class EvolutionarySampler(BaseSampler, Generic[Config]):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The labels of a new configuration."""
-        rng = np.random.default_rng((self.seed, trial.number))
+        rng = np.random.default_rng((self.seed, draw_number(study, trial)))
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and t.params]
         known = [t.params for t in others if t.state != TrialState.FAIL]
         parents: list[Config] = []
@@ -181,6 +184,12 @@ class EvolutionarySampler(BaseSampler, Generic[Config]):
         if rng.random() < self.evolution.crossover_share:
             return crossover(first, second, rng)
         return self.genes.mutate(first, self.evolution.mutation_rate, rng)
+
+
+def draw_number(study: Study, trial: FrozenTrial) -> int:
+    """Which draw from the space a trial is, from 0; trials that repeat another are none, so losses change nothing."""
+    trials = study.get_trials(deepcopy=False)
+    return sum(t.number < trial.number and ATTEMPT not in t.user_attrs for t in trials)
 
 
 def _labelled(values: Mapping[str, tuple[Any, ...]]) -> dict[str, dict[Label, Any]]:

@@ -13,10 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 from codegen.generate import tool_version
 from codegen.target import load_target
 from nas.deployment import Deployed
+from nas.evolution import ATTEMPT
 from nas.layers import Layer, Network, describe
 from nas.search import Found
 from nas.sparsenas import RESOURCES
-from nas.study import ATTEMPT, OWNER, SKIPPED
+from nas.study import OWNER, SKIPPED
 from refsim.files import write_whole
 from refsim.page import finite, render_page
 

@@ -24,15 +24,16 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from nas.arrays import save_arrays
-from nas.evolution import Config, Genes
+from nas.evolution import ATTEMPT, Config, Genes, draw_number
 from nas.executor import Executor, Lost, Result, Work
 from refsim.errors import DataError, TargetError, TinyFormerError
 
 SETTINGS = "settings"
 OWNER, BEAT = "owner", "beat"
-ORIGIN, ATTEMPT = "origin", "attempt"
+DRAW = "draw"
 SKIPPED = "skipped"
 
 BEAT_S = 30.0
@@ -48,6 +49,7 @@ LOSSES = 6
 """Trials lost one after the other that end a search."""
 
 _POLL_S = 1.0
+_TRIES = 2
 
 Observer = Callable[[Sequence[FrozenTrial]], None]
 """Called with all trials of a study whenever one is finished."""
@@ -69,7 +71,7 @@ def open_storage(text: str | None, folder: Path) -> BaseStorage:
     try:
         if "://" in url:
             waits = {"connect_args": {"timeout": 60}} if url.startswith("sqlite:") else {}
-            return RDBStorage(url, engine_kwargs=waits)
+            return _database(url, waits)
         if url.endswith(".journal"):
             return JournalStorage(JournalFileBackend(url))
     except Exception as error:  # SQLAlchemy's, the database's driver's, or the missing driver's
@@ -77,6 +79,16 @@ def open_storage(text: str | None, folder: Path) -> BaseStorage:
     raise DataError(
         f"storage {url!r} is neither the URL of a database, such as sqlite:///file.db, nor a file ending in .journal"
     )
+
+
+def _database(url: str, engine: dict[str, Any]) -> RDBStorage:
+    """A database, whose tables two processes may be about to make at the same moment."""
+    for _ in range(_TRIES):
+        try:
+            return RDBStorage(url, engine_kwargs=engine)
+        except (IntegrityError, OperationalError, ProgrammingError):
+            time.sleep(_POLL_S)
+    return RDBStorage(url, engine_kwargs=engine)
 
 
 def open_study(storage: BaseStorage, name: str, sampler: BaseSampler, settings: Mapping[str, Any]) -> Study:
@@ -137,7 +149,7 @@ def run_trials(
         evaluate: what a trial does: (configuration, seed, folder for checkpoints) -> result.
         executor: where.
         trials: wanted in all.
-        seed: of the search; each trial's own comes from it and the trial's number.
+        seed: of the search; each trial's own comes from it and the trial's draw.
         folder: receives the weights of finished trials.
         observe: is told of progress.
 
@@ -153,12 +165,9 @@ def run_trials(
                 requeue_abandoned(study)
                 while len(running) < executor.slots and _open_places(study, trials) > 0:
                     trial = study.ask(genes.distributions)
-                    _sign(trial)
+                    draw = _sign(study, trial)
                     running[trial.number] = trial
-                    origin = trial.user_attrs.get(ORIGIN, trial.number)
-                    work = Work(
-                        evaluate, genes.config(trial.params), _trial_seed(seed, origin), folder / f"{origin:04d}"
-                    )
+                    work = Work(evaluate, genes.config(trial.params), _trial_seed(seed, draw), folder / f"{draw:04d}")
                     executor.submit(trial.number, work)
                 if not running:
                     if not _count(study, TrialState.RUNNING):
@@ -242,9 +251,9 @@ def _fail(study: Study, trial: optuna.Trial | FrozenTrial, reason: str) -> None:
     except (ValueError, UpdateFinishedTrialError):
         return
     attempt = attributes.get(ATTEMPT, 1)
-    if parameters and attempt < ATTEMPTS:
-        origin = attributes.get(ORIGIN, trial.number)
-        study.enqueue_trial(parameters, user_attrs={ORIGIN: origin, ATTEMPT: attempt + 1, "again": reason})
+    if DRAW in attributes and attempt < ATTEMPTS:
+        again = {DRAW: attributes[DRAW], ATTEMPT: attempt + 1, "again": reason}
+        study.enqueue_trial(parameters, user_attrs=again)
 
 
 def _here() -> str:
@@ -266,9 +275,15 @@ def _gone(host: str, process: int) -> bool:
     return False
 
 
-def _sign(trial: optuna.Trial) -> None:
+def _sign(study: Study, trial: optuna.Trial) -> int:
+    """Say who runs a trial; its draw."""
     trial.set_user_attr(OWNER, {"host": _here(), "process": os.getpid()})
     trial.set_user_attr(BEAT, time.time())
+    draw: int | None = trial.user_attrs.get(DRAW)
+    if draw is None:
+        draw = draw_number(study, study.trials[trial.number])
+        trial.set_user_attr(DRAW, draw)
+    return draw
 
 
 def _abandoned(trial: FrozenTrial) -> bool:
@@ -302,8 +317,8 @@ def _heart(running: Mapping[int, optuna.Trial]) -> Iterator[None]:
         thread.join()
 
 
-def _trial_seed(seed: int, origin: int) -> int:
-    return int(np.random.SeedSequence((seed, origin)).generate_state(1)[0])
+def _trial_seed(seed: int, draw: int) -> int:
+    return int(np.random.SeedSequence((seed, draw)).generate_state(1)[0])
 
 
 def _brief(value: Any) -> str:
