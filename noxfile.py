@@ -37,8 +37,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def training(session: nox.Session) -> None:
-    """Unit tests of nas, with PyTorch; without it `tests` skips most of them."""
-    install(session, "dev", "nas")
+    """Unit tests of nas, with PyTorch, Optuna and Ray; without them `tests` skips most of them."""
+    install(session, "dev", "distributed")
     session.run("pytest", "tests/nas", *session.posargs)
 
 

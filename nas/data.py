@@ -1,9 +1,12 @@
-"""Labelled images from disk, in the three forms in which people keep CIFAR-10.
+"""Labelled images from disk, in the forms in which people keep CIFAR-10, ImageNet-32 and data of their own.
 
 * PNG or JPEG bytes in parquet files ``train-*.parquet`` and ``test-*.parquet`` (columns ``img.bytes``, or a struct
   ``img`` or ``image`` with a field ``bytes``, and ``label``), the layout of the usual mirrors;
-* the original python pickles, ``data_batch_1`` ... ``data_batch_5`` and ``test_batch``;
-* an image folder, ``train/<class>/*.png`` and ``test/<class>/*.png``, classes numbered in alphabetical order.
+* the original python pickles of CIFAR-10, ``data_batch_1`` ... ``data_batch_5`` and ``test_batch``, or those of
+  ImageNet-32, ``train_data_batch_1`` ... ``train_data_batch_10`` and ``val_data``, whose classes count from 1;
+* an image folder, ``train/<class>/*.png`` and ``test/<class>/*.png``, classes numbered in alphabetical order;
+* numpy archives ``train.npz`` and ``test.npz`` with the arrays ``images``, uint8 (count, height, width, channels) of
+  any size, and ``labels``. A signal is an image of height 1, its samples in 256 steps, 128 for zero.
 
 This module needs numpy only; pyarrow and pillow are imported when a form asks for them.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +25,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from refsim.errors import DataError
+from refsim.errors import DataError, located
 
 Split = Literal["train", "test"]
 
@@ -32,24 +36,28 @@ _PICKLES: dict[Split, tuple[str, ...]] = {
     "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
     "test": ("test_batch",),
 }
+_IMAGENET_PICKLES: dict[Split, tuple[str, ...]] = {
+    "train": tuple(f"train_data_batch_{i}" for i in range(1, 11)),
+    "test": ("val_data",),
+}
 _SUB_FOLDERS = ("cifar10", "cifar-10-batches-py")
 _FORMS = (
-    "train-*.parquet and test-*.parquet, the python pickles data_batch_1..5 and test_batch, "
-    "or image folders train/<class>/ and test/<class>/"
+    "train-*.parquet and test-*.parquet, the python pickles of CIFAR-10 (data_batch_1..5, test_batch) or ImageNet-32 "
+    "(train_data_batch_1..10, val_data), image folders train/<class>/ and test/<class>/, or train.npz and test.npz"
 )
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images and their classes: `images` uint8 (count, height, width, 3), RGB; `labels` int64 (count,)."""
+    """Images and their classes: `images` uint8 (count, height, width, channels); `labels` int64 (count,)."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise DataError(
-                f"images are {self.images.dtype} {self.images.shape}; uint8 (count, height, width, 3) is needed"
+                f"images are {self.images.dtype} {self.images.shape}; uint8 (count, height, width, channels) is needed"
             )
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
             raise DataError(
@@ -86,8 +94,13 @@ def hold_out(data: LabelledImages, count: int, seed: int) -> tuple[LabelledImage
     return data.take(np.sort(order[count:])), data.take(np.sort(order[:count]))
 
 
+def draw(data: LabelledImages, count: int, seed: int) -> LabelledImages:
+    """The first `count` images after a shuffle with `seed` (all of them, shuffled, when there are fewer)."""
+    return data.take(np.random.default_rng(seed).permutation(len(data))[:count])
+
+
 def load_images(folder: Path | str | None, split: Split) -> LabelledImages:
-    """Load one split of the data set in `folder`, in whichever of the three forms is there.
+    """Load one split of the data set in `folder`, in whichever of the forms is there.
 
     `folder` None means the folder that the environment variable TINYFORMER_DATA names. The data set may also lie one
     level down, in ``cifar10`` or ``cifar-10-batches-py``.
@@ -101,6 +114,10 @@ def load_images(folder: Path | str | None, split: Split) -> LabelledImages:
             return _from_parquet(parquet)
         if (place / _PICKLES[split][0]).is_file():
             return _from_pickles([place / name for name in _PICKLES[split]])
+        if (place / _IMAGENET_PICKLES[split][0]).is_file():
+            return _from_pickles([place / name for name in _IMAGENET_PICKLES[split]], first_class=1)
+        if (place / f"{split}.npz").is_file():
+            return _from_archive(place / f"{split}.npz")
         if (place / split).is_dir():
             return _from_folder(place / split)
     raise DataError(f"no {split} images in {root}; supported: {_FORMS}")
@@ -193,7 +210,19 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module_name, global_name)
 
 
-def _from_pickles(files: Sequence[Path]) -> LabelledImages:
+def _from_archive(file: Path) -> LabelledImages:
+    try:
+        with np.load(file) as archive:
+            images, labels = archive["images"], archive["labels"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file}: not a numpy archive with the arrays images and labels ({error})") from error
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{file}: labels are {labels.dtype}; integers are needed")
+    with located(str(file)):
+        return LabelledImages(images, labels.astype(np.int64))
+
+
+def _from_pickles(files: Sequence[Path], first_class: int = 0) -> LabelledImages:
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     for file in files:
@@ -211,15 +240,19 @@ def _from_pickles(files: Sequence[Path]) -> LabelledImages:
             IndexError,
             ValueError,
         ) as error:
-            raise DataError(f"{file}: not a readable CIFAR-10 pickle ({error})") from error
+            raise DataError(f"{file}: not a readable pickle of images ({error})") from error
+        if isinstance(batch, dict):  # python 3 writes names as text
+            batch = {name.encode() if isinstance(name, str) else name: value for name, value in batch.items()}
         data = batch.get(b"data") if isinstance(batch, dict) else None
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
-            raise DataError(f"{file}: no uint8 array `data` of shape (count, 3072); this is not a CIFAR-10 batch")
+            raise DataError(
+                f"{file}: no uint8 array `data` of shape (count, 3072); this is no batch of CIFAR-10 or ImageNet-32"
+            )
         batch_labels = batch.get(b"labels")
         if not isinstance(batch_labels, list) or len(batch_labels) != len(data):
             raise DataError(f"{file}: no list `labels` with one label for each of its {len(data)} images")
         images.append(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        labels.extend(cast(list[int], batch_labels))
+        labels.extend(label - first_class for label in cast(list[int], batch_labels))
     return LabelledImages(np.ascontiguousarray(np.concatenate(images)), np.array(labels, dtype=np.int64))
 
 

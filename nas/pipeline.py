@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from nas.data import LabelledImages, hold_out, load_images, to_input
+from nas.data import LabelledImages, draw, hold_out, load_images, to_input
 from nas.export import INPUT_NAME, OUTPUT_NAME, export_onnx
 from nas.models import TinyFormer, TinyFormerConfig
-from nas.training import TrainingConfig, train
+from nas.training import TrainingConfig, accuracy, train
 
 VALIDATION_IMAGES = 5000
 CALIBRATION_IMAGES = 64
@@ -79,7 +79,7 @@ def train_to_onnx(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         epochs=len(history),
         training_images=len(training),
-        validation_accuracy=history[-1].validation_accuracy,
+        validation_accuracy=accuracy(model, validation),
         test_images=len(test),
         test_accuracy=onnx_accuracy(out / FLOAT_MODEL, test, threads),
         sample_images=len(sample),
@@ -91,11 +91,6 @@ def train_to_onnx(
         f"{report.sample_accuracy:.2%} of the {report.sample_images} in {SAMPLE}"
     )
     return report
-
-
-def draw(data: LabelledImages, count: int, seed: int) -> LabelledImages:
-    """The first `count` images after a shuffle with `seed` (all of them, shuffled, when there are fewer)."""
-    return data.take(np.random.default_rng(seed).permutation(len(data))[:count])
 
 
 def onnx_accuracy(path: Path, data: LabelledImages, threads: int = 1, batch_size: int = 256) -> float:

@@ -1,40 +1,35 @@
 """The training loop: AdamW, warm-up then cosine, checkpoints that resume (paper, section IV-A).
 
 Everything random in epoch n is drawn from a generator seeded with (seed, n), so a run that was interrupted and resumed
-goes through exactly the numbers of one that was not.
+goes through exactly the numbers of one that was not. What a run is for beyond that comes from outside: the objective
+(`nas.distillation`) and hooks (`nas.supernet`, `nas.pruning`, `nas.quantisation_aware`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from nas.data import LabelledImages
+from nas import checkpoint
+from nas.augmentation import normalise, random_crop_flip
+from nas.data import LabelledImages, draw
 from refsim.errors import DataError
-
-CROP_PADDING = 4
-CHECKPOINT = "checkpoint.pt"
-HISTORY = "history.json"
-
-_PIXEL_ZERO = 128
-"""The pixel value that becomes 0 at the network's input; the border of a shifted crop is filled with it."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Settings of one run; learning rates are per step, times in epochs.
+    """Settings of one run that decide its numbers; learning rates are per step, times in epochs.
 
-    The paper trains 300 epochs with a peak of 5.5e-4; the defaults are a schedule for little CPU time.
+    The defaults are a schedule for little CPU time; `paper_schedule` gives the paper's.
     """
 
     epochs: int = 120
@@ -42,22 +37,98 @@ class TrainingConfig:
     start_lr: float = 1e-6
     peak_lr: float = 3e-3
     final_lr: float = 1e-5
-    warmup_epochs: int = 5
+    warmup_epochs: float = 5
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     seed: int = 0
     bfloat16: bool = True
+    augment: bool = True
+
+
+def paper_schedule(epochs: int = 300, **others: Any) -> TrainingConfig:
+    """The paper's settings: 10 epochs from 1e-6 to 5.5e-4, cosine to 1e-5.
+
+    Of fewer than 100 epochs a tenth is the warm-up.
+    """
+    return TrainingConfig(**{"epochs": epochs, "peak_lr": 5.5e-4, "warmup_epochs": min(10, epochs / 10), **others})
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how a run computes, as far as it changes no more than rounding.
+
+    Attributes:
+        device: "auto" takes the GPU if there is one; else as torch names it.
+        channels_last: keep the weights of convolutions as images are kept, channels last.
+        compile: let `torch.compile` compile the network: minutes that pay on a GPU and in long runs.
+    """
+
+    device: str = "auto"
+    channels_last: bool = True
+    compile: bool = False
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device.
+
+        Raises:
+            DataError: torch knows none of that name here.
+        """
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise DataError(f"device {self.device!r} is not available: {str(error).splitlines()[0]}") from error
+        return torch.device(self.device)
+
+
+ANY_HARDWARE = Hardware()
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One line of the history: mean training loss, validation accuracy in [0, 1], wall time."""
+    """One line of the history.
+
+    Attributes:
+        epoch: from 1.
+        loss: mean over the training steps.
+        validation_accuracy: in [0, 1], of the float network; None without validation images.
+        learning_rate: of the last step.
+        seconds: wall time, validation included.
+        images_per_second: of training alone.
+    """
 
     epoch: int
     loss: float
-    validation_accuracy: float
+    validation_accuracy: float | None
     learning_rate: float
     seconds: float
+    images_per_second: float
+
+
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(logits (batch, classes), labels (batch,), the network's input) -> the loss, a scalar."""
+
+
+class Hook:
+    """What a run does beside its steps: nothing unless a subclass says so. Steps count from 0 over all epochs."""
+
+    def before_epoch(self, model: nn.Module, epoch: int) -> None:
+        """Before epoch `epoch`, from 0."""
+
+    def before_step(self, model: nn.Module, step: int, generator: torch.Generator) -> None:
+        """Before the network is called; what is random comes from `generator`."""
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """After the optimiser changed the weights."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to know."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
 
 
 def learning_rate(step: int, steps_per_epoch: int, config: TrainingConfig) -> float:
@@ -65,7 +136,7 @@ def learning_rate(step: int, steps_per_epoch: int, config: TrainingConfig) -> fl
 
     Linear from `start_lr` to `peak_lr` over the warm-up epochs, then half a cosine down to `final_lr` at the last step.
     """
-    warmup = config.warmup_epochs * steps_per_epoch
+    warmup = round(config.warmup_epochs * steps_per_epoch)
     if step < warmup:
         return config.start_lr + (config.peak_lr - config.start_lr) * step / warmup
     last = config.epochs * steps_per_epoch - 1
@@ -73,70 +144,99 @@ def learning_rate(step: int, steps_per_epoch: int, config: TrainingConfig) -> fl
     return config.final_lr + (config.peak_lr - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def normalise(images: Tensor) -> Tensor:
-    """uint8 NHWC -> float32 NCHW, (pixel - 128) / 128 (the tensor form of `nas.data.to_input`).
-
-    The memory stays NHWC (torch's channels_last), 1.5 times as fast for small convolutions on a CPU.
-    """
-    return images.permute(0, 3, 1, 2).float().div(128).sub(1)
-
-
-def random_crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to 4 pixels in both directions and mirror half of them; uint8 NHWC in and out."""
-    batch, height, width, _ = images.shape
-    pad = CROP_PADDING
-    padded = nn.functional.pad(images, (0, 0, pad, pad, pad, pad), value=_PIXEL_ZERO)
-    top = torch.randint(0, 2 * pad + 1, (batch, 1), generator=generator)
-    left = torch.randint(0, 2 * pad + 1, (batch, 1), generator=generator)
-    mirrored = torch.randint(0, 2, (batch, 1), generator=generator).bool()
-    across = torch.arange(width)
-    rows = top + torch.arange(height)
-    columns = left + torch.where(mirrored, across.flip(0), across)
-    return padded[torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
 def accuracy(model: nn.Module, data: LabelledImages, batch_size: int = 500) -> float:
     """Share of `data` that `model` (switched to evaluation) classifies correctly, in float32."""
     model.eval()
+    device = next(model.parameters()).device
     correct = 0
     with torch.no_grad():
         for start in range(0, len(data), batch_size):
-            images = torch.from_numpy(data.images[start : start + batch_size])
-            labels = torch.from_numpy(data.labels[start : start + batch_size])
+            images = torch.from_numpy(data.images[start : start + batch_size]).to(device)
+            labels = torch.from_numpy(data.labels[start : start + batch_size]).to(device)
             correct += int((model(normalise(images)).argmax(dim=1) == labels).sum())
     return correct / len(data)
+
+
+def batches(data: LabelledImages, count: int, seed: int, batch_size: int = 64) -> Iterator[Tensor]:
+    """Network inputs: at most `count` images of `data` after a shuffle with `seed`."""
+    drawn = draw(data, count, seed)
+    for start in range(0, len(drawn), batch_size):
+        yield normalise(torch.from_numpy(drawn.images[start : start + batch_size]))
+
+
+def cross_entropy(label_smoothing: float) -> Objective:
+    """The objective without a teacher."""
+
+    def objective(logits: Tensor, labels: Tensor, _inputs: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+    return objective
 
 
 def train(
     build: Callable[[], nn.Module],
     training: LabelledImages,
-    validation: LabelledImages,
+    validation: LabelledImages | None,
     *,
     config: TrainingConfig,
-    folder: Path,
+    folder: Path | None = None,
+    objective: Objective | None = None,
+    hooks: Sequence[Hook] = (),
+    hardware: Hardware = ANY_HARDWARE,
     console: Console | None = None,
 ) -> tuple[nn.Module, list[EpochResult]]:
     """Train the network that `build` makes and return it, in evaluation mode, with its history.
 
-    After every epoch `folder` receives ``checkpoint.pt`` and ``history.json``, both written whole or not at all. A
-    checkpoint already there is resumed. The network of the last epoch is the result: the validation images choose
-    nothing here, they only show how the run is doing.
+    The network of the last epoch is the result: the validation images choose nothing here, they only show how the run
+    is doing.
 
-    Raises DataError when a checkpoint in `folder` is damaged or belongs to a run with other settings, or when fewer
-    images than one batch are given.
+    Args:
+        build: makes the network, with what is random seeded; a network that has weights goes on from them.
+        training: the images.
+        validation: more, which choose nothing; None for none.
+        config: what decides the numbers.
+        folder: receives ``checkpoint.pt`` and ``history.json`` after every epoch, both written whole or not at all;
+            a checkpoint already there is resumed. None keeps nothing.
+        objective: by default cross entropy with the config's label smoothing.
+        hooks: called in this order.
+        hardware: where to compute.
+        console: of the progress bar.
+
+    Raises:
+        DataError: a checkpoint in `folder` is damaged or belongs to a run with other settings, or fewer images than one
+            batch are given.
     """
     if len(training) < config.batch_size:
         raise DataError(f"{len(training)} training images do not fill one batch of {config.batch_size}")
     console = console or Console()
-    folder.mkdir(parents=True, exist_ok=True)
+    device = hardware.torch_device
     torch.manual_seed(config.seed)
-    model = build()
+    model = build().to(device)
+    if hardware.channels_last:
+        cast(Any, model).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.start_lr)
-    history = _resume(folder / CHECKPOINT, model, optimiser, config)
+    parts: dict[str, checkpoint.Stateful] = {
+        "model": model,
+        "optimiser": optimiser,
+        **{f"hook{i}": hook for i, hook in enumerate(hooks)},
+    }
+    history: list[EpochResult] = []
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        history = [EpochResult(**line) for line in checkpoint.resume(folder, parts, asdict(config))]
     if history:
         console.print(f"resuming after epoch {len(history)} of {config.epochs}")
 
-    images, labels = torch.from_numpy(training.images), torch.from_numpy(training.labels)
+    run = _Run(
+        model=model,
+        call=torch.compile(model) if hardware.compile else model,
+        optimiser=optimiser,
+        images=torch.from_numpy(training.images).to(device),
+        labels=torch.from_numpy(training.labels).to(device),
+        config=config,
+        objective=objective or cross_entropy(config.label_smoothing),
+        hooks=hooks,
+    )
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -144,30 +244,35 @@ def train(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    steps_per_epoch = len(training) // config.batch_size
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("training", total=config.epochs * steps_per_epoch)
-        progress.update(task, completed=len(history) * steps_per_epoch)
+        task = progress.add_task("training", total=config.epochs * run.steps_per_epoch)
+        progress.update(task, completed=len(history) * run.steps_per_epoch)
         for epoch in range(len(history), config.epochs):
             began = time.monotonic()
-            loss = _train_epoch(
-                model, optimiser, images, labels, epoch=epoch, config=config, advance=lambda: progress.advance(task)
-            )
+            loss = _train_epoch(run, epoch=epoch, advance=lambda: progress.advance(task))
+            trained = time.monotonic() - began
             result = EpochResult(
                 epoch=epoch + 1,
                 loss=loss,
-                validation_accuracy=accuracy(model, validation),
+                validation_accuracy=None if validation is None else accuracy(model, validation),
                 learning_rate=float(optimiser.param_groups[0]["lr"]),
                 seconds=time.monotonic() - began,
+                images_per_second=run.steps_per_epoch * config.batch_size / max(trained, 1e-9),
             )
             history.append(result)
-            _save(folder, model, optimiser, config, history)
-            progress.console.print(
-                f"epoch {result.epoch:3d}/{config.epochs}  loss {result.loss:.4f}  "
-                f"validation {result.validation_accuracy:.2%}  lr {result.learning_rate:.2e}  {result.seconds:.1f} s"
-            )
+            if folder is not None:
+                checkpoint.save(folder, parts, asdict(config), [asdict(line) for line in history])
+            progress.console.print(_line(result, config.epochs))
     model.eval()
     return model, history
+
+
+def _line(result: EpochResult, epochs: int) -> str:
+    validation = "" if result.validation_accuracy is None else f"validation {result.validation_accuracy:.2%}  "
+    return (
+        f"epoch {result.epoch:3d}/{epochs}  loss {result.loss:.4f}  {validation}lr {result.learning_rate:.2e}  "
+        f"{result.seconds:.1f} s  {result.images_per_second:.0f} images/s"
+    )
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -179,84 +284,50 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, A
     ]
 
 
-def _train_epoch(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    epoch: int,
-    config: TrainingConfig,
-    advance: Callable[[], None],
-) -> float:
+@dataclass(frozen=True)
+class _Run:
+    """What the steps of a run need; `call` is `model`, compiled or not."""
+
+    model: nn.Module
+    call: Callable[[Tensor], Tensor]
+    optimiser: torch.optim.Optimizer
+    images: Tensor
+    labels: Tensor
+    config: TrainingConfig
+    objective: Objective
+    hooks: Sequence[Hook]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.images) // self.config.batch_size
+
+
+def _train_epoch(run: _Run, *, epoch: int, advance: Callable[[], None]) -> float:
     """One pass over the shuffled images, the last incomplete batch left out; returns the mean loss."""
-    model.train()
+    config, optimiser, steps = run.config, run.optimiser, run.steps_per_epoch
+    for hook in run.hooks:
+        hook.before_epoch(run.model, epoch)
+    run.model.train()
+    device = run.images.device
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(images), generator=generator)
-    steps = len(images) // config.batch_size
-    total = 0.0
-    for step in range(steps):
-        chosen = order[step * config.batch_size : (step + 1) * config.batch_size]
-        inputs = normalise(random_crop_flip(images[chosen], generator))
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
-            logits = model(inputs)
-        loss = nn.functional.cross_entropy(logits.float(), labels[chosen], label_smoothing=config.label_smoothing)
+    order = torch.randperm(len(run.images), generator=generator)
+    total = torch.zeros((), device=device)
+    for i in range(steps):
+        step = epoch * steps + i
+        chosen = order[i * config.batch_size : (i + 1) * config.batch_size].to(device)
+        images = run.images[chosen]
+        inputs = normalise(random_crop_flip(images, generator) if config.augment else images)
+        for hook in run.hooks:
+            hook.before_step(run.model, step, generator)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
+            loss = run.objective(run.call(inputs).float(), run.labels[chosen], inputs)
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(epoch * steps + step, steps, config)
+            group["lr"] = learning_rate(step, steps, config)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
-        total += float(loss.detach())
+        for hook in run.hooks:
+            hook.after_step(run.model, step)
+        total += loss.detach()
         advance()
-    return total / steps
-
-
-def _save(
-    folder: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    config: TrainingConfig,
-    history: list[EpochResult],
-) -> None:
-    results = [asdict(result) for result in history]
-    state = {
-        "config": asdict(config),
-        "history": results,
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
-    _write_whole(folder / CHECKPOINT, lambda path: torch.save(state, path))
-    _write_whole(folder / HISTORY, lambda path: path.write_text(json.dumps(results, indent=1) + "\n"))
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write next to `path` and rename, so that an interruption leaves the old file or the new one."""
-    part = path.with_name(path.name + ".part")
-    write(part)
-    part.replace(path)
-
-
-def _resume(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, config: TrainingConfig
-) -> list[EpochResult]:
-    """Load the checkpoint at `path`, if there is one, into `model` and `optimiser`; returns its history."""
-    if not path.exists():
-        return []
-    remedy = "continue with the same settings, or choose an empty output folder"
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        saved = state["config"]
-        if saved != asdict(config):
-            changed = ", ".join(
-                f"{name} {saved.get(name)} -> {value}"
-                for name, value in asdict(config).items()
-                if saved.get(name) != value
-            )
-            raise DataError(f"{path} belongs to a run with other settings ({changed}); {remedy}")
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        return [EpochResult(**result) for result in state["history"]]
-    except DataError:
-        raise
-    except Exception as error:  # torch.load raises whatever the damaged bytes provoke
-        raise DataError(f"{path} cannot be resumed ({error}); {remedy}") from error
+    return float(total) / steps

@@ -172,9 +172,9 @@ def test_missing_pickle_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        (b"\x80\x02 truncated", "not a readable CIFAR-10 pickle"),
-        (b"", "not a readable CIFAR-10 pickle"),
-        (pickle.dumps([1, 2, 3]), "this is not a CIFAR-10 batch"),
+        (b"\x80\x02 truncated", "not a readable pickle of images"),
+        (b"", "not a readable pickle of images"),
+        (pickle.dumps([1, 2, 3]), "this is no batch of CIFAR-10"),
         (pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]}, protocol=2), "one label for each"),
         (pickle.dumps({b"data": np.zeros((2, 3072), np.float32), b"labels": [1, 2]}, protocol=2), "no uint8 array"),
     ],
@@ -193,6 +193,52 @@ def test_pickles_written_by_python_3(tmp_path: Path) -> None:
             pickle.dumps({b"labels": data.labels.tolist(), b"data": flat}, protocol=protocol)
         )
         np.testing.assert_array_equal(load_images(tmp_path, "test").images, data.images)
+
+
+def test_imagenet_32(tmp_path: Path) -> None:
+    """Ten batches, names as text, classes from 1, means beside the images."""
+    data = random_images(20, seed=12)
+    flat = data.images.transpose(0, 3, 1, 2).reshape(20, -1)
+    for number in range(10):
+        part = slice(2 * number, 2 * number + 2)
+        batch = {"data": flat[part], "labels": (data.labels[part] + 1).tolist(), "mean": np.zeros(3072)}
+        (tmp_path / f"train_data_batch_{number + 1}").write_bytes(pickle.dumps(batch))
+    found = load_images(tmp_path, "train")
+    np.testing.assert_array_equal(found.images, data.images)
+    np.testing.assert_array_equal(found.labels, data.labels)
+    (tmp_path / "train_data_batch_10").unlink()
+    with pytest.raises(DataError, match="train_data_batch_10 is missing"):
+        load_images(tmp_path, "train")
+
+
+@pytest.mark.parametrize("shape", [(6, 9, 1), (1, 50, 2)])
+def test_archives_of_any_size(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (5, *shape), dtype=np.uint8), np.arange(5, dtype=np.uint8)
+    np.savez(tmp_path / "test.npz", images=images, labels=labels)
+    found = load_images(tmp_path, "test")
+    np.testing.assert_array_equal(found.images, images)
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.labels.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.zeros((2, 4, 4, 3), np.uint8)}, "arrays images and labels"),
+        ({"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": np.zeros(2)}, "labels are float64"),
+        ({"images": np.zeros((2, 4, 4, 3)), "labels": np.zeros(2, int)}, r"test\.npz: images are float64"),
+        (None, "not a numpy archive"),
+    ],
+)
+def test_wrong_archives(tmp_path: Path, arrays: dict[str, Any] | None, message: str) -> None:
+    file = tmp_path / "test.npz"
+    if arrays is None:
+        file.write_bytes(b"PK\x03\x04 and then nothing")
+    else:
+        np.savez(file, **arrays)
+    with pytest.raises(DataError, match=message):
+        load_images(tmp_path, "test")
 
 
 class _Attack:
@@ -255,7 +301,7 @@ def test_hold_out_of_everything_is_refused() -> None:
     ("images", "labels", "message"),
     [
         (np.zeros((2, 4, 4, 3), np.float32), np.zeros(2, np.int64), "images are float32"),
-        (np.zeros((2, 3, 4, 4), np.uint8), np.zeros(2, np.int64), "count, height, width, 3"),
+        (np.zeros((2, 4, 4), np.uint8), np.zeros(2, np.int64), "count, height, width, channels"),
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(3, np.int64), "one label per image"),
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.int32), "labels are int32"),
         (np.zeros((2, 4, 4, 3), np.uint8), np.array([0, -1]), "label -1 is negative"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,19 @@ import pytest
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
 from nas import training as training_module  # noqa: E402
+from nas.augmentation import normalise, random_crop_flip  # noqa: E402
 from nas.data import LabelledImages, to_input  # noqa: E402
 from nas.models import TinyFormer, TinyFormerConfig  # noqa: E402
 from nas.training import (  # noqa: E402
+    Hardware,
+    Hook,
     TrainingConfig,
     accuracy,
     learning_rate,
-    normalise,
-    random_crop_flip,
+    paper_schedule,
     train,
 )
-from refsim.errors import DataError  # noqa: E402
+from refsim.errors import DataError, TinyFormerError  # noqa: E402
 
 SMALL = TinyFormerConfig(image_size=16, classes=2, stem_channels=4, dim=8, hidden=8, expansion=1)
 CONFIG = TrainingConfig(epochs=4, batch_size=8, warmup_epochs=1, peak_lr=5e-3, seed=3)
@@ -79,6 +82,13 @@ def test_every_crop_is_a_shift_of_the_image_or_its_mirror() -> None:
     assert crops.dtype == np.uint8
     # 3000 draws miss one of 162 outcomes with a probability of about 1e-6.
     assert {crop.tobytes() for crop in crops} == legal
+
+
+def test_signals_are_shifted_in_time_and_never_mirrored() -> None:
+    signal = np.arange(1, 13, dtype=np.uint8).reshape(1, 1, 12, 1)
+    padded = np.pad(signal[0, 0, :, 0], 4, constant_values=128)
+    crops = random_crop_flip(torch.from_numpy(signal.repeat(500, axis=0)), torch.Generator().manual_seed(0)).numpy()
+    assert {crop.tobytes() for crop in crops} == {padded[left : left + 12].tobytes() for left in range(9)}
 
 
 def test_augmentation_repeats_with_its_generator() -> None:
@@ -166,16 +176,18 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = torch.save
+    write_bytes, writes = Path.write_bytes, 0
 
-    def disk_fills_up(state: dict[str, Any], path: Path) -> None:
-        save(state, path)
-        if len(state["history"]) == 2:
-            path.write_bytes(path.read_bytes()[:1000])
-            raise OSError("no space left on device")
+    def disk_fills_up(path: Path, data: bytes) -> int:
+        nonlocal writes
+        writes += 1
+        if writes == 3:  # the checkpoint of the second epoch
+            write_bytes(path, data[:1000])
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return write_bytes(path, data)
 
-    monkeypatch.setattr(torch, "save", disk_fills_up)
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr(Path, "write_bytes", disk_fills_up)
+    with pytest.raises(TinyFormerError, match=r"checkpoint\.pt cannot be written: no space left"):
         run(tmp_path)
     monkeypatch.undo()
     assert len(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["history"]) == 1
@@ -186,3 +198,86 @@ def test_too_few_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="40 training images do not fill one batch of 64"):
         run(tmp_path, replace(CONFIG, batch_size=64))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_papers_schedule() -> None:
+    config = paper_schedule()
+    assert (config.epochs, config.batch_size, config.label_smoothing) == (300, 128, 0.1)
+    rates = [learning_rate(step, 10, config) for step in range(3000)]
+    assert rates[0] == pytest.approx(1e-6)
+    assert rates[100] == max(rates) == pytest.approx(5.5e-4)
+    assert rates[-1] == pytest.approx(1e-5)
+    short = paper_schedule(5, batch_size=64)
+    assert (short.epochs, short.batch_size, short.warmup_epochs) == (5, 64, 0.5)
+    assert max(range(50), key=lambda step: learning_rate(step, 10, short)) == 5
+
+
+def test_hooks_see_every_step_and_their_state_is_kept(tmp_path: Path) -> None:
+    class Record(Hook):
+        def __init__(self) -> None:
+            self.calls: list[list[Any]] = []
+
+        def before_epoch(self, model: Any, epoch: int) -> None:
+            self.calls.append(["epoch", epoch])
+
+        def before_step(self, model: Any, step: int, generator: Any) -> None:
+            assert model.training
+            self.calls.append(["before", step])
+
+        def after_step(self, model: Any, step: int) -> None:
+            self.calls.append(["after", step])
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"calls": self.calls}
+
+        def load_state_dict(self, state: Any) -> None:
+            self.calls = state["calls"]
+
+    config = replace(CONFIG, epochs=2, batch_size=20)
+    hook, again = Record(), Record()
+    for each in (hook, again):
+        train(lambda: TinyFormer(SMALL), dark_and_bright(), None, config=config, folder=tmp_path, hooks=[each])
+    expected = [
+        call
+        for epoch in range(2)
+        for call in (
+            ["epoch", epoch],
+            *([kind, step] for step in (2 * epoch, 2 * epoch + 1) for kind in ("before", "after")),
+        )
+    ]
+    assert hook.calls == again.calls == expected
+
+
+def test_without_validation_folder_or_augmentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_module, "random_crop_flip", None)
+    config = replace(CONFIG, epochs=1, augment=False)
+    _, history = train(lambda: TinyFormer(SMALL), dark_and_bright(), None, config=config)
+    assert history[0].validation_accuracy is None
+    assert history[0].images_per_second > 0
+    assert history[0].seconds * history[0].images_per_second >= 40 * 0.999
+
+
+def test_hardware() -> None:
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert Hardware().torch_device.type == expected
+    assert Hardware("cpu").torch_device.type == "cpu"
+    with pytest.raises(DataError, match="device 'abacus' is not available"):
+        _ = Hardware("abacus").torch_device
+
+
+def test_compile_and_channels_last_change_rounding_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler itself is torch's; that the training calls what it returns is ours."""
+    compiled = []
+
+    def stand_in(model: Any) -> Any:
+        compiled.append(model)
+        return model.forward
+
+    monkeypatch.setattr(torch, "compile", stand_in)
+    config = replace(CONFIG, epochs=1, bfloat16=False)
+    losses = [
+        train(lambda: TinyFormer(SMALL), dark_and_bright(), None, config=config, hardware=hardware)[1][0].loss
+        for hardware in (Hardware(compile=True), Hardware(channels_last=False))
+    ]
+    assert len(compiled) == 1
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
