@@ -33,7 +33,7 @@ def litert(
     from refsim.samples import Preprocessing, model_inputs, read_archive
 
     table = Table("model", "samples")
-    for column in ("tensors", "bytes", "differ", "same class"):
+    for column in ("tensors", "bytes", "differ", "same class", "times as fast"):
         table.add_column(column, justify="right")
     failed = False
     for path in model:
@@ -68,4 +68,5 @@ def _row(path: Path, name: str, found: Agreement) -> list[str]:
         str(found.bytes),
         f"{differ}{named}",
         str(found.same_class),
+        f"{found.speedup:.0f}",
     ]
