@@ -26,6 +26,9 @@ Config = TypeVar("Config", SuperConfig, PathConfig)
 Label = str | int
 """How a parameter of Optuna spells a value."""
 
+DRAW = "draw"
+"""The attribute of trials that says which draw they are, set when they are begun."""
+
 ATTEMPT = "attempt"
 """The attribute of trials that repeat another: which attempt they are, from 2."""
 
@@ -187,9 +190,16 @@ class EvolutionarySampler(BaseSampler, Generic[Config]):
 
 
 def draw_number(study: Study, trial: FrozenTrial) -> int:
-    """Which draw from the space a trial is, from 0; trials that repeat another are none, so losses change nothing."""
-    trials = study.get_trials(deepcopy=False)
-    return sum(t.number < trial.number and ATTEMPT not in t.user_attrs for t in trials)
+    """Which draw from the space a trial is, from 0.
+
+    Trials that repeat another are none, nor are those that were lost before they were begun: losses change nothing.
+    """
+
+    def draws(other: FrozenTrial) -> bool:
+        unbegun = other.state == TrialState.FAIL and DRAW not in other.user_attrs
+        return other.number < trial.number and ATTEMPT not in other.user_attrs and not unbegun
+
+    return sum(map(draws, study.get_trials(deepcopy=False)))
 
 
 def _labelled(values: Mapping[str, tuple[Any, ...]]) -> dict[str, dict[Label, Any]]:

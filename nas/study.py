@@ -7,12 +7,13 @@ first. So a killed process, or a lost worker, costs the time of its trials and n
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from nas.arrays import save_arrays
-from nas.evolution import ATTEMPT, Config, Genes, draw_number
+from nas.evolution import ATTEMPT, DRAW, Config, Genes, draw_number
 from nas.executor import Executor, Lost, Result, Work
 from refsim.errors import DataError, TargetError, TinyFormerError
 
 SETTINGS = "settings"
 OWNER, BEAT = "owner", "beat"
-DRAW = "draw"
 SKIPPED = "skipped"
 
 BEAT_S = 30.0
@@ -47,6 +47,9 @@ ATTEMPTS = 3
 
 LOSSES = 6
 """Trials lost one after the other that end a search."""
+
+UNSIGNED_S = 60.0
+"""Seconds after which a trial that nobody signed counts as abandoned: its process was killed as it asked for it."""
 
 _POLL_S = 1.0
 _TRIES = 2
@@ -164,9 +167,10 @@ def run_trials(
             while True:
                 requeue_abandoned(study)
                 while len(running) < executor.slots and _open_places(study, trials) > 0:
-                    trial = study.ask(genes.distributions)
-                    draw = _sign(study, trial)
-                    running[trial.number] = trial
+                    with _uninterrupted():
+                        trial = study.ask(genes.distributions)
+                        draw = _sign(study, trial)
+                        running[trial.number] = trial
                     work = Work(evaluate, genes.config(trial.params), _trial_seed(seed, draw), folder / f"{draw:04d}")
                     executor.submit(trial.number, work)
                 if not running:
@@ -290,9 +294,26 @@ def _abandoned(trial: FrozenTrial) -> bool:
     owner = trial.user_attrs.get(OWNER)
     if owner is not None and _gone(**owner):
         return True
-    started = trial.datetime_start or datetime.now()
-    beat: float = trial.user_attrs.get(BEAT, started.timestamp())
+    if owner is None:
+        return datetime.now() - (trial.datetime_start or datetime.now()) > timedelta(seconds=UNSIGNED_S)
+    beat: float = trial.user_attrs.get(BEAT, time.time())
     return time.time() - beat > GRACE_S
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keep Ctrl-C waiting, so that no trial is begun without a signature."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -202,6 +202,20 @@ def test_trials_of_other_machines_count_as_abandoned_after_a_while(tmp_path: Pat
     assert requeue_abandoned(study) == 0
 
 
+def test_a_trial_that_was_never_begun_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = opened(tmp_path / "whole")
+    run(whole, tmp_path / "whole", 6)
+    study = opened(tmp_path / "parts")
+    run(study, tmp_path / "parts", 2)
+    study.ask(GENES.distributions)  # and killed before it was signed
+    assert requeue_abandoned(study) == 0
+    monkeypatch.setattr("nas.study.UNSIGNED_S", -1.0)
+    run(study, tmp_path / "parts", 6)
+    finished = [t for t in study.trials if t.state != State.FAIL]
+    assert len(study.trials) == 7
+    assert [t.params for t in finished] == [t.params for t in whole.trials]
+
+
 PROCESS = """
 import sys, time
 from pathlib import Path
