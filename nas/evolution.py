@@ -30,7 +30,7 @@ DRAW = "draw"
 """The attribute of trials that says which draw they are, set when they are begun."""
 
 ATTEMPT = "attempt"
-"""The attribute of trials that repeat another: which attempt they are, from 2."""
+"""The attribute of trials that repeat another: which attempt they are; the user's stops do not count."""
 
 _CONFIGS = (SuperConfig, StageConfig, PathConfig, StagePath)
 _TRIES = 20

@@ -194,7 +194,7 @@ def run_trials(
     finally:
         executor.abandon()
         for trial in running.values():
-            _fail(study, trial, "the search was stopped")
+            _fail(study, trial, "the search was stopped", counts=False)
 
 
 def requeue_abandoned(study: Study) -> int:
@@ -247,8 +247,8 @@ def _tell(study: Study, trial: optuna.Trial, result: Result, folder: Path) -> No
     _quiet(lambda: study.tell(trial, result.accuracy))
 
 
-def _fail(study: Study, trial: optuna.Trial | FrozenTrial, reason: str) -> None:
-    """Fail a trial and queue its configuration again, unless another process did or it was tried often enough."""
+def _fail(study: Study, trial: optuna.Trial | FrozenTrial, reason: str, *, counts: bool = True) -> None:
+    """Fail a trial and queue its configuration again, unless another process did or too many attempts count."""
     attributes, parameters = trial.user_attrs, trial.params
     try:
         study.tell(trial.number, state=TrialState.FAIL)
@@ -256,7 +256,7 @@ def _fail(study: Study, trial: optuna.Trial | FrozenTrial, reason: str) -> None:
         return
     attempt = attributes.get(ATTEMPT, 1)
     if DRAW in attributes and attempt < ATTEMPTS:
-        again = {DRAW: attributes[DRAW], ATTEMPT: attempt + 1, "again": reason}
+        again = {DRAW: attributes[DRAW], ATTEMPT: attempt + counts, "again": reason}
         study.enqueue_trial(parameters, user_attrs=again)
 
 
