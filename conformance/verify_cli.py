@@ -37,8 +37,13 @@ def verify(
     map_file: Annotated[Path | None, typer.Option("--map", help="Map of --elf, for symbols that it lacks.")] = None,
     run_symbol: Annotated[str, typer.Option(help="The model's function in --elf.")] = "model_run",
     arena_symbol: Annotated[str, typer.Option(help="The variable in --elf that is the arena.")] = "arena",
-    compiler: Annotated[str | None, typer.Option(help="zig, gcc, or both: zig,gcc. By default zig.")] = None,
-    opt: Annotated[str, typer.Option(help="Optimisation: O2, Os, O1, O3, or several: O2,Os.")] = "O2",
+    compiler: Annotated[
+        list[str] | None, typer.Option(help="zig, gcc, or several: zig,gcc; may be repeated. By default zig.")
+    ] = None,
+    opt: Annotated[
+        list[str] | None,
+        typer.Option(help="Optimisation: O1, O2, O3, Os, or several: O2,Os; may be repeated. By default O2."),
+    ] = None,
     optimise: Annotated[
         Literal["size", "speed", "balanced"], typer.Option(help="What sparse weights are encoded for.")
     ] = "balanced",
@@ -78,10 +83,9 @@ def verify(
         wanted = frozenset(_known("check", check or CHECKS, CHECKS))
         required = frozenset(_known("check", require or [], CHECKS))
         chips = [load_target(name) for name in dict.fromkeys(target)]
-        levels = _known("optimisation", [level.lstrip("-") for level in opt.split(",")], LEVELS)
-        compilers = [
-            Compiler(tool, f"-{level}", tuple(flag or ())) for tool in _toolchains(compiler) for level in levels
-        ]
+        levels = _known("optimisation", [level.lstrip("-") for level in _listed(opt) or ["O2"]], LEVELS)
+        tools = _toolchains(_listed(compiler))
+        compilers = [Compiler(tool, f"-{level}", tuple(flag or ())) for tool in tools for level in levels]
         under_test = read_model(model, data, samples, seed=seed)
         if data is None:
             under_test = ModelUnderTest(under_test.graph, {name: x[:0] for name, x in under_test.samples.items()})
@@ -139,7 +143,12 @@ def _known(kind: str, names: Iterable[str], known: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _toolchains(names: str | None) -> list[Toolchain]:
+def _listed(given: Sequence[str] | None) -> list[str]:
+    """An option's values: each may be several with commas between them, and the option may be repeated."""
+    return [name for value in given or () for name in value.split(",")]
+
+
+def _toolchains(names: Sequence[str]) -> list[Toolchain]:
     """The compilers named; the preferred one where none is.
 
     Raises:
@@ -147,11 +156,11 @@ def _toolchains(names: str | None) -> list[Toolchain]:
     """
     from conformance.toolchain import arm_toolchains, available_toolchains
 
-    if names is None:
+    if not names:
         return [arm_toolchains()[0]]
     known = {status.name: status for status in available_toolchains() if status.kind == "cortex-m"}
     found = []
-    for name in dict.fromkeys(_ALIASES.get(name, name) for name in names.split(",")):
+    for name in dict.fromkeys(_ALIASES.get(name, name) for name in names):
         if name not in known:
             raise ToolchainError(f"there is no compiler {name!r}; there are {', '.join((*known, *_ALIASES))}")
         if (toolchain := known[name].toolchain) is None:

@@ -17,6 +17,7 @@ import tinyformer
 from codegen.generate import generate
 from codegen.onnx import load, quantize
 from codegen.target import load_target
+from conformance import verify_cli
 from conformance.verify import runner
 from tests.codegen.test_cli import classifier
 
@@ -168,3 +169,10 @@ tinyformer.main()
     assert ready.exists()
     assert not reports.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ready"]
+
+
+@pytest.mark.parametrize(
+    ("given", "listed"), [(None, []), (["O2"], ["O2"]), (["O2,Os", "O3"], ["O2", "Os", "O3"])], ids=str
+)
+def test_options_are_lists_and_may_be_repeated(given: list[str] | None, listed: list[str]) -> None:
+    assert verify_cli._listed(given) == listed
