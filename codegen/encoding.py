@@ -41,11 +41,6 @@ class SparseWeight:
     words: Int32Array
 
     @property
-    def encoded_bytes(self) -> int:
-        """Bytes of flash that replace those of the dense weights."""
-        return self.words.nbytes
-
-    @property
     def weights(self) -> int:
         """Weights stored, zeros within blocks included: what the kernels multiply by."""
         return self.block * int(self.blocks.sum())

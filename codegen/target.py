@@ -221,19 +221,6 @@ class Target:
     def _serving(self, part: MemoryTiming, content: str) -> list[Cache]:
         return [cache for cache in self.caches if cache.name in part.caches and cache.holds in (content, "both")]
 
-    def energy_mj(self, cycles: float) -> float:
-        """Energy of computing for `cycles` core cycles, mJ: typical power in run mode times the time.
-
-        Raises:
-            TargetError: The target does not say what it draws.
-        """
-        if self.power is None:
-            raise TargetError(
-                f"target {self.name!r} has no power figure; add [power] with current_ma, supply_v and source, "
-                f"as docs/targets.md shows"
-            )
-        return self.power.milliwatts * cycles / self.clock_hz
-
 
 def list_targets() -> tuple[str, ...]:
     """Names of the built-in targets, sorted."""

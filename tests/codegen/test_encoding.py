@@ -94,7 +94,7 @@ def test_size_is_that_of_the_papers_equation_5(shape: tuple[int, int, int], spar
     ratio = 1 / ((1 - sparsity) * (1 + 1 / block))
     expected = weight.size / ratio
     encoded = encode(weight, block)
-    assert expected * 0.99 <= encoded.encoded_bytes <= expected * 1.01 + 6 * shape[0]
+    assert expected * 0.99 <= encoded.words.nbytes <= expected * 1.01 + 6 * shape[0]
     assert encoded.weights == np.count_nonzero(weight)
 
 
@@ -107,7 +107,7 @@ def test_blocks_along_the_width_take_a_word_each(kernel: tuple[int, int]) -> Non
         np.int8
     )
     encoded = encode(weight, WIDTH_BLOCK)
-    assert encoded.encoded_bytes == 4 * np.count_nonzero(kept)
+    assert encoded.words.nbytes == 4 * np.count_nonzero(kept)
     np.testing.assert_array_equal(decode(encoded, weight.shape), weight)
 
 

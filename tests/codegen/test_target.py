@@ -119,11 +119,8 @@ def test_cycles_of_a_transfer() -> None:
     assert load_target("stm32f407").code.timing[0].read_cycles(16) == 5 + 1
 
 
-def test_energy() -> None:
-    target = replace(load_target("stm32f746"), power=Power(100.0, 3.0, "test"))
-    assert target.energy_mj(216e6) == pytest.approx(300.0)
-    with pytest.raises(TargetError, match=r"'stm32f746' has no power figure; add \[power\] with current_ma, supply_v"):
-        replace(target, power=None).energy_mj(1)
+def test_power() -> None:
+    assert Power(100.0, 3.0, "test").milliwatts == pytest.approx(300.0)
 
 
 def test_own_target_by_path(tmp_path: Path) -> None:
@@ -190,7 +187,7 @@ def test_documented_file_and_table(tmp_path: Path) -> None:
     path.write_text(page.split("```toml\n")[1].split("```")[0])
     target = load_target(path)
     assert [part.name for part in target.memory_timing] == ["flash", "sram"]
-    assert target.energy_mj(80e6) == pytest.approx(12.5 * 3.3)
+    assert target.power is not None and target.power.milliwatts == pytest.approx(12.5 * 3.3)
     assert all(f"\n| {name} (" in page for name in list_targets())
 
 
