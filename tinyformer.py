@@ -39,13 +39,22 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an error is one line: exit code 1 where C and golden model differ, 2 for any other."""
+    """Run the command line.
+
+    An error is one line: exit code 1 where C and golden model differ, 2 for any other. What nobody foresaw is shown
+    with its traceback and has exit code 3, so that it is not taken for a verdict.
+    """
     try:
         app()
     except TinyFormerError as error:
         message = escape(" ".join(str(error).split()))
         Console(stderr=True).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
         sys.exit(1 if isinstance(error, ConformanceError) else 2)
+    except Exception:
+        console = Console(stderr=True)
+        console.print_exception()
+        console.print("[bold red]error:[/] tinyformer itself failed; please report this with the lines above")
+        sys.exit(3)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -27,6 +27,9 @@ _Std = Annotated[float, typer.Option(help="See --mean.")]
 _Optimise = Annotated[
     Literal["size", "speed", "balanced"], typer.Option(help="What kernels and encodings of weights are chosen for.")
 ]
+_NUMERICS_HELP = "Whose bytes a .tflite model gives: see the docs."
+_NumericsName = Literal["litert", "cmsis-nn"]
+_Numerics = Annotated[_NumericsName, typer.Option(help=_NUMERICS_HELP)]
 _Target = Annotated[
     str | None, typer.Option(help="As for `tinyformer generate`; without it, a core without the DSP extension.")
 ]
@@ -93,9 +96,7 @@ def generate(
     prefix: Annotated[str, typer.Option(help="Start of every public C name.")] = "model",
     force: Annotated[bool, typer.Option("--force", help="Replace the folder whatever it holds.")] = False,
     optimise: _Optimise = "balanced",
-    profile: Annotated[
-        Literal["litert", "cmsis-nn"], typer.Option(help="Whose bytes a .tflite model gives: see the docs.")
-    ] = "litert",
+    numerics: Annotated[_NumericsName, typer.Option("--numerics", "--profile", help=_NUMERICS_HELP)] = "litert",
 ) -> None:
     """Write a model as C99: one folder without dependencies, its memory planned."""
     from codegen import load
@@ -104,13 +105,15 @@ def generate(
     from codegen.target import load_target
 
     chip = load_target(target)
-    graph = load(model, profile=profile)
+    graph = load(model, profile=numerics)
     generated = generate_folder(graph, chip, out, prefix=prefix, force=force, optimise=Optimise(optimise))
     Console().print(_memory_table(generated.program, chip))
     _say(f"Wrote {len(generated.steps)} layers to {out}; the layer table is in {out / 'README.md'}.")
 
 
-def inspect(model: _Model, target: _Target = None, optimise: _Optimise = "balanced") -> None:
+def inspect(
+    model: _Model, target: _Target = None, optimise: _Optimise = "balanced", numerics: _Numerics = "litert"
+) -> None:
     """Show a quantised model's layers, choices, memory and ports as they would be generated."""
     from codegen import load
     from codegen.choose import Optimise
@@ -118,7 +121,7 @@ def inspect(model: _Model, target: _Target = None, optimise: _Optimise = "balanc
     from codegen.target import load_target
 
     chip = load_target(target) if target else None
-    program = build_program(load(model), chip, optimise=Optimise(optimise))
+    program = build_program(load(model, profile=numerics), chip, optimise=Optimise(optimise))
     layers = Table(title=escape(program.graph.name), box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     layers.add_column("step", justify="right", no_wrap=True)
     layers.add_column("layer", overflow="fold", min_width=16)
@@ -159,6 +162,7 @@ def plan(
     target: _Target = None,
     svg: Annotated[Path | None, typer.Option(help="Picture of the arena over time to write.")] = None,
     optimise: _Optimise = "balanced",
+    numerics: _Numerics = "litert",
 ) -> None:
     """Show how a quantised model's memory is planned: each strategy's arena, the lower bound, the order of steps."""
     from codegen import load
@@ -168,7 +172,7 @@ def plan(
     from codegen.target import load_target
 
     chip = load_target(target) if target else None
-    graph = load(model)
+    graph = load(model, profile=numerics)
     build = partial(build_program, graph, chip, optimise=Optimise(optimise))
     program = build()
     if svg:
@@ -176,7 +180,9 @@ def plan(
     fullest = program.steps[program.plan.fullest_step]
     Console().print(_memory_table(program, chip))
     _say(f"The lower bound is what step {fullest.index} needs: {fullest.node}.")
-    moved = sum(step.node != node.name for step, node in zip(program.steps, graph.nodes, strict=True))
+    names = {step.node for step in program.steps}  # an attention has the name of its last operator
+    own_order = [node.name for node in graph.nodes if node.name in names]
+    moved = sum(step.node != name for step, name in zip(program.steps, own_order, strict=True))
     if moved:
         own = build(reorder=False).plan.arena_bytes
         _say(

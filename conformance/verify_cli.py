@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from conformance.console import progress_bar
+from conformance.console import Numerics, progress_bar
 from refsim.errors import DataError, TinyFormerError, ToolchainError
 
 if TYPE_CHECKING:
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
 SAMPLES = 8
 """Of the user's samples, those that run at every place by default."""
 
-FAILED, BROKEN = 1, 3
+FAILED = 1
 LEVELS = ("O1", "O2", "O3", "Os")
 _ALIASES = {"gcc": "arm-none-eabi-gcc"}
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="Quantised model, QDQ ONNX.")],
+    model: Annotated[Path, typer.Argument(help="Quantised model: QDQ ONNX or .tflite.")],
     target: Annotated[list[str], typer.Option(help="Name or .toml file of the microcontroller; may be repeated.")],
     data: Annotated[Path | None, typer.Option(help="Samples, .npz: they run beside the adversarial ones.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Of the data, how many run at every place.")] = SAMPLES,
@@ -47,6 +46,7 @@ def verify(
     optimise: Annotated[
         Literal["size", "speed", "balanced"], typer.Option(help="What sparse weights are encoded for.")
     ] = "balanced",
+    numerics: Numerics = "litert",
     max_ms: Annotated[float | None, typer.Option(help="Most milliseconds that a run may take, by estimate.")] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Most accuracy that int8 may cost, percentage points; needs --float, labels.")
@@ -63,73 +63,56 @@ def verify(
     Exits with 0 where everything passed, 1 where a check failed, 2 where the command or a file is wrong, 3 where the
     tool itself failed.
     """
-    with _own_failures():
-        from codegen.choose import Optimise
-        from codegen.target import load_target
-        from conformance.models import ModelUnderTest, read_model
-        from conformance.verify.checks import Compiler
-        from conformance.verify.given import Given, image_symbols
-        from conformance.verify.reports import append_step_summary, print_report, write_reports
-        from conformance.verify.runner import CHECKS, Plan
-        from conformance.verify.runner import verify as run
+    from codegen.choose import Optimise
+    from codegen.target import load_target
+    from conformance.models import ModelUnderTest, read_model
+    from conformance.verify.checks import Compiler
+    from conformance.verify.given import Given, image_symbols
+    from conformance.verify.reports import append_step_summary, print_report, write_reports
+    from conformance.verify.runner import CHECKS, Plan
+    from conformance.verify.runner import verify as run
 
-        if max_drop is not None and (float_model is None or data is None):
-            raise DataError("--max-drop compares with a float model on labelled samples: give --float and --data")
-        if elf is None and map_file is not None:
-            raise DataError("--map is the map of an image: give it with --elf")
-        if elf is not None and len(target) != 1:
-            raise DataError("--elf is an image for one chip: give one --target")
-        image = Given(elf, image_symbols(elf, map_file), run_symbol, arena_symbol) if elf else None
-        wanted = frozenset(_known("check", check or CHECKS, CHECKS))
-        required = frozenset(_known("check", require or [], CHECKS))
-        chips = [load_target(name) for name in dict.fromkeys(target)]
-        levels = _known("optimisation", [level.lstrip("-") for level in _listed(opt) or ["O2"]], LEVELS)
-        tools = _toolchains(_listed(compiler))
-        compilers = [Compiler(tool, f"-{level}", tuple(flag or ())) for tool in tools for level in levels]
-        under_test = read_model(model, data, samples, seed=seed)
-        if data is None:
-            under_test = ModelUnderTest(under_test.graph, {name: x[:0] for name, x in under_test.samples.items()})
-        plan = Plan(
-            path=model,
-            model=under_test,
-            targets=chips,
-            compilers=compilers,
-            wanted=wanted | required,
-            data=data,
-            folder=generated,
-            given=image,
-            optimise=Optimise(optimise),
-            max_ms=max_ms,
-            max_drop=max_drop,
-            float_model=float_model,
-            seed=seed,
-            command=shlex.join(["tinyformer", *sys.argv[1:]]),
-        )
-        with progress_bar() as progress:
-            task = progress.add_task("reading", total=plan.stages)
-            found, attachments = run(plan, lambda what: progress.update(task, description=what, advance=1))
-        if report is not None:
-            write_reports(found, report, attachments)
-        append_step_summary(found)
-        print_report(found, Console())
-        if not _safe(found, required):
-            raise typer.Exit(FAILED)
-
-
-@contextmanager
-def _own_failures() -> Iterator[None]:
-    """Turn what nobody foresaw into an exit code of its own, so that it is not taken for a verdict.
-
-    Raises:
-        typer.Exit: with `BROKEN`; other exits and the toolkit's own errors pass.
-    """
-    try:
-        yield
-    except (TinyFormerError, typer.Exit):
-        raise
-    except Exception as error:
-        Console(stderr=True).print_exception()
-        raise typer.Exit(BROKEN) from error
+    if max_drop is not None and (float_model is None or data is None):
+        raise DataError("--max-drop compares with a float model on labelled samples: give --float and --data")
+    if elf is None and map_file is not None:
+        raise DataError("--map is the map of an image: give it with --elf")
+    if elf is not None and len(target) != 1:
+        raise DataError("--elf is an image for one chip: give one --target")
+    image = Given(elf, image_symbols(elf, map_file), run_symbol, arena_symbol) if elf else None
+    wanted = frozenset(_known("check", check or CHECKS, CHECKS))
+    required = frozenset(_known("check", require or [], CHECKS))
+    chips = [load_target(name) for name in dict.fromkeys(target)]
+    levels = _known("optimisation", [level.lstrip("-") for level in _listed(opt) or ["O2"]], LEVELS)
+    tools = _toolchains(_listed(compiler))
+    compilers = [Compiler(tool, f"-{level}", tuple(flag or ())) for tool in tools for level in levels]
+    under_test = read_model(model, data, samples, seed=seed, numerics=numerics)
+    if data is None:
+        under_test = ModelUnderTest(under_test.graph, {name: x[:0] for name, x in under_test.samples.items()})
+    plan = Plan(
+        path=model,
+        model=under_test,
+        targets=chips,
+        compilers=compilers,
+        wanted=wanted | required,
+        data=data,
+        folder=generated,
+        given=image,
+        optimise=Optimise(optimise),
+        max_ms=max_ms,
+        max_drop=max_drop,
+        float_model=float_model,
+        seed=seed,
+        command=shlex.join(["tinyformer", *sys.argv[1:]]),
+    )
+    with progress_bar() as progress:
+        task = progress.add_task("reading", total=plan.stages)
+        found, attachments = run(plan, lambda what: progress.update(task, description=what, advance=1))
+    if report is not None:
+        write_reports(found, report, attachments)
+    append_step_summary(found)
+    print_report(found, Console())
+    if not _safe(found, required):
+        raise typer.Exit(FAILED)
 
 
 def _known(kind: str, names: Iterable[str], known: Sequence[str]) -> list[str]:

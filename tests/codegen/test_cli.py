@@ -10,11 +10,15 @@ import typer
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
+import tinyformer
 from codegen.cli import register
+from codegen.program import build_program
 from codegen.target import list_targets
 from refsim.errors import DataError, ModelError, TargetError, TinyFormerError
 from tests.codegen.graphs import two_branches
+from tests.codegen.test_generate import attention_graph
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "tinyformer_cifar10" / "model.onnx"
 APP = typer.Typer()
 register(APP)
 
@@ -114,6 +118,32 @@ def test_plan_tells_what_another_order_saves(monkeypatch: pytest.MonkeyPatch) ->
     text = run("plan", "branches.onnx")
     assert "2 of 5 operators change places; in the model's order the arena has 2112 bytes." in text
     assert "1152" in text
+
+
+@pytest.mark.parametrize("target", ["rp2040", "stm32f103", "stm32f746"])
+def test_plan_of_a_network_with_attention(target: str) -> None:
+    text = run("plan", EXAMPLE, "--target", target)
+    assert "The steps run in the model's order." in text
+
+
+def test_a_fused_attention_does_not_count_as_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = attention_graph(256)
+    assert [step.operator for step in build_program(graph).steps] == ["attention"]
+    monkeypatch.setattr("codegen.load", lambda path: graph)
+    assert "The steps run in the model's order." in run("plan", "attention.onnx")
+
+
+def test_what_nobody_foresaw_is_no_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(path: Path) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr("codegen.load", broken)
+    monkeypatch.setattr("sys.argv", ["tinyformer", "plan", "model.onnx"])
+    with pytest.raises(SystemExit) as ended:
+        tinyformer.main()
+    assert ended.value.code == 3
+    shown = capsys.readouterr().err
+    assert "nobody foresaw this" in shown and "tinyformer itself failed" in shown
 
 
 def test_targets_are_listed() -> None:
