@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from conformance.console import progress_bar, write_whole
+from conformance.console import Numerics, progress_bar, write_whole
 from conformance.exchange_cli import vectors
 from conformance.fit_predictor_cli import fit_predictor
 from conformance.kernel_bench_cli import bench_kernels
@@ -65,6 +65,7 @@ def conformance(
         list[Path] | None, typer.Option(help="QDQ ONNX or .tflite, not the examples; may be repeated.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Samples for --model, .npz; random bytes by default.")] = None,
+    numerics: Numerics = "litert",
     images: Annotated[int | None, typer.Option(min=1, help="Samples of each model on an emulated chip.")] = None,
     models: Annotated[bool, typer.Option("--models/--no-models", help="Run the example models too.")] = True,
     failures: Annotated[Path, typer.Option(help="Folder for the smallest case of each mismatch.")] = Path(
@@ -99,6 +100,7 @@ def conformance(
         required=bool(place),
         emulated_samples=images or _EMULATED_SAMPLES[profile],
         failures=failures,
+        numerics=numerics,
     )
     console.print(f"Profile {plan.profile}, seed {plan.seed}.", highlight=False)
     with progress_bar() as progress:

@@ -1,11 +1,17 @@
-"""What the commands of this package share: a progress bar, and files that appear whole or not at all."""
+"""What the commands of this package share: an option, a progress bar, and files that appear whole or not at all."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from refsim import files
+
+Numerics = Annotated[
+    Literal["litert", "cmsis-nn"], typer.Option(help="Whose bytes a .tflite model gives, as for `tinyformer generate`.")
+]
 
 
 def progress_bar() -> Progress:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from rich.table import Table
 
@@ -109,6 +110,7 @@ def measure(
     *,
     baselines: Sequence[str] = (),
     optimise: Optimise = Optimise.BALANCED,
+    numerics: Literal["litert", "cmsis-nn"] = "litert",
     seed: int = 0,
     toolchain: Toolchain | None = None,
     opt: str = "-O2",
@@ -121,6 +123,7 @@ def measure(
         targets: chips to emulate.
         baselines: names from `BASELINES`, or "none", one for each model; by default the files' names tell.
         optimise: what kernels are chosen for.
+        numerics: whose bytes .tflite models give.
         seed: of the sample.
         toolchain: the compiler; the preferred one by default.
         opt: its optimisation flag.
@@ -142,7 +145,7 @@ def measure(
     chips = [load_target(name) for name in targets]
     costs = []
     for path, name in zip(models, names, strict=True):
-        under_test = read_model(path, None, 1, seed=seed)
+        under_test = read_model(path, None, 1, seed=seed, numerics=numerics)
         for chip in chips:
             progress(f"{model_name(path)} on {chip.name}")
             cost = measure_cost(under_test, str(path), chip, optimise, tool, opt)

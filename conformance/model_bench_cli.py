@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from conformance.console import write_whole
+from conformance.console import Numerics, write_whole
 
 _WIDE = 132
 """Columns of a table that is not printed to a terminal."""
@@ -24,6 +24,7 @@ def bench_models(
     optimise: Annotated[
         Literal["size", "speed", "balanced"], typer.Option(help="What kernels are chosen for.")
     ] = "balanced",
+    numerics: Numerics = "litert",
     compiler: Annotated[
         Literal["zig", "arm-none-eabi-gcc"] | None, typer.Option(help="zig by default, which comes with the package.")
     ] = None,
@@ -49,6 +50,7 @@ def bench_models(
             target or ["stm32h7a3", "stm32l4r5"],
             baselines=baseline or (),
             optimise=Optimise(optimise),
+            numerics=numerics,
             seed=seed,
             toolchain=find_toolchain(compiler, "cortex-m") if compiler else None,
             opt=f"-{opt}",

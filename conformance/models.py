@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -245,7 +246,14 @@ def example_models() -> dict[Path, Path | None]:
     }
 
 
-def read_model(path: Path, data: Path | None, count: int | None, *, seed: int = 0) -> ModelUnderTest:
+def read_model(
+    path: Path,
+    data: Path | None,
+    count: int | None,
+    *,
+    seed: int = 0,
+    numerics: Literal["litert", "cmsis-nn"] = "litert",
+) -> ModelUnderTest:
     """Read a model and samples for it.
 
     Args:
@@ -253,6 +261,7 @@ def read_model(path: Path, data: Path | None, count: int | None, *, seed: int = 
         data: .npz of samples (see `refsim.samples`); random bytes where None.
         count: number of samples, the first of the file; None for all of them.
         seed: of random bytes.
+        numerics: whose bytes a .tflite model gives (the profile of `codegen.load`).
 
     Raises:
         ModelError: the model is unreadable or not supported.
@@ -260,7 +269,7 @@ def read_model(path: Path, data: Path | None, count: int | None, *, seed: int = 
     """
     from codegen import load  # noqa: PLC0415 - onnx and onnxruntime are needed for files only
 
-    graph = load(path, name=model_name(path))
+    graph = load(path, name=model_name(path), profile=numerics)
     if data is None:
         return ModelUnderTest(graph, random_samples(graph, count or 1, seed))
     with located(str(data)):

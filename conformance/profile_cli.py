@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from conformance.console import progress_bar, write_whole
+from conformance.console import Numerics, progress_bar, write_whole
 
 
 def profile(
@@ -17,6 +17,7 @@ def profile(
     data: Annotated[Path | None, typer.Option(help="Samples, .npz; random bytes by default.")] = None,
     images: Annotated[int, typer.Option(min=1, help="Number of samples; figures are their means.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of random bytes.")] = 0,
+    numerics: Numerics = "litert",
     timing: Annotated[
         Literal["memory", "zero-wait"] | None,
         typer.Option(help="With waits for flash and RAM, or without; memory where the target describes it."),
@@ -40,7 +41,7 @@ def profile(
     from conformance.timing.cycles import Timing
 
     earlier = read_profile(compare) if compare else None
-    under_test = read_model(model, data, images, seed=seed)
+    under_test = read_model(model, data, images, seed=seed, numerics=numerics)
     with progress_bar() as progress:
         task = progress.add_task(f"{under_test.graph.name} on {target}", total=under_test.count)
         measured = measure(

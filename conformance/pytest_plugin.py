@@ -16,6 +16,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from rich.console import Console
@@ -56,11 +57,12 @@ class ModelVerifier:
         float_model: str | Path | None = None,
         require: Sequence[str] = (),
         seed: int = 0,
+        numerics: Literal["litert", "cmsis-nn"] = "litert",
     ) -> Report:
         """Validate a model, and fail the test where it is not safe to flash.
 
         Args:
-            model: quantised, QDQ ONNX.
+            model: quantised, QDQ ONNX or .tflite.
             targets: names or .toml files of microcontrollers, at least one.
             data: samples, .npz, which run beside the adversarial ones.
             samples: of the data, how many run at every place.
@@ -71,6 +73,7 @@ class ModelVerifier:
             float_model: ONNX.
             require: names of checks that must have run, such as "qemu"; what did not run does not fail by itself.
             seed: of random samples.
+            numerics: whose bytes a .tflite model gives: "litert" or "cmsis-nn".
 
         Returns:
             The report, all of whose checks passed or were not run.
@@ -80,7 +83,7 @@ class ModelVerifier:
         """
         if not targets:
             raise DataError("verify_model needs a target: the name or .toml file of a microcontroller")
-        given = read_model(Path(model), Path(data) if data else None, samples, seed=seed)
+        given = read_model(Path(model), Path(data) if data else None, samples, seed=seed, numerics=numerics)
         if data is None:
             given = ModelUnderTest(given.graph, {name: x[:0] for name, x in given.samples.items()})
         named = [part for target in targets for part in ("--target", str(target))]

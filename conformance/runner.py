@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from rich.progress import Progress, TaskID
 
@@ -33,6 +34,7 @@ class Plan:
         required: a place that cannot run fails the run whatever the reason.
         emulated_samples: samples of each model on an emulated chip; the host runs all.
         failures: folder for the smallest case of each mismatch.
+        numerics: whose bytes .tflite models give.
     """
 
     profile: str
@@ -44,6 +46,7 @@ class Plan:
     required: bool
     emulated_samples: int
     failures: Path
+    numerics: Literal["litert", "cmsis-nn"] = "litert"
 
 
 def choose_operators(names: Sequence[str]) -> list[str]:
@@ -129,7 +132,7 @@ def _run_operators(plan: Plan, places: Sequence[Place | Opinion], report: Report
 def _run_model(plan: Plan, path: Path, data: Path | None, report: Report, progress: Progress) -> None:
     name = model_name(path)
     task = progress.add_task(f"{name}: reading", total=None)
-    model = read_model(path, data, None if data else RANDOM_SAMPLES)
+    model = read_model(path, data, None if data else RANDOM_SAMPLES, numerics=plan.numerics)
     with TemporaryDirectory() as folder:
         for spec in plan.places:
             if not spec.model:

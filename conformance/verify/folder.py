@@ -53,7 +53,8 @@ def read_folder(folder: Path, graph: Graph, target: Target) -> ReadFolder:
     if found_hash and found_hash[1] != graph_hash(graph):
         raise ModelError(
             f"{folder} was generated from another model: its SHA-256 is {found_hash[1]}, "
-            f"that of {graph.name!r} is {graph_hash(graph)}"
+            f"that of {graph.name!r} is {graph_hash(graph)}; one of a .tflite model must be read with the --numerics "
+            "that it was generated with"
         )
     program = _same_steps(folder, source, graph, target)
     return ReadFolder(folder, prefix, target, _as_declared(program, header, prefix, folder))

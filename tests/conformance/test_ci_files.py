@@ -117,6 +117,7 @@ def test_action_fails_with_the_command_and_passes_every_input(
         "data": "some data.npz",
         "compiler": "zig,gcc",
         "opt": "O2,Os",
+        "numerics": "cmsis-nn",
         "max-ms": "50",
         "max-drop": "1.5",
         "float": "float.onnx",
@@ -131,7 +132,8 @@ def test_action_fails_with_the_command_and_passes_every_input(
     assert (tmp_path / "arguments").read_text().splitlines() == [
         *("verify", given["model"], "--report", "out folder", "--target", "stm32f746", "--target", "mine.toml"),
         *("--require", "qemu", "--require", "stack", "--data", "some data.npz", "--compiler", "zig,gcc"),
-        *("--opt", "O2,Os", "--max-ms", "50", "--max-drop", "1.5", "--float", "float.onnx"),
+        *("--opt", "O2,Os", "--numerics", "cmsis-nn"),
+        *("--max-ms", "50", "--max-drop", "1.5", "--float", "float.onnx"),
     ]
     assert not (tmp_path / "spoilt").exists()
 
@@ -170,6 +172,7 @@ def test_hook_s_manifest_is_valid() -> None:
     clientlib = pytest.importorskip("pre_commit.clientlib", reason="pre-commit is not installed")
     clientlib.load_manifest(ROOT / ".pre-commit-hooks.yaml")
     assert re.search(hook()["files"], "models/keyword.onnx")
+    assert re.search(hook()["files"], "models/keyword.tflite")
     assert not re.search(hook()["files"], "models/keyword.onnx.md")
 
 

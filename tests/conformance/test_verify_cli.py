@@ -20,6 +20,7 @@ from codegen.target import load_target
 from conformance import verify_cli
 from conformance.verify import runner
 from tests.codegen.test_cli import classifier
+from tests.codegen.tflite_cases import build
 
 TARGET = "stm32f103"
 
@@ -87,6 +88,21 @@ def test_a_folder_generated_earlier_is_what_is_built(
     assert verify(monkeypatch, work / "model.onnx", *options) == 0
     hashes = json.loads((out / "report.json").read_text())["sources_sha256"]
     assert f"{TARGET}/model.c" in hashes
+
+
+def test_a_folder_with_the_other_numerics_of_a_tflite_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build("FULLY_CONNECTED", 1).write(tmp_path / "small.tflite")
+    monkeypatch.setattr(
+        sys, "argv", f"tinyformer generate {model} --target {TARGET} --numerics cmsis-nn -o {tmp_path}/out".split()
+    )
+    tinyformer.app(standalone_mode=False)
+    options = [model, "--target", TARGET, "--generated", tmp_path / "out", "--check", "bit-exact"]
+    assert verify(monkeypatch, *options) == 2
+    assert "was generated from another model" in (error := capsys.readouterr().err)
+    assert "--numerics" in error
+    assert verify(monkeypatch, *options, "--numerics", "cmsis-nn") == 0
 
 
 @pytest.mark.parametrize(
