@@ -1,6 +1,7 @@
 """What runs, in which order and where: the tallest tiles for which there is room, each attention fused or not."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import refsim
+from codegen import load
 from codegen.choose import Costs, Optimise, estimated
 from codegen.emit import KernelCall, depthwise_conv2d, kernel_calls
 from codegen.passes import fuse_attention
@@ -24,13 +26,17 @@ from refsim.ops.slice import Slice
 from refsim.ops.softmax import Softmax
 from tests.codegen.graphs import Builder, random_graphs
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "tinyformer_cifar10" / "model.onnx"
 PREDICTED = costs(load_target("stm32f746"))
+
+
+def _tiles(call: KernelCall) -> int:
+    return -(-int(call.params["m"]) // int(call.params["tile_rows"])) if "tile_rows" in call.params else 0
 
 
 def _time(call: KernelCall, _: int) -> float:
     """As predictions do, prefer tall tiles: three hundred cycles for each."""
-    tiles = -(-int(call.params["m"]) // int(call.params["tile_rows"])) if "tile_rows" in call.params else 0
-    return call.macs / 2 + 300 * tiles
+    return call.macs / 2 + 300 * _tiles(call)
 
 
 TALL_IS_QUICK = Costs("of the test", True, _time)
@@ -88,6 +94,37 @@ def test_a_tile_takes_the_room_that_others_leave() -> None:
     assert scheduled_beside(8, Optimise.BALANCED) == found[0]
 
 
+def balanced_beside(others: float) -> tuple[float, float]:
+    """Arena and time of what is balanced, as multiples of those in the smallest arena: tiles, beside so much time."""
+
+    def time(call: KernelCall, _: int) -> float:
+        return call.macs / 2 + 30_000 * _tiles(call) or others
+
+    def scheduled(optimise: Optimise) -> tuple[int, float]:
+        b = Builder("share")
+        ends = [add_attention(b, "block", 128), b.add("first", Slice((0,), (8,), (1,)), b.input("x", (8,)))]
+        schedule = make_schedule(b.graph(*ends), Costs("of the test", True, time), optimise, dsp=True)
+        return schedule.plan.arena_bytes, sum(choice.time for choice in schedule.choices)
+
+    least, found = scheduled(Optimise.SIZE), scheduled(Optimise.BALANCED)
+    return found[0] / least[0], found[1] / least[1]
+
+
+def test_a_larger_arena_has_to_save_its_share_of_the_whole_models_time() -> None:
+    arena, time = balanced_beside(0)
+    assert arena > 1 and arena * time < 1
+    assert balanced_beside(1e9) == (1, 1)  # what is saved is the same, of the model's time nothing
+
+
+def test_one_operator_does_not_decide_the_arena_of_a_network() -> None:
+    graph = load(EXAMPLE)
+    found = {optimise: make_schedule(graph, PREDICTED, optimise, dsp=True) for optimise in Optimise}
+    arena = {optimise: schedule.plan.arena_bytes for optimise, schedule in found.items()}
+    time = {optimise: sum(choice.time for choice in schedule.choices) for optimise, schedule in found.items()}
+    assert arena[Optimise.BALANCED] == arena[Optimise.SIZE] < arena[Optimise.SPEED]
+    assert time[Optimise.SPEED] < time[Optimise.BALANCED] <= time[Optimise.SIZE]
+
+
 def depthwise(channels: int, zero: bool = False) -> DepthwiseConv2D:
     weight = np.full((3, 3, channels), 0 if zero else 3, np.int8)
     stage = Requantization.from_real(0.01, -3)
@@ -119,9 +156,14 @@ def test_a_depthwise_convolution_works_in_place_where_channels_go_one_after_the_
 
 
 def test_what_overlaps_or_comes_in_strips_does_not_work_in_place() -> None:
-    assert depthwise_conv2d.dsp_kernel_call(depthwise(22), ((4, 4, 22),)).in_place == ()  # the last lanes overlap
-    assert depthwise_conv2d.dsp_kernel_call(depthwise(20), ((4, 4, 20),)).in_place == (0,)
-    strips = depthwise_conv2d.dsp_kernel_call(depthwise(20), ((32, 32, 20),))
+    def dsp_call(channels: int, rows: int) -> KernelCall:
+        call = depthwise_conv2d.dsp_kernel_call(depthwise(channels), ((rows, rows, channels),))
+        assert call is not None
+        return call
+
+    assert dsp_call(22, 4).in_place == ()  # the last lanes overlap
+    assert dsp_call(20, 4).in_place == (0,)
+    strips = dsp_call(20, 32)
     assert strips.params["strip"] < 32 and strips.in_place == ()
     assert [c.in_place for c in kernel_calls(depthwise(20), ((32, 32, 20),), dsp=True) if "dsp" in c.kernel] == [
         (),
