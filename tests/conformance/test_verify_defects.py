@@ -95,7 +95,7 @@ def replaced(text: str, pattern: str, by: str) -> str:
 
 
 def overlapping(text: str) -> str:
-    """The sparse layer's output on top of the dense layer's, which is read once more."""
+    """The sparse layer's output on top of the dense layer's, which it reads itself and the sum once more."""
     dense, sparse = (int(at) for at in re.findall(r"TRACE_TENSOR\([01], at \+ (\d+), 48\)", text))
     assert abs(dense - sparse) >= 48
     begin = text.index("/* 1: sparse")
@@ -132,7 +132,7 @@ class Defect:
 
 
 DEFECTS = (
-    Defect("buffer overlap in the plan", "bit-exact", overlapping, "step 2 'sum'"),
+    Defect("buffer overlap in the plan", "bit-exact", overlapping, "step 1 'sparse'|step 2 'sum'"),
     Defect("stray writes of an overlapping plan", "memory-access", overlapping, r"sparse \(linear\).*write of"),
     Defect(
         "stack overflow",
