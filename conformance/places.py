@@ -9,7 +9,7 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -357,21 +357,37 @@ class PlaceSpec:
     model: str = ""
 
 
+_GCC = "arm-none-eabi-gcc"
+
+_CHIPS = {
+    "cortex-m7": "stm32f746",
+    "cortex-m4": "stm32f407",
+    "cortex-m33": "stm32u575",
+    "cortex-m0plus": "rp2040",
+    "cortex-m3": "stm32f103",
+}
+"""The chip that stands for each core."""
+
+_RAM_BYTES = 128 * 1024
+"""Memory of a chip at least, so that every case fits; only the Cortex-M3's has less."""
+
+
 def place_specs() -> Mapping[str, PlaceSpec]:
     """Every place by name, in the order of reports."""
     specs = [
         PlaceSpec("definition", lambda _: Opinion()),
         PlaceSpec("host", lambda library: HostPlace("host", library), model="host"),
         PlaceSpec("host-ubsan", lambda library: HostPlace("host-ubsan", library, sanitize=True)),
-        _chip("cortex-m7", "stm32f746"),
-        _chip("cortex-m4", "stm32f407"),
-        _chip("cortex-m33", "stm32u575"),
-        _chip("cortex-m0plus", "rp2040"),
-        _chip("cortex-m7-gcc", "stm32f746", compiler="arm-none-eabi-gcc"),
-        _chip("cortex-m4-gcc", "stm32f407", compiler="arm-none-eabi-gcc", thorough=True),
-        _chip("cortex-m0plus-gcc", "rp2040", compiler="arm-none-eabi-gcc", thorough=True),
-        _chip("cortex-m7-O3", "stm32f746", opt="-O3", thorough=True),
-        _chip("cortex-m7-Os", "stm32f746", opt="-Os", thorough=True),
+        *(_chip(core, target) for core, target in _CHIPS.items() if core != "cortex-m3"),
+        _chip("cortex-m7-gcc", "stm32f746", compiler=_GCC),
+        _chip("cortex-m3", "stm32f103", thorough=True),
+        *(_chip(f"{core}-Os", target, opt="-Os", thorough=True) for core, target in _CHIPS.items()),
+        *(
+            _chip(f"{core}-gcc{opt.removeprefix('-O2')}", target, compiler=_GCC, opt=opt, thorough=True)
+            for core, target in _CHIPS.items()
+            for opt in ("-O2", "-O3", "-Os")
+            if (core, opt) != ("cortex-m7", "-O2")
+        ),
         *(_host_compiler(compiler) for compiler in ("cc", "clang")),
     ]
     return {spec.name: spec for spec in specs}
@@ -380,10 +396,19 @@ def place_specs() -> Mapping[str, PlaceSpec]:
 def _chip(name: str, target: str, *, compiler: str = "", opt: str = "-O2", thorough: bool = False) -> PlaceSpec:
     def build(library: Library) -> Place:
         toolchain = find_toolchain(compiler, "cortex-m") if compiler else None
-        return CortexMPlace(name, library, load_target(target), toolchain=toolchain, opt=opt)
+        return CortexMPlace(name, library, _with_room(load_target(target)), toolchain=toolchain, opt=opt)
 
-    usual = not compiler and opt == "-O2"
+    usual = not compiler and not thorough
     return PlaceSpec(name, build, thorough, optional=bool(compiler), model=target if usual else "")
+
+
+def _with_room(target: Target) -> Target:
+    """The chip with RAM for every case."""
+    memory = (
+        replace(region, size=max(region.size, _RAM_BYTES), timing=()) if region == target.data else region
+        for region in target.memory
+    )
+    return target if target.data.size >= _RAM_BYTES else replace(target, memory=tuple(memory))
 
 
 def _host_compiler(compiler: str) -> PlaceSpec:
