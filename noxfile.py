@@ -1,5 +1,7 @@
 """The project's checks, each runnable alone: `nox -s NAME`. Plain pip and venv are enough."""
 
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2024.10"
@@ -57,6 +59,13 @@ def proofs(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Import mutated model files, 60 s; arguments after -- go to the fuzzer: --seconds 3600, --seed, valid files."""
+    install(session, "dev")
+    session.run("python", "-m", "tests.codegen.fuzz", *session.posargs)
+
+
+@nox.session
 def litert(session: nox.Session) -> None:
     """TensorFlow Lite models against LiteRT's reference kernels; .tflite files after -- go to `tinyformer litert`."""
     install(session, "dev", "litert")
@@ -67,11 +76,17 @@ def litert(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Throughput, instruction counts and every kernel's cost; arguments after -- go to `tinyformer bench`."""
+    """Throughput, and what kernels and networks cost by sparsity, into bench/; of model files after -- as well."""
     install(session, "conformance")
-    session.run("tinyformer", "bench", *session.posargs)
-    session.run("tinyformer", "bench-kernels")
-    session.run("tinyformer", "bench-network")
+    folder = Path("bench")
+    folder.mkdir(exist_ok=True)
+    sparsities = [option for percent in (0, 40, 50, 60, 70, 80, 90) for option in ("--sparsity", str(percent))]
+    session.run("tinyformer", "bench", "--json", str(folder / "golden-model.json"))
+    for what in ("kernels", "network"):
+        files = ("--json", str(folder / f"{what}.json"), "--svg", str(folder / f"{what}.svg"))
+        session.run("tinyformer", f"bench-{what}", *sparsities, *files)
+    if session.posargs:
+        session.run("tinyformer", "bench-models", *session.posargs, "--json", str(folder / "models.json"))
 
 
 @nox.session

@@ -1,6 +1,5 @@
 """Whatever is wrong with a .tflite file, one error of the project's own says so, at once."""
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,34 +10,8 @@ from codegen.tflite import load
 from codegen.tflite.flatbuffer import FlatBuffer
 from conformance.litert import random_samples, run_ports
 from refsim.errors import ModelError, TinyFormerError
+from tests.codegen.mutations import mutate
 from tests.codegen.tflite_cases import CASES, build
-
-WORDS = [0, 1, 2, 3, 4, 255, 256, 2**15, 2**16, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 4]
-
-
-def mutate(data: bytes, rng: np.random.Generator) -> bytes:
-    """One or two changes: bits, bytes, words, pieces left out, doubled or swapped, the end cut off or extended."""
-    changed = bytearray(data)
-    for _ in range(int(rng.integers(1, 3))):
-        at, other = (int(n) for n in rng.integers(0, len(changed), 2))
-        length = int(rng.integers(1, 33))
-        match int(rng.integers(8)):
-            case 0 | 1:
-                changed[at] ^= 1 << int(rng.integers(8))
-            case 2:
-                changed[at] = int(rng.integers(256))
-            case 3 | 4:
-                at &= ~3
-                changed[at : at + 4] = struct.pack("<I", WORDS[int(rng.integers(len(WORDS)))])
-            case 5:
-                changed[at : at + length] = changed[other : other + length]
-            case 6:
-                del changed[at : at + length]
-            case _:
-                changed = changed[: max(at, 9)] if rng.integers(2) else changed + rng.bytes(length)
-        if len(changed) < 9:
-            changed += bytes(9)
-    return bytes(changed)
 
 
 @pytest.mark.parametrize("kind", CASES)
