@@ -186,6 +186,8 @@ def _name_nodes(proto: onnx.ModelProto) -> None:
     wanted = [node.name or f"{node.op_type}:{next(iter(node.output), '')}" for node in proto.graph.node]
     for node, name in zip(proto.graph.node, unique_names(wanted), strict=True):
         node.name = name
+        if not any(node.output):  # ONNX Runtime drops it unchecked
+            raise ModelError(f"node {name!r}: {node.op_type} has no output")
 
 
 def _sort(proto: onnx.ModelProto) -> None:

@@ -64,3 +64,12 @@ def test_constant_along_the_batch_axis(tmp_path: Path) -> None:
     onnx.save(net.proto(net.add("Mul", "x", net.weight(5, 3, 8))), tmp_path / "m.onnx")
     with pytest.raises(UnsupportedError, match="differs along the batch axis"):
         quantize(tmp_path / "m.onnx", net.samples(5))
+
+
+def test_node_without_inputs_and_outputs(tmp_path: Path) -> None:
+    net = Net(3, 8)
+    model = net.proto(net.add("Relu", "x"))
+    model.graph.node.add(op_type="Conv")
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="Conv has no output"):
+        quantize(tmp_path / "m.onnx", net.samples(5))
