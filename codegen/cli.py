@@ -97,16 +97,22 @@ def generate(
     force: Annotated[bool, typer.Option("--force", help="Replace the folder whatever it holds.")] = False,
     optimise: _Optimise = "balanced",
     numerics: Annotated[_NumericsName, typer.Option("--numerics", "--profile", help=_NUMERICS_HELP)] = "litert",
+    layout: Annotated[
+        Literal["standard", "arduino"], typer.Option(help="standard: CMake, PlatformIO, Zephyr and IDEs.")
+    ] = "standard",
 ) -> None:
     """Write a model as C99: one folder without dependencies, its memory planned."""
     from codegen import load
     from codegen.choose import Optimise
     from codegen.generate import generate as generate_folder
+    from codegen.layouts import Layout
     from codegen.target import load_target
 
     chip = load_target(target)
     graph = load(model, profile=numerics)
-    generated = generate_folder(graph, chip, out, prefix=prefix, force=force, optimise=Optimise(optimise))
+    generated = generate_folder(
+        graph, chip, out, prefix=prefix, force=force, optimise=Optimise(optimise), layout=Layout(layout)
+    )
     Console().print(_memory_table(generated.program, chip))
     _say(f"Wrote {len(generated.steps)} layers to {out}; the layer table is in {out / 'README.md'}.")
 

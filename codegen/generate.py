@@ -9,11 +9,11 @@ from pathlib import Path
 import ckernels
 from codegen.arena_picture import render_arena
 from codegen.choose import Optimise
+from codegen.layouts import Layout, c_file, c_folder, how_to_build, layout_files
 from codegen.program import PortPlace, Program, Step, build_program
 from codegen.render import (
     Naming,
     marked_files,
-    render_cmake,
     render_header,
     render_readme,
     render_source,
@@ -33,7 +33,7 @@ class GeneratedModel:
     """A generated folder and what is in it.
 
     Attributes:
-        folder: that holds it.
+        folder: that holds its C: the one written, or `src` in it for Arduino.
         prefix: of its C names: `<prefix>_run`, `<PREFIX>_ARENA_BYTES`.
         target: that it was generated for.
         program: steps, ports and memory plan.
@@ -90,12 +90,13 @@ def generate(
     prefix: str = "model",
     force: bool = False,
     optimise: Optimise = Optimise.BALANCED,
+    layout: Layout = Layout.STANDARD,
 ) -> GeneratedModel:
     """Write a model as C.
 
-    The folder appears whole or not at all. It holds <prefix>.c, <prefix>.h, the kernels used, CMakeLists.txt, arena.svg
-    and README.md, for speed also steps with a copy of their kernel, and is the same to the byte for the same graph,
-    target, prefix, choice and version.
+    The folder appears whole or not at all. It holds <prefix>.c, <prefix>.h, the kernels used, what build systems read,
+    arena.svg and README.md, for speed also steps with a copy of their kernel, and is the same to the byte for the same
+    graph, target, prefix, choice, layout and version.
 
     Args:
         graph: the model.
@@ -104,6 +105,7 @@ def generate(
         prefix: start of the C names, an identifier that begins with a letter.
         force: replace the folder whatever it holds.
         optimise: what kernels and encodings of weights are chosen for.
+        layout: where files lie, and for which build systems.
 
     Raises:
         UnsupportedError: naming the node, something that the kernels cannot do.
@@ -118,8 +120,8 @@ def generate(
     _check_replaceable(output_dir, force)
     program = build_program(graph, target, optimise=optimise)
     check_fit(program, target)
-    model = GeneratedModel(output_dir, prefix, target, program)
-    _write(output_dir, _contents(model))
+    _write(output_dir, _contents(program, target, Naming(prefix, tool_version()), layout))
+    model = GeneratedModel(output_dir / c_folder(layout), prefix, target, program)
     return model
 
 
@@ -157,24 +159,25 @@ def tool_version() -> str:
         return "development"
 
 
-def _contents(model: GeneratedModel) -> dict[str, bytes]:
+def _contents(program: Program, target: Target, naming: Naming, layout: Layout) -> dict[str, bytes]:
     """Every file by its path in the folder."""
-    naming = Naming(model.prefix, tool_version())
-    program, target = model.program, model.target
-    files = {
-        f"{model.prefix}.c": render_source(program, target, naming).encode(),
-        f"{model.prefix}.h": render_header(program, target, naming).encode(),
-        "CMakeLists.txt": render_cmake(program, target, naming).encode(),
-        "arena.svg": render_arena(program).encode(),
+    prefix = naming.prefix
+    sources = {
+        f"{prefix}.c": render_source(program, target, naming).encode(),
+        f"{prefix}.h": render_header(program, target, naming).encode(),
     }
     for step in program.steps:
         if step.specialised:
-            files[step_file(program, step, model.prefix)] = render_step(program, step, naming).encode()
+            sources[step_file(program, step, prefix)] = render_step(program, step, naming).encode()
     for header in ckernels.headers():
-        files[f"kernels/{header.relative_to(ckernels.include_dir()).as_posix()}"] = header.read_bytes()
+        sources[f"kernels/{header.relative_to(ckernels.include_dir()).as_posix()}"] = header.read_bytes()
     for name in program.kernel_sources:
-        files[f"kernels/{name}.c"] = ckernels.source(name).read_bytes()
-    files["README.md"] = render_readme(program, target, naming, sorted([*files, "README.md"])).encode()
+        sources[f"kernels/{name}.c"] = ckernels.source(name).read_bytes()
+    files = {c_file(layout, name): text for name, text in sources.items()}
+    files |= {name: text.encode() for name, text in layout_files(layout, program, target, naming).items()}
+    files["arena.svg"] = render_arena(program).encode()
+    build = how_to_build(layout, program, target, naming)
+    files["README.md"] = render_readme(program, target, naming, sorted([*files, "README.md"]), build).encode()
     return files
 
 

@@ -12,8 +12,8 @@ from cffi import FFI
 
 import ckernels
 import refsim
-from codegen.generate import GeneratedModel, generate
 from codegen.emit import kernel_calls
+from codegen.generate import GeneratedModel, generate
 from codegen.planner import plan_arena
 from codegen.program import build_program, graph_hash
 from codegen.render import marked_files
