@@ -114,7 +114,7 @@ def test_plan(work: Path, tmp_path: Path) -> None:
 
 
 def test_plan_tells_what_another_order_saves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codegen.load", lambda path: two_branches())
+    monkeypatch.setattr("codegen.load", lambda path, **_: two_branches())
     text = run("plan", "branches.onnx")
     assert "2 of 5 operators change places; in the model's order the arena has 2112 bytes." in text
     assert "1152" in text
@@ -129,12 +129,12 @@ def test_plan_of_a_network_with_attention(target: str) -> None:
 def test_a_fused_attention_does_not_count_as_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = attention_graph(256)
     assert [step.operator for step in build_program(graph).steps] == ["attention"]
-    monkeypatch.setattr("codegen.load", lambda path: graph)
+    monkeypatch.setattr("codegen.load", lambda path, **_: graph)
     assert "The steps run in the model's order." in run("plan", "attention.onnx")
 
 
 def test_what_nobody_foresaw_is_no_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def broken(path: Path) -> None:
+    def broken(path: Path, **_: object) -> None:
         raise RuntimeError("nobody foresaw this")
 
     monkeypatch.setattr("codegen.load", broken)
