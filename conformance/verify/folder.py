@@ -6,6 +6,7 @@ from pathlib import Path
 
 from codegen.choose import Optimise
 from codegen.generate import GeneratedModel
+from codegen.layouts import Layout, c_folder
 from codegen.program import Program, build_program, graph_hash
 from codegen.target import Target
 from refsim.errors import DataError, ModelError
@@ -41,6 +42,8 @@ def read_folder(folder: Path, graph: Graph, target: Target) -> ReadFolder:
         DataError: the folder is unreadable, or was not generated.
         ModelError: it was generated from another model, or by a version that orders or fuses the steps differently.
     """
+    if (folder / "library.properties").exists():
+        folder = folder / c_folder(Layout.ARDUINO)
     headers = [path for path in sorted(folder.glob("*.h")) if path.with_suffix(".c").exists()]
     if not headers:
         raise DataError(f"{folder} holds no generated model: a header and a C file of one name are missing")

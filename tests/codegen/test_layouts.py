@@ -185,7 +185,8 @@ def test_arduino_library(arduino: GeneratedModel, tmp_path: Path) -> None:
     assert sources == sorted(arduino.sources)
     assert sources == sorted(root.rglob("*.c"))
     check_links(sources, [root / "src"], {}, tmp_path)
-    assert sorted(read_folder(arduino.folder, hybrid_graph(), TARGET).sources) == sources
+    for folder in (root, root / "src"):
+        assert sorted(read_folder(folder, hybrid_graph(), TARGET).sources) == sources
 
 
 def test_layouts_replace_each_other(tmp_path: Path) -> None:
