@@ -188,6 +188,8 @@ def _name_nodes(proto: onnx.ModelProto) -> None:
         node.name = name
         if not any(node.output):  # ONNX Runtime drops it unchecked
             raise ModelError(f"node {name!r}: {node.op_type} has no output")
+        while node.input and not node.input[-1]:  # absent by name: ONNX Runtime's optimiser may die of it
+            node.input.pop()
 
 
 def _sort(proto: onnx.ModelProto) -> None:

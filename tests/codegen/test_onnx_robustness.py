@@ -73,3 +73,14 @@ def test_node_without_inputs_and_outputs(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="Conv has no output"):
         quantize(tmp_path / "m.onnx", net.samples(5))
+
+
+def test_optional_input_absent_by_name(tmp_path: Path) -> None:
+    """ONNX Runtime dies of a LayerNormalization whose bias has an empty name."""
+    net = Net(3, 8)
+    y = net.add("Add", "x", net.weight(1, 3, 8))
+    y = net.add("LayerNormalization", y, net.weight(8), "", axis=-1, epsilon=1e-5)
+    y = net.linear(y, 8, 4)
+    onnx.save(net.proto(y, shapes={y: ["batch", 3, 4]}), tmp_path / "m.onnx")
+    onnx.save(quantize(tmp_path / "m.onnx", net.samples(5)), tmp_path / "q.onnx")
+    assert "layernorm" in {node.op.name for node in load(tmp_path / "q.onnx").nodes}
