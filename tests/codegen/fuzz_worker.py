@@ -94,7 +94,7 @@ def _serve(connection: Connection, function: str, seconds: int, megabytes: int) 
     call: Callable[[Path], object] = getattr(import_module(module), name)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Twice the limit: below it memory that is touched counts and not what is only asked for.
-    resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + 2 * megabytes * 2**20,) * 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (_status_bytes("VmData") + 2 * megabytes * 2**20,) * 2)
     connection.send("ready")
     while True:
         try:
@@ -122,9 +122,11 @@ def _measured(call: Callable[[Path], object], path: Path, seconds: int, megabyte
 
 
 def _peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not getrusage's ru_maxrss: that begins with what the starting process had.
+    return _status_bytes("VmHWM") / 2**20
 
 
-def _data_bytes() -> int:
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
+def _status_bytes(field: str) -> int:
+    """A field of the process's status that is in kilobytes, in bytes."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
