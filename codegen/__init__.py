@@ -31,10 +31,10 @@ def load(path: str | Path, *, name: str | None = None, profile: Literal["litert"
     """
     # What reads a format is imported when a file of it is: onnx and onnxruntime take long.
     if Path(path).suffix.lower() == ".tflite":
-        import codegen.tflite  # noqa: PLC0415
+        import codegen.tflite  # noqa: PLC0415 - as said
 
         return codegen.tflite.load(path, name=name, profile=profile)
-    import codegen.onnx  # noqa: PLC0415
+    import codegen.onnx  # noqa: PLC0415 - as said
 
     return codegen.onnx.load(path, name=name)
 

@@ -136,7 +136,7 @@ def _planned(graph: Graph, candidates: list[list[Candidate]], optimise: Optimise
         while choices != before:  # once something has made the arena larger, there is more room for others
             before, choices = choices, []
             for step, found in enumerate(fitting):
-                choice = choose(found, optimise, lambda call: max(0, needed(step, call) - reached))  # noqa: B023
+                choice = choose(found, optimise, lambda call: max(0, needed(step, call) - reached))  # noqa: B023 - called at once
                 choices.append(choice)
                 reached = max(reached, needed(step, choice.call))
         return reached * sum(choice.time for choice in choices), choices

@@ -500,7 +500,8 @@ def _call(space: Space, op: Operator, shapes: tuple[Shape, ...], variant: str) -
     call: KernelCall | None
     if variant == "_sparse":
         block = space.pick(*module.SPARSE_BLOCKS)
-        return module.sparse_kernel_call(_pruned(space, op, block), shapes, block)  # type: ignore[no-any-return]
+        call = module.sparse_kernel_call(_pruned(space, op, block), shapes, block)
+        return call
     call = getattr(module, f"{variant.removeprefix('_')}_kernel_call".removeprefix("_"))(op, shapes)
     if call is not None and hasattr(module, "other_kernel_calls"):
         call = space.pick(call, *filter(None, module.other_kernel_calls(op, shapes, call)))

@@ -147,7 +147,7 @@ class RayExecutor:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
             except ConnectionError as error:
                 raise TinyFormerError(f"no Ray cluster at {address or 'RAY_ADDRESS'}: {error}") from error
-        have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call, unused-ignore]
+        have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call, unused-ignore]  # untyped in some of Ray's releases
         room = int(min([have.get("CPU", 0) // cpus, *([have.get("GPU", 0) // gpus] if gpus else [])]))
         if room < 1:
             raise TinyFormerError(

@@ -73,9 +73,8 @@ def _compose(kind: Any, name: str, parameters: Mapping[str, Parameter], arrays: 
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind[str(parameters[name]).upper()]
     if is_dataclass(kind) or hasattr(kind, "_fields"):
-        assert isinstance(kind, type)
         hints = typing.get_type_hints(kind)
-        own = [field.name for field in fields(kind)] if is_dataclass(kind) else kind._fields  # type: ignore[attr-defined]
+        own = [field.name for field in fields(kind)] if is_dataclass(kind) else kind._fields
         return kind(**{key: _compose(hints[key], f"{name}.{key}".lstrip("."), parameters, arrays) for key in own})
     if name in parameters:
         value = parameters[name]

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -38,7 +39,7 @@ def main() -> None:
         for domain in DOMAINS:
             task = progress.add_task(f"trying tnf_{domain.function}", total=domain.count)
             start = time.perf_counter()
-            wrong = trial.wrong(domain, step, lambda count, task=task: progress.advance(task, count))  # type: ignore[misc]
+            wrong = trial.wrong(domain, step, partial(progress.advance, task))
             seconds = time.perf_counter() - start
             held = Text(f"{wrong:,} differ", "bold red") if wrong else Text("yes", "green")
             method = "every argument" if step == 1 else f"every {step:,}th argument"

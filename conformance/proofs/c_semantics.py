@@ -118,6 +118,12 @@ class Meaning:
     result: Value | Struct
     obligations: list[tuple[str, Any]]
 
+    @property
+    def bits(self) -> Any:
+        """The value of a function that gives no struct."""
+        assert isinstance(self.result, Value)
+        return self.result.bits
+
 
 class Program:
     """The functions of the headers.

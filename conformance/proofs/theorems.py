@@ -120,8 +120,7 @@ def _equal(
     """The function gives `expected` (taken as signed where it is wide), and C defines it."""
     products = products or Products()
     meaning = program.call(function, arguments, products)
-    result: Any = meaning.result
-    found = wide(result.bits) if expected.size() == WIDE else result.bits
+    found = wide(meaning.bits) if expected.size() == WIDE else meaning.bits
     facts = [*given, *products.facts]
     yield Query(what or "equal", facts, found == expected)
     if meaning.obligations:
@@ -229,14 +228,14 @@ def _quick(rounding: Rounding) -> Callable[[Program], Iterator[Query]]:
             numbers = (z3.BitVecVal(shift, 32), z3.BitVecVal(int(rounding), 32))
             scale = program.call("tnf_scale_of", [m, numbers[0], zero_point, numbers[1]], products)
             scaled = program.call("tnf_scaled", [v, scale.result, numbers[1]], products)
-            found = program.call("tnf_ssat8", [scaled.result.bits], products)  # type: ignore[union-attr]
+            found = program.call("tnf_ssat8", [scaled.bits], products)
             if rounding is Rounding.DOUBLE:
                 # v * (2 m - 2^32) = 2 (v * m) - 2^32 v: what the solver is told of products it does not compute
                 doubled = products.of(v, m << 1)
                 given.append(doubled == 2 * products.of(v, m) - (z3.SignExt(32, v) << 32))
             expected = clamp(result + wide(zero_point), z3.BitVecVal(-128, WIDE), z3.BitVecVal(127, WIDE))
             facts = [*given, *products.facts]
-            yield Query(f"shift {shift}", facts, wide(found.result.bits) == expected)  # type: ignore[union-attr]
+            yield Query(f"shift {shift}", facts, wide(found.bits) == expected)
             defined = [claim for part in (scale, scaled, found) for _, claim in part.obligations]
             yield Query(f"shift {shift}: defined", facts, z3.And(*defined))
 

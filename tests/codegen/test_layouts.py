@@ -126,7 +126,7 @@ def test_platformio_manifest(model: GeneratedModel, tmp_path: Path) -> None:
     root = model.folder / build["srcDir"]
     sources: set[Path] = set()
     for rule in build["srcFilter"]:
-        sign, pattern = re.fullmatch(r"([+-])<(.*)>", rule).groups()  # type: ignore[union-attr]
+        sign, pattern = re.fullmatch(r"([+-])<(.*)>", rule).groups()
         found = set(root.rglob("*") if pattern == "*" else root.glob(pattern))
         assert found, rule
         sources = sources | found if sign == "+" else sources - found

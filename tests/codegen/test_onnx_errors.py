@@ -110,7 +110,7 @@ def with_external_data(tmp_path: Path, location: str) -> Path:
 
 
 def test_external_data_is_read(tmp_path: Path) -> None:
-    weight = load(with_external_data(tmp_path, "weights.bin")).nodes[0].op.weight  # type: ignore[attr-defined]
+    weight = load(with_external_data(tmp_path, "weights.bin")).nodes[0].op.weight
     np.testing.assert_array_equal(weight, weights(8, 4).T)
 
 
@@ -236,7 +236,7 @@ def test_uint8_weight_around_128(tmp_path: Path) -> None:
     net = Net(8)
     data = weights(8, 4, dtype=np.uint8)
     graph = load(saved(net, layer(net, qdq(net, "x"), stored(net, data, zero_point=128)), tmp_path / "m.onnx"))
-    np.testing.assert_array_equal(graph.nodes[0].op.weight, data.T.astype(int) - 128)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(graph.nodes[0].op.weight, data.T.astype(int) - 128)
 
 
 def test_weight_quantised_along_its_inputs(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_calibration_samples(samples: Any, word: str, tmp_path: Path) -> None:
 
 def test_calibration_method(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="minmax, percentile, entropy"):
-        quantize(float_model(tmp_path), np.zeros((4, 8), np.float32), method="best")  # type: ignore[arg-type]
+        quantize(float_model(tmp_path), np.zeros((4, 8), np.float32), method="best")
 
 
 def test_quantising_twice(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_negative_batch_norm_flips_the_weights(tmp_path: Path) -> None:
     data = weights(2, 2, 1, 1)
     y = net.add("Conv", qdq(net, "x"), stored(net, data), kernel_shape=[1, 1])
     graph = load(saved(net, qdq(net, net.add("BatchNormalization", y, *rows)), tmp_path / "m.onnx"))
-    weight = graph.nodes[0].op.weight  # type: ignore[attr-defined]
+    weight = graph.nodes[0].op.weight
     np.testing.assert_array_equal(weight[:, 0, 0, :], data[:, :, 0, 0] * np.array([[1], [-1]]))
     compare(tmp_path / "m.onnx", net.samples(8), 1.5)
     data[1, 0] = -128

@@ -318,7 +318,7 @@ def test_transposed_keys_become_transpose_b() -> None:
     graph = b.graph("scores")
     after = optimize(graph)
     assert kinds(after) == ["matmul"]
-    assert after.nodes[0].op.transpose_b  # type: ignore[attr-defined]
+    assert after.nodes[0].op.transpose_b
     assert_same(graph, after)
 
 

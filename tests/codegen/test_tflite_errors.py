@@ -171,7 +171,7 @@ CASES: dict[str, tuple[Callable[[], TFLiteNet], type[ModelError], str]] = {
     ),
     "fused activation": (lambda: layer(act=4), UnsupportedError, "fused activation 4 is not supported; RELU, "),
     "shuffled weights": (
-        lambda: changed("FULLY_CONNECTED", lambda net: net.operators[0][3].update({1: ("b", 1)})),  # type: ignore[attr-defined]
+        lambda: changed("FULLY_CONNECTED", lambda net: net.operators[0][3].update({1: ("b", 1)})),
         UnsupportedError,
         "shuffled weights are not supported",
     ),
@@ -214,7 +214,7 @@ CASES: dict[str, tuple[Callable[[], TFLiteNet], type[ModelError], str]] = {
         "tensor 't0': shape .* over 16777216 elements",
     ),
     "beta": (
-        lambda: changed("SOFTMAX", lambda net: net.operators[0][3].update({0: ("f", np.nan)})),  # type: ignore[attr-defined]
+        lambda: changed("SOFTMAX", lambda net: net.operators[0][3].update({0: ("f", np.nan)})),
         QuantizationError,
         "beta must be positive and finite, found nan",
     ),
@@ -225,7 +225,7 @@ CASES: dict[str, tuple[Callable[[], TFLiteNet], type[ModelError], str]] = {
         "SLICE 't1': tensor 't2': activations must be int8, found int32",
     ),
     "negative slope": (
-        lambda: changed("LEAKY_RELU", lambda net: net.operators[0][3].update({0: ("f", -0.5)})),  # type: ignore[attr-defined]
+        lambda: changed("LEAKY_RELU", lambda net: net.operators[0][3].update({0: ("f", -0.5)})),
         UnsupportedError,
         "negative slope -0.5",
     ),

@@ -120,13 +120,13 @@ def test_profiles(tmp_path: Path) -> None:
     path = net.write(tmp_path / "m.tflite")
     roundings = {}
     for profile in ("litert", "cmsis-nn"):
-        (linear,) = (n.op for n in load(path, profile=profile).nodes if isinstance(n.op, Linear))  # type: ignore[arg-type]
+        (linear,) = (n.op for n in load(path, profile=profile).nodes if isinstance(n.op, Linear))
         roundings[profile] = linear.output.rounding
     assert roundings == {"litert": Rounding.SINGLE, "cmsis-nn": Rounding.DOUBLE}
     with pytest.raises(UnsupportedError, match="TANH 't1': this operator is not supported in the profile 'cmsis-nn'"):
         load(build("TANH", 0).write(tmp_path / "t.tflite"), profile="cmsis-nn")
     with pytest.raises(UnsupportedError, match="'tflm' is unknown; litert and cmsis-nn"):
-        codegen.load(path, profile="tflm")  # type: ignore[arg-type]
+        codegen.load(path, profile="tflm")
 
 
 def test_names_and_shapes(tmp_path: Path) -> None:
@@ -160,9 +160,9 @@ def test_the_door_of_the_simulator(tmp_path: Path) -> None:
     net, _, y, path = _convolution(tmp_path)
     net.write(path, y)
     plain: dict[str, object] = {"calibration": None, "profile": None, "preprocessing": Preprocessing()}
-    assert len(read(path, **plain).nodes) == 1  # type: ignore[arg-type]
+    assert len(read(path, **plain).nodes) == 1
     with pytest.raises(ModelError, match="quantised already"):
-        read(path, **{**plain, "calibration": "samples.npz"})  # type: ignore[arg-type]
+        read(path, **{**plain, "calibration": "samples.npz"})
 
 
 def test_tensors_keep_the_names_of_the_file(tmp_path: Path) -> None:

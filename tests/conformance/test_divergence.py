@@ -53,7 +53,7 @@ def elements(data: Int8Array) -> list[tuple[int, ...]]:
 
 
 def last_stage(op: Operator) -> Requantization:
-    stage = op.context.output if isinstance(op, Attention) else op.output  # type: ignore[attr-defined]
+    stage = op.context.output if isinstance(op, Attention) else op.output
     assert isinstance(stage, Requantization)
     return stage
 
@@ -101,7 +101,7 @@ def test_copied_bytes_are_followed_to_their_source(name: str, graph: Graph, samp
             elif name == "max_pool2d":
                 assert max(values) == golden[element]
             elif name == "lookup":
-                assert node.op.table[values[0] + 128] == golden[element]  # type: ignore[attr-defined]
+                assert node.op.table[values[0] + 128] == golden[element]
             elif name == "softmax":
                 assert len(values) == golden.shape[-1]
             else:

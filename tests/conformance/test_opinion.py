@@ -32,7 +32,7 @@ def test_a_fault_of_one_side_is_found_and_saved(operator: str, tmp_path: Path, m
     golden = GOLDEN[operator].run
 
     def off_by_one(self: object, *inputs: np.ndarray) -> np.ndarray:
-        y = golden(self, *inputs)  # type: ignore[arg-type]
+        y = golden(self, *inputs)
         return np.where(y == 127, y, y + 1).astype(np.int8)
 
     monkeypatch.setattr(GOLDEN[operator], "run", off_by_one)

@@ -7,12 +7,12 @@ import pytest
 
 z3 = pytest.importorskip("z3", reason="z3 is not installed: pip install tinyformer[proofs]")
 
-import ckernels  # noqa: E402
-from conformance.opinion import definitions  # noqa: E402
-from conformance.proofs.c_semantics import Products, Program  # noqa: E402
-from conformance.proofs.exhaustive import DOMAINS, Trial  # noqa: E402
-from conformance.proofs.prove import ask, prove  # noqa: E402
-from conformance.proofs.theorems import THEOREMS, Query, Theorem  # noqa: E402
+import ckernels
+from conformance.opinion import definitions
+from conformance.proofs.c_semantics import Products, Program
+from conformance.proofs.exhaustive import DOMAINS, Trial
+from conformance.proofs.prove import ask, prove
+from conformance.proofs.theorems import THEOREMS, Query, Theorem
 
 
 @pytest.fixture(scope="module")

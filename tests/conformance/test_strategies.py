@@ -42,7 +42,7 @@ def drawn() -> Callable[[str], list[Case]]:
 
 
 def stages(found: list[Case]) -> list[Requantization]:
-    return [case.op.output for case in found]  # type: ignore[attr-defined]
+    return [case.op.output for case in found]
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -88,14 +88,14 @@ def test_largest_legal_shifts_are_drawn(operator: str, drawn: Callable[[str], li
     """One shift further, and the operator would refuse."""
     at_the_end = 0
     for case in drawn(operator):
-        output: Requantization = case.op.output  # type: ignore[attr-defined]
+        output: Requantization = case.op.output
         if output.multiplier.size > 1 or output.multiplier[0] == 0 or output.shift[0] == 30:
             continue
         further = Requantization(
             output.multiplier, output.shift + np.int32(1), output.zero_point, -128, 127, output.rounding
         )
         try:
-            replace(case.op, output=further).output_shape(*case.shapes)  # type: ignore[type-var]  # every operator is a dataclass
+            replace(case.op, output=further).output_shape(*case.shapes)
         except Exception as error:
             assert "beyond" in str(error) or "leaves int32" in str(error)
             at_the_end += 1

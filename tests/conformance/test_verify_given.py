@@ -106,7 +106,7 @@ def test_a_wrong_byte_in_its_flash_is_found(model: GeneratedModel, elf: Path, tm
     symbols = image_symbols(elf, None)
     wrong = tmp_path / "wrong.elf"
     data = bytearray(elf.read_bytes())
-    weight = model.program.graph.nodes[0].op.weight.tobytes()  # type: ignore[attr-defined]
+    weight = model.program.graph.nodes[0].op.weight.tobytes()
     at = data.index(weight)
     data[at] ^= 0x40
     wrong.write_bytes(data)

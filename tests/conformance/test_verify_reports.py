@@ -168,7 +168,7 @@ def restored(type_: Any, value: Any) -> Any:
         hints = typing.get_type_hints(type_)
         return type_(
             **{field.name: restored(hints[field.name], value[field.name]) for field in dataclasses.fields(type_)}
-        )  # type: ignore[operator]
+        )
     origin, arguments = typing.get_origin(type_), typing.get_args(type_)
     if origin is tuple:
         return tuple(restored(arguments[0], entry) for entry in value)

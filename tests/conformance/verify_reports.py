@@ -140,11 +140,11 @@ def failing() -> Report:
     }
     checks = []
     for check in report.checks:
-        key = (check.place, check.name)
-        if key in failed:
+        found = check
+        if (key := (check.place, check.name)) in failed:
             detail, figure, limit = failed[key]
-            check = replace(check, outcome=Outcome.FAILED, detail=detail, figure=figure, limit=limit)  # noqa: PLW2901
-        checks.append(check)
+            found = replace(check, outcome=Outcome.FAILED, detail=detail, figure=figure, limit=limit)
+        checks.append(found)
     divergence = Divergence(
         place=PLACES[0],
         sample="3 (random)",

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 pytest.importorskip("optuna", reason='optuna is not installed: pip install "tinyformer[nas]"')
 
-from nas import compression  # noqa: E402
-from nas.compression import Compression  # noqa: E402
-from tests.nas.tiny import dark_and_bright  # noqa: E402
-from tinyformer import app  # noqa: E402
+from nas import compression
+from nas.compression import Compression
+from tests.nas.tiny import dark_and_bright
+from tinyformer import app
 
 
 def test_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,15 +11,15 @@ import pytest
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
-from nas import compression  # noqa: E402
-from nas.compression import CRITERIA, Compression, ablate, compress, variants  # noqa: E402
-from nas.evaluate import integer_model  # noqa: E402
-from nas.layers import describe  # noqa: E402
-from nas.network import PathNetwork, weights  # noqa: E402
-from nas.pruning import block_sums  # noqa: E402
-from nas.training import TrainingConfig, train  # noqa: E402
-from refsim.errors import DataError  # noqa: E402
-from tests.nas.tiny import architecture, dark_and_bright, int8_weights  # noqa: E402
+from nas import compression
+from nas.compression import CRITERIA, Compression, ablate, compress, variants
+from nas.evaluate import integer_model
+from nas.layers import describe
+from nas.network import PathNetwork, weights
+from nas.pruning import block_sums
+from nas.training import TrainingConfig, train
+from refsim.errors import DataError
+from tests.nas.tiny import architecture, dark_and_bright, int8_weights
 
 SHORT = TrainingConfig(epochs=2, batch_size=32, warmup_epochs=0, bfloat16=False)
 SETTINGS = Compression(prune=SHORT, tune=replace(SHORT, epochs=1, peak_lr=1e-3))

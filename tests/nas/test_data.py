@@ -57,7 +57,7 @@ class _Python2Pickler(pickle._Pickler):
         self.write(pickle.BINSTRING + struct.pack("<i", len(data)) + data)
         self.memoize(data)
 
-    dispatch = {**pickle._Pickler.dispatch, bytes: _save_string}  # noqa: RUF012
+    dispatch = {**pickle._Pickler.dispatch, bytes: _save_string}  # noqa: RUF012 - as pickle has it
 
 
 def python2_pickle(batch: dict[bytes, Any]) -> bytes:

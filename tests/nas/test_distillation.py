@@ -6,12 +6,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
-from nas.distillation import Direction, distillation, divergence  # noqa: E402
-from nas.layers import describe  # noqa: E402
-from nas.network import PathNetwork  # noqa: E402
-from nas.training import TrainingConfig, cross_entropy, train  # noqa: E402
-from refsim.errors import DataError  # noqa: E402
-from tests.nas.tiny import architecture, dark_and_bright  # noqa: E402
+from nas.distillation import Direction, distillation, divergence
+from nas.layers import describe
+from nas.network import PathNetwork
+from nas.training import TrainingConfig, cross_entropy, train
+from refsim.errors import DataError
+from tests.nas.tiny import architecture, dark_and_bright
 
 STUDENT = torch.tensor([[0.5, -1.0, 2.0], [0.0, 0.3, -0.2]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.5, 0.0, -1.0], [0.1, 2.0, 0.4]], dtype=torch.float64)
@@ -83,6 +83,6 @@ def test_student_learns_from_the_teacher_alone() -> None:
 def test_settings_out_of_range() -> None:
     teacher = torch.nn.Linear(1, 1)
     with pytest.raises(DataError, match="'sideways' is not known: forward or reverse"):
-        distillation(teacher, direction="sideways")  # type: ignore[arg-type]
+        distillation(teacher, direction="sideways")
     with pytest.raises(DataError, match=r"share 2 in \[0, 1\]"):
         distillation(teacher, share=2)

@@ -6,9 +6,9 @@ import pytest
 
 optuna = pytest.importorskip("optuna", reason='optuna is not installed: pip install "tinyformer[nas]"')
 
-from nas.evolution import Evolution, EvolutionarySampler, path_genes, super_genes  # noqa: E402
-from nas.sampling import random_path, random_super  # noqa: E402
-from nas.space import Space, SuperConfig, load_space  # noqa: E402
+from nas.evolution import Evolution, EvolutionarySampler, path_genes, super_genes
+from nas.sampling import random_path, random_super
+from nas.space import Space, SuperConfig, load_space
 
 SPACE = load_space("table1")
 

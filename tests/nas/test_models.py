@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
-from nas.blocks import ConvBN, EncoderBlock, InvertedResidual, SelfAttention, SeqPool, ToTokens  # noqa: E402
-from nas.models import TinyFormer, TinyFormerConfig  # noqa: E402
-from refsim.errors import ShapeError  # noqa: E402
+from nas.blocks import ConvBN, EncoderBlock, InvertedResidual, SelfAttention, SeqPool, ToTokens
+from nas.models import TinyFormer, TinyFormerConfig
+from refsim.errors import ShapeError
 
 
 @pytest.fixture(autouse=True)

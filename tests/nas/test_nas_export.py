@@ -13,10 +13,10 @@ import pytest
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 pytest.importorskip("onnxscript", reason='onnxscript is not installed: pip install "tinyformer[nas]"')
 
-from nas import export as export_module  # noqa: E402
-from nas.export import export_onnx, fold_batch_norm  # noqa: E402
-from nas.models import TinyFormer, TinyFormerConfig  # noqa: E402
-from refsim.errors import ModelError  # noqa: E402
+from nas import export as export_module
+from nas.export import export_onnx, fold_batch_norm
+from nas.models import TinyFormer, TinyFormerConfig
+from refsim.errors import ModelError
 
 SMALL = TinyFormerConfig(image_size=16, classes=5, stem_channels=4, dim=8, hidden=12)
 

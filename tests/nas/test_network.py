@@ -11,11 +11,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
-from nas.layers import Kind, describe  # noqa: E402
-from nas.network import PathNetwork, folded, recalibrate, weights  # noqa: E402
-from nas.space import Space, StageSpace  # noqa: E402
-from nas.writer import write_network  # noqa: E402
-from tests.nas.tiny import SPACE, architecture  # noqa: E402
+from nas.layers import Kind, describe
+from nas.network import PathNetwork, folded, recalibrate, weights
+from nas.space import Space, StageSpace
+from nas.writer import write_network
+from tests.nas.tiny import SPACE, architecture
 
 ODD = replace(SPACE, name="odd", input_shape=(3, 9, 7))
 SIGNAL = Space("signal", (4, 1, 30), 3, (StageSpace(dims=(8,)), StageSpace(dims=(16,))), heads=(1, 2), last_linear=(8,))

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
-from nas.layers import Kind, Layer, describe  # noqa: E402
-from nas.network import PathNetwork, recalibrate, weights  # noqa: E402
-from nas.pruning import (  # noqa: E402
+from nas.layers import Kind, Layer, describe
+from nas.network import PathNetwork, recalibrate, weights
+from nas.pruning import (
     Agp,
     KeepZeros,
     block_mask,
@@ -28,10 +28,10 @@ from nas.pruning import (  # noqa: E402
     one_shot_prune,
     sparsity,
 )
-from nas.space import Pruning  # noqa: E402
-from nas.training import TrainingConfig, batches  # noqa: E402
-from refsim.errors import DataError  # noqa: E402
-from tests.nas.tiny import architecture, dark_and_bright  # noqa: E402
+from nas.space import Pruning
+from nas.training import TrainingConfig, batches
+from refsim.errors import DataError
+from tests.nas.tiny import architecture, dark_and_bright
 
 CONFIG = TrainingConfig(epochs=4, batch_size=16, warmup_epochs=0, peak_lr=3e-3, bfloat16=False)
 

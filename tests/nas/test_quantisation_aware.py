@@ -13,25 +13,25 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
-from codegen.onnx.lowering import affine  # noqa: E402
-from codegen.onnx.quantizer import quantize  # noqa: E402
-from nas.data import LabelledImages  # noqa: E402
-from nas.evaluate import integer_accuracy, integer_model  # noqa: E402
-from nas.layers import describe  # noqa: E402
-from nas.network import PathNetwork, folded, recalibrate, weights  # noqa: E402
-from nas.pruning import one_shot_prune, present_masks  # noqa: E402
-from nas.quantisation_aware import (  # noqa: E402
+from codegen.onnx.lowering import affine
+from codegen.onnx.quantizer import quantize
+from nas.data import LabelledImages
+from nas.evaluate import integer_accuracy, integer_model
+from nas.layers import describe
+from nas.network import PathNetwork, folded, recalibrate, weights
+from nas.pruning import one_shot_prune, present_masks
+from nas.quantisation_aware import (
     FakeQuantisation,
     fake_quantise,
     fake_quantise_weight,
     round_half_away,
     train_quantised,
 )
-from nas.training import TrainingConfig, accuracy, batches, train  # noqa: E402
-from nas.writer import write_network  # noqa: E402
-from refsim import TensorType  # noqa: E402
-from refsim.errors import ModelError  # noqa: E402
-from tests.nas.tiny import architecture, dark_and_bright  # noqa: E402
+from nas.training import TrainingConfig, accuracy, batches, train
+from nas.writer import write_network
+from refsim import TensorType
+from refsim.errors import ModelError
+from tests.nas.tiny import architecture, dark_and_bright
 
 SCALES = st.floats(2.0**-20, 2.0**10, width=32)
 

@@ -7,17 +7,17 @@ import pytest
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
-from torch.nn import functional  # noqa: E402
+from torch.nn import functional
 
-from nas.compression import CRITERIA  # noqa: E402
-from nas.data import LabelledImages  # noqa: E402
-from nas.layers import Kind, describe  # noqa: E402
-from nas.network import PathNetwork, recalibrate  # noqa: E402
-from nas.pruning import apply_masks, block_sums, magnitude, make_masks, one_shot_prune, pruned_weights  # noqa: E402
-from nas.scores import fisher, input_norms, unit_importance, unit_masks, units_first, units_of, wanda  # noqa: E402
-from nas.training import batches  # noqa: E402
-from nas.writer import from_blocks  # noqa: E402
-from tests.nas.tiny import architecture, dark_and_bright  # noqa: E402
+from nas.compression import CRITERIA
+from nas.data import LabelledImages
+from nas.layers import Kind, describe
+from nas.network import PathNetwork, recalibrate
+from nas.pruning import apply_masks, block_sums, magnitude, make_masks, one_shot_prune, pruned_weights
+from nas.scores import fisher, input_norms, unit_importance, unit_masks, units_first, units_of, wanda
+from nas.training import batches
+from nas.writer import from_blocks
+from tests.nas.tiny import architecture, dark_and_bright
 
 DATA = dark_and_bright(40)
 
@@ -38,7 +38,7 @@ def inputs_of(model: PathNetwork, name: str, data: LabelledImages) -> torch.Tens
             return x
 
         def weight(self, layer: object, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            seen[layer.name] = x  # type: ignore[attr-defined]
+            seen[layer.name] = x
             return weight
 
     model.rounding = Record()

@@ -14,16 +14,16 @@ torch = pytest.importorskip("torch", reason=f"torch {NEEDS}")
 pytest.importorskip("optuna", reason=f"optuna {NEEDS}")
 image = pytest.importorskip("PIL.Image", reason=f"pillow {NEEDS}")
 
-import tinyformer  # noqa: E402
-from codegen.onnx import load  # noqa: E402
-from codegen.target import load_target  # noqa: E402
-from nas.layers import describe  # noqa: E402
-from nas.search import load_search  # noqa: E402
-from nas.search_export import largest  # noqa: E402
-from nas.space import load_space  # noqa: E402
-from nas.study import open_storage  # noqa: E402
-from refsim.errors import DataError, TargetError  # noqa: E402
-from tests.nas.tiny import dark_and_bright  # noqa: E402
+import tinyformer
+from codegen.onnx import load
+from codegen.target import load_target
+from nas.layers import describe
+from nas.search import load_search
+from nas.search_export import largest
+from nas.space import load_space
+from nas.study import open_storage
+from refsim.errors import DataError, TargetError
+from tests.nas.tiny import dark_and_bright
 
 SMALL = ["--super-epochs", "1", "--epochs", "1", "--prune-epochs", "1", "--paths", "1", "--test-paths", "2"]
 SMALL += ["--validation-images", "40", "--batch-size", "40"]

@@ -10,19 +10,19 @@ NEEDS = 'is not installed: pip install "tinyformer[nas]"'
 pytest.importorskip("torch", reason=f"torch {NEEDS}")
 pytest.importorskip("optuna", reason=f"optuna {NEEDS}")
 
-from codegen.target import load_target  # noqa: E402
-from nas.deployment import Deployed  # noqa: E402
-from nas.evolution import Evolution, EvolutionarySampler, path_genes, super_genes  # noqa: E402
-from nas.executor import LocalExecutor, Result  # noqa: E402
-from nas.layers import describe  # noqa: E402
-from nas.resources import Limits  # noqa: E402
-from nas.search import Effort, Found  # noqa: E402
-from nas.search_export import largest  # noqa: E402
-from nas.search_page import network_data, render, results, write_results  # noqa: E402
-from nas.space import as_dict, load_space  # noqa: E402
-from nas.study import best_trial, open_storage, open_study, run_trials  # noqa: E402
-from tests.browser import browser, check_drawn, column, view  # noqa: E402
-from tests.nas.fakes import made_up  # noqa: E402
+from codegen.target import load_target
+from nas.deployment import Deployed
+from nas.evolution import Evolution, EvolutionarySampler, path_genes, super_genes
+from nas.executor import LocalExecutor, Result
+from nas.layers import describe
+from nas.resources import Limits
+from nas.search import Effort, Found
+from nas.search_export import largest
+from nas.search_page import network_data, render, results, write_results
+from nas.space import as_dict, load_space
+from nas.study import best_trial, open_storage, open_study, run_trials
+from tests.browser import browser, check_drawn, column, view
+from tests.nas.fakes import made_up
 
 SPACE = load_space("tiny")
 TARGET = load_target("stm32f746")

@@ -11,11 +11,11 @@ import pytest
 
 optuna = pytest.importorskip("optuna", reason='optuna is not installed: pip install "tinyformer[nas]"')
 
-from nas.arrays import load_arrays  # noqa: E402
-from nas.evolution import Evolution, EvolutionarySampler, super_genes  # noqa: E402
-from nas.executor import LocalExecutor, Lost, Result, Work  # noqa: E402
-from nas.space import SuperConfig, load_space  # noqa: E402
-from nas.study import (  # noqa: E402
+from nas.arrays import load_arrays
+from nas.evolution import Evolution, EvolutionarySampler, super_genes
+from nas.executor import LocalExecutor, Lost, Result, Work
+from nas.space import SuperConfig, load_space
+from nas.study import (
     ATTEMPTS,
     GRACE_S,
     LOSSES,
@@ -26,7 +26,7 @@ from nas.study import (  # noqa: E402
     run_trials,
     weights_path,
 )
-from refsim.errors import DataError, TargetError, TinyFormerError  # noqa: E402
+from refsim.errors import DataError, TargetError, TinyFormerError
 
 GENES = super_genes(load_space("table1"))
 State = optuna.trial.TrialState
@@ -219,7 +219,7 @@ def test_a_trial_that_was_never_begun_changes_nothing(tmp_path: Path, monkeypatc
 PROCESS = """
 import sys, time
 from pathlib import Path
-from nas.executor import LocalExecutor  # noqa: E402
+from nas.executor import LocalExecutor
 from tests.nas.test_study import by_width, opened, run
 folder = Path(sys.argv[1])
 def slow(supernet, seed, where):

@@ -10,11 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
-from nas.sampling import random_path, random_super  # noqa: E402
-from nas.supernet import SinglePath, Supernet, path_network, train_supernet  # noqa: E402
-from nas.training import TrainingConfig  # noqa: E402
-from refsim.errors import ModelError  # noqa: E402
-from tests.nas.tiny import SPACE, dark_and_bright  # noqa: E402
+from nas.sampling import random_path, random_super
+from nas.supernet import SinglePath, Supernet, path_network, train_supernet
+from nas.training import TrainingConfig
+from refsim.errors import ModelError
+from tests.nas.tiny import SPACE, dark_and_bright
 
 CONFIG = random_super(SPACE, np.random.default_rng(0))
 SCHEDULE = TrainingConfig(epochs=2, batch_size=16, warmup_epochs=0.5, bfloat16=False)
@@ -41,7 +41,7 @@ def indices(supernet: Supernet, network: object) -> list[int]:
     """Which candidate of each choice a path's description takes."""
     return [
         [candidate.description.candidate for candidate in candidates].index(module.candidate)
-        for candidates, module in zip(supernet.choices, network.modules, strict=True)  # type: ignore[attr-defined]
+        for candidates, module in zip(supernet.choices, network.modules, strict=True)
     ]
 
 
@@ -84,7 +84,7 @@ def test_resumed_training_goes_through_the_same_paths(tmp_path: Path, monkeypatc
     def interrupted(self: SinglePath, model: object, epoch: int) -> None:
         if epoch == 1:
             raise KeyboardInterrupt
-        before_epoch(self, model, epoch)  # type: ignore[arg-type]
+        before_epoch(self, model, epoch)
 
     with monkeypatch.context() as patch:
         patch.setattr(SinglePath, "before_epoch", interrupted)

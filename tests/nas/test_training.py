@@ -12,11 +12,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
-from nas import training as training_module  # noqa: E402
-from nas.augmentation import normalise, random_crop_flip  # noqa: E402
-from nas.data import LabelledImages, to_input  # noqa: E402
-from nas.models import TinyFormer, TinyFormerConfig  # noqa: E402
-from nas.training import (  # noqa: E402
+from nas import training as training_module
+from nas.augmentation import normalise, random_crop_flip
+from nas.data import LabelledImages, to_input
+from nas.models import TinyFormer, TinyFormerConfig
+from nas.training import (
     Hardware,
     Hook,
     TrainingConfig,
@@ -25,7 +25,7 @@ from nas.training import (  # noqa: E402
     paper_schedule,
     train,
 )
-from refsim.errors import DataError, TinyFormerError  # noqa: E402
+from refsim.errors import DataError, TinyFormerError
 
 SMALL = TinyFormerConfig(image_size=16, classes=2, stem_channels=4, dim=8, hidden=8, expansion=1)
 CONFIG = TrainingConfig(epochs=4, batch_size=8, warmup_epochs=1, peak_lr=5e-3, seed=3)

@@ -167,6 +167,6 @@ def test_more_weights_than_the_network_has_change_nothing() -> None:
 )  # fmt: skip
 def test_weights_of_another_network_are_refused(change: object, message: str) -> None:
     net, weights = network(ODD, 0)
-    change(weights)  # type: ignore[operator]
+    change(weights)
     with pytest.raises(ModelError, match=message):
         write_network(net, weights)

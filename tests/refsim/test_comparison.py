@@ -206,7 +206,7 @@ def test_fewer_scale_bits_round_the_normalised_value(model: Model, files: Files)
     for bits in (0, 3, 7, 10):
         graph = with_scale_bits(model.graph, bits)
         (node,) = (n for n in graph.nodes if isinstance(n.op, LayerNorm))
-        assert node.op.scale_bits == bits  # type: ignore[attr-defined]
+        assert node.op.scale_bits == bits
         found = Model(graph).compare(files.float_model, files.samples, progress=False)
         error = next(layer.rms_steps for layer in found.layers if layer.operator == "layernorm")
         assert error is not None

@@ -121,7 +121,7 @@ def test_progress_tells_the_total_where_it_is_known(model: Model, files: Files) 
 )
 def test_bad_datasets_are_refused(model: Model, dataset: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        model.evaluate(dataset, progress=False)  # type: ignore[arg-type]
+        model.evaluate(dataset, progress=False)
 
 
 def test_an_output_without_classes_is_refused() -> None:

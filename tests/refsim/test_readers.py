@@ -25,7 +25,7 @@ def test_the_project_reads_onnx() -> None:
 def test_another_package_can_add_a_format(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen = []
     package = ModuleType("other")
-    package.read = lambda path, **options: seen.append((path, options)) or small_graph()  # type: ignore[attr-defined]
+    package.read = lambda path, **options: seen.append((path, options)) or small_graph()
     monkeypatch.setitem(sys.modules, "other", package)
     register(monkeypatch, onnx="codegen.onnx.load:read", toy="other:read")
     model = refsim.load(tmp_path / "a.toy", profile="exact")
