@@ -66,6 +66,14 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz_guided(session: nox.Session) -> None:
+    """The same, led by code coverage (Atheris, for Linux), until a first finding; arguments after -- as for `fuzz`."""
+    install(session, "dev")
+    session.install("atheris>=2.3")
+    session.run("python", "-W", "ignore", "-m", "tests.codegen.fuzz_guided", *session.posargs)
+
+
+@nox.session
 def litert(session: nox.Session) -> None:
     """TensorFlow Lite models against LiteRT's reference kernels; .tflite files after -- go to `tinyformer litert`."""
     install(session, "dev", "litert")
