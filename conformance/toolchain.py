@@ -255,8 +255,12 @@ def build_firmware(
     stack_bytes: int | None = None,
     arena_bytes: int = 0,
     name: str = "firmware",
+    must_fit: bool = True,
 ) -> Path:
-    """Build C99 sources into a verification image that fits the target: `link_firmware`, and a check of its size.
+    """Build C99 sources into a verification image: freestanding, with start-up code, laid out for the target's memory.
+
+    The image holds the entry points and what they reach. Stack and arena are laid out between guards (see
+    `native/link.ld.in`); where RAM is too small for guards they are left out, which the symbol `tnf_guard_bytes` tells.
 
     Args:
         sources: The C files.
@@ -270,6 +274,7 @@ def build_firmware(
         stack_bytes: Stack to reserve, rounded up to 16; the target's default when None.
         arena_bytes: Bytes of the arena `tnf_arena`, which also takes variables of the section ".tnf_arena".
         name: Start of the file's name.
+        must_fit: Refuse an image that is too large for the target, which is linked all the same.
 
     Returns:
         The ELF file's path in the cache.
@@ -277,67 +282,6 @@ def build_firmware(
     Raises:
         ToolchainError: A source cannot be read, does not compile or link, or there is no compiler.
         TargetError: The image is larger than the target's flash or RAM; the message says by how much.
-    """
-    elf = link_firmware(
-        sources,
-        target,
-        entry_points,
-        include_dirs=include_dirs,
-        toolchain=toolchain,
-        opt=opt,
-        defines=defines,
-        extra_flags=extra_flags,
-        stack_bytes=stack_bytes,
-        arena_bytes=arena_bytes,
-        name=name,
-    )
-    image_usage(elf, target)
-    over = elf_symbols(elf)["tnf_arena_end"] - target.data.end
-    if over > 0:
-        raise TargetError(
-            f"{name} needs {over} bytes more RAM than the {target.data.size} of {target.name}'s {target.data.name}"
-        )
-    return elf
-
-
-def link_firmware(
-    sources: Sequence[Path],
-    target: Target,
-    entry_points: Sequence[str],
-    *,
-    include_dirs: Sequence[Path] = (),
-    toolchain: Toolchain | None = None,
-    opt: str = "-O2",
-    defines: Mapping[str, str | int] | None = None,
-    extra_flags: Sequence[str] = (),
-    stack_bytes: int | None = None,
-    arena_bytes: int = 0,
-    name: str = "firmware",
-) -> Path:
-    """Build C99 sources into a verification image: freestanding, with start-up code, laid out for the target's memory.
-
-    The image holds the entry points and what they reach. Stack and arena are laid out between guards (see
-    `native/link.ld.in`); where RAM is too small for guards they are left out, which the symbol `tnf_guard_bytes` tells.
-    An image that is too large for the target is linked all the same.
-
-    Args:
-        sources: The C files.
-        target: What to build for.
-        entry_points: Functions that will be called from outside.
-        include_dirs: Folders of their headers.
-        toolchain: One of `arm_toolchains()`; the first by default.
-        opt: Optimisation flag.
-        defines: Macros and their values.
-        extra_flags: More compiler flags, such as warnings.
-        stack_bytes: Stack to reserve, rounded up to 16; the target's default when None.
-        arena_bytes: Bytes of the arena `tnf_arena`, which also takes variables of the section ".tnf_arena".
-        name: Start of the file's name.
-
-    Returns:
-        The ELF file's path in the cache.
-
-    Raises:
-        ToolchainError: A source cannot be read, does not compile or link, or there is no compiler.
     """
     tool = toolchain or arm_toolchains()[0]
     stack = target.stack_bytes if stack_bytes is None else -(-stack_bytes // 16) * 16
@@ -352,6 +296,13 @@ def link_firmware(
             raise ToolchainError(f"{name}: no source defines the entry points {', '.join(undefined)}")
         if symbols["tnf_arena_end"] <= target.data.end:
             break
+    if must_fit:
+        image_usage(elf, target)
+        over = symbols["tnf_arena_end"] - target.data.end
+        if over > 0:
+            raise TargetError(
+                f"{name} needs {over} bytes more RAM than the {target.data.size} of {target.name}'s {target.data.name}"
+            )
     return elf
 
 

@@ -72,7 +72,7 @@ class Image:
             arena; and for alignment.
         timing: how to count cycles; None for not at all.
         poison: what memory holds before a run.
-        given: the user's image, which `elf` is; None for one of `link_firmware`.
+        given: the user's image, which `elf` is; None for one of `build_firmware`.
 
     Raises:
         EmulationError: it does not start up.

@@ -13,7 +13,7 @@ from codegen.generate import GeneratedModel
 from codegen.target import Target
 from conformance.qemu import place_name as qemu_place
 from conformance.qemu import qemu_check
-from conformance.toolchain import NATIVE, elf_symbols, link_firmware
+from conformance.toolchain import NATIVE, build_firmware, elf_symbols
 from conformance.verify import checks
 from conformance.verify.checks import Answer, Compiler, Subject, answered
 from conformance.verify.divergence import first_divergence, step_divergence
@@ -144,7 +144,7 @@ def _not_run(place: str, names: Sequence[str], wanted: Set[str], reason: str) ->
 
 def _link(model: GeneratedModel, compiler: Compiler, *, traced: bool) -> Path:
     hooks = [NATIVE / "trace.c"] if traced else []
-    return link_firmware(
+    return build_firmware(
         [*model.sources, *hooks],
         model.target,
         [f"{model.prefix}_run", *(["tnf_trace_begin"] if traced else [])],
@@ -155,6 +155,7 @@ def _link(model: GeneratedModel, compiler: Compiler, *, traced: bool) -> Path:
         extra_flags=compiler.flags,
         arena_bytes=model.arena_bytes,
         name=model.prefix,
+        must_fit=False,
     )
 
 

@@ -12,7 +12,7 @@ from codegen.program import build_program
 from codegen.target import load_target
 from conformance.emulator import CortexM, EmulationError
 from conformance.models import random_samples
-from conformance.toolchain import Toolchain, arm_toolchains, build_firmware, host_toolchains, link_firmware, stack_usage
+from conformance.toolchain import Toolchain, arm_toolchains, build_firmware, host_toolchains, stack_usage
 from conformance.verify.folder import read_folder
 from conformance.verify.memory import memory_use, used_bytes
 from conformance.verify.samples import adversarial_inputs, extremes, samples
@@ -141,7 +141,7 @@ def test_sanitizers_of_every_compiler_find_an_overflow(
 
 
 def test_the_memory_of_an_image(model: GeneratedModel) -> None:
-    elf = link_firmware(
+    elf = build_firmware(
         model.sources, TARGET, ["model_run"], include_dirs=model.include_dirs, arena_bytes=model.arena_bytes
     )
     uses = {use.name: use for use in memory_use(elf, TARGET, arena_bytes=model.arena_bytes, stack_bytes=4096)}
