@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from codegen.generate import GeneratedModel, generate
 from codegen.target import Target, load_target
 from refsim import Graph
+from refsim.model_zoo import model_file
 
 if TYPE_CHECKING:
     from codegen.onnx import quantize
@@ -17,7 +18,7 @@ def load(path: str | Path, *, name: str | None = None, profile: Literal["litert"
     """Read a quantised model: QDQ ONNX, or TensorFlow Lite where the file ends in .tflite.
 
     Args:
-        path: the model file.
+        path: the model file, or the name of a model of the zoo (`refsim.model_zoo`).
         name: of the graph; the file's stem by default.
         profile: whose bytes a .tflite file gives (see `codegen.tflite.load`); ONNX has one numerics only.
 
@@ -29,8 +30,9 @@ def load(path: str | Path, *, name: str | None = None, profile: Literal["litert"
         UnsupportedError: naming the operator, what is not supported.
         QuantizationError, ShapeError: naming the operator, a parameter that it refuses.
     """
+    name, path = name or Path(path).stem, model_file(path)
     # What reads a format is imported when a file of it is: onnx and onnxruntime take long.
-    if Path(path).suffix.lower() == ".tflite":
+    if path.suffix.lower() == ".tflite":
         import codegen.tflite  # noqa: PLC0415 - as said
 
         return codegen.tflite.load(path, name=name, profile=profile)

@@ -25,7 +25,9 @@ from conformance.network_bench_cli import bench_network
 from conformance.profile_cli import profile
 from conformance.validation_cli import validate_timing
 from conformance.verify_cli import verify
+from conformance.zoo_cli import zoo
 from refsim.errors import DataError, TinyFormerError
+from refsim.model_zoo import model_file
 
 
 class Profile(StrEnum):
@@ -52,6 +54,7 @@ def register(app: typer.Typer) -> None:
     app.command()(validate_timing)
     app.command()(litert)
     app.command()(verify)
+    app.command()(zoo)
     app.add_typer(vectors, name="vectors")
 
 
@@ -135,6 +138,7 @@ def bench(
         model, data = next(iter(examples.items()))
     if data is None:
         raise DataError(f"{model}: samples are needed to measure: give --data samples.npz")
+    model = model_file(model)
     console = Console()
     with Console(stderr=True).status("") as status:
         report = measure(

@@ -1,6 +1,7 @@
 """A quantised model as a user holds it: predict, evaluate, trace, compare, find what costs accuracy."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -12,6 +13,7 @@ from refsim.dataset import Batches, Dataset, Progress, Samples, reporting, sampl
 from refsim.errors import DataError, ModelError
 from refsim.evaluation import Classifier, Evaluation, Evaluations, evaluate
 from refsim.graph import Graph
+from refsim.model_zoo import model_file
 from refsim.numerics import Int8Array
 from refsim.readers import Calibration, find_reader
 from refsim.reference import Reference, UnroundedGraph
@@ -38,7 +40,7 @@ def load(
 
     Args:
         path: a file of a format that an installed package reads (`refsim.readers`): .onnx in the QDQ format, or float
-            together with `calibration`.
+            together with `calibration`; or the name of a model of the zoo (`refsim.model_zoo`).
         calibration: samples to quantise a float model with: float (N, *shape) in the file's layout, one array or a
             mapping by input name, or the path of an .npz archive; a `Calibration` says how besides.
         profile: whose kernels the operators follow, where the format leaves the choice; None for the reader's own.
@@ -50,9 +52,11 @@ def load(
         DataError: the calibration samples do not fit.
         QuantizationError: no integer operator can hold a parameter.
     """
-    path, prepare = Path(path), preprocessing or Preprocessing()
-    graph = find_reader(path)(path, calibration=calibration, profile=profile, preprocessing=prepare)
-    return Model(graph, path, preprocessing=prepare, threads=threads)
+    file, prepare = model_file(path), preprocessing or Preprocessing()
+    graph = find_reader(file)(file, calibration=calibration, profile=profile, preprocessing=prepare)
+    if file != Path(path):
+        graph = replace(graph, name=Path(path).name)
+    return Model(graph, file, preprocessing=prepare, threads=threads)
 
 
 class Model:

@@ -28,6 +28,7 @@ from conformance.verify.samples import Extreme, Sample, extremes, samples
 from conformance.verify.undefined import run_sanitized
 from refsim.errors import TargetError, ToolchainError
 from refsim.float_model import FloatModel
+from refsim.model_zoo import model_file
 from refsim.samples import LABELS, read_archive
 
 PACKAGES = ("numpy", "onnx", "unicorn", "capstone", "pyelftools", "ziglang")
@@ -43,7 +44,7 @@ class Plan:
     """What to validate.
 
     Attributes:
-        path: the model's file.
+        path: the model's file, or its name in the zoo.
         model: graph, and the user's samples; none where no data were given.
         targets, compilers: each with each.
         wanted: names of the checks to run.
@@ -104,7 +105,7 @@ def verify(plan: Plan, progress: Progress = lambda what: None) -> tuple[Report, 
         found.checks.append(answered("accuracy", "golden model", lambda: _accuracy(plan)))
     report = Report(
         model=plan.path.name,
-        model_sha256=_sha256(plan.path),
+        model_sha256=_sha256(model_file(plan.path)),
         sources_sha256=found.sources,
         versions={"tinyformer": tool_version(), "python": platform.python_version()}
         | {package: version(package) for package in PACKAGES}

@@ -40,7 +40,7 @@ def test_another_package_can_add_a_format(monkeypatch: pytest.MonkeyPatch, tmp_p
     ("name", "message"),
     [
         ("m.pb", r"m\.pb: no installed package reads \.pb; readable: \.onnx, \.toy\..*'refsim.readers'"),
-        ("model", r"no installed package reads files without a suffix"),
+        ("folder/model", r"no installed package reads files without a suffix"),
         ("m.toy", r"the reader for \.toy, nowhere:read, cannot be imported: No module named 'nowhere'"),
     ],
 )
