@@ -42,10 +42,10 @@ static void add_contiguous_row(const tnf_add_params *p, const int8_t *a, const i
 
 void tnf_add(const tnf_add_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch)
 {
-    const int32_t axes = p->rank > 0 ? p->rank - 1 : 0;
-    const int32_t n = p->rank > 0 ? p->dims[axes] : 1;
-    const int32_t a_stride = p->rank > 0 ? p->a_strides[axes] : 0;
-    const int32_t b_stride = p->rank > 0 ? p->b_strides[axes] : 0;
+    const int32_t axes = p->rank - 1;
+    const int32_t n = p->dims[axes];
+    const int32_t a_stride = p->a_strides[axes];
+    const int32_t b_stride = p->b_strides[axes];
     const int32_t usual = a_stride == 1 && b_stride == 1 && p->rounding == TNF_ROUNDING_SINGLE && p->a_shift <= 0 &&
                           p->b_shift <= 0 && p->output_shift < -1 && !p->subtract;
     int32_t index[TNF_MAX_RANK] = {0};

@@ -10,12 +10,12 @@
 
 /* ---- image to plane ---- */
 
-/* `count` rows of positions (x0, x1) of four channels: they begin a column, and end the one before. From row to row x0 and x1 move on
+/* `count` rows, at least one, of positions (x0, x1) of four channels: they begin a column, and end the one before. From row to row x0 and x1 move on
  * by so many bytes. */
 TNF_OWN_FUNCTION void put_rows(uint32_t *begin, uint32_t *end, const int8_t *x0, int32_t move0, const int8_t *x1, int32_t move1,
                                int32_t count)
 {
-    while (count > 0) {
+    for (;;) {
         const uint32_t bytes0 = tnf_load4(x0), bytes1 = tnf_load4(x1);
         const uint32_t even0 = tnf_even_pair(bytes0), odd0 = tnf_odd_pair(bytes0);
         const uint32_t even1 = tnf_even_pair(bytes1), odd1 = tnf_odd_pair(bytes1);

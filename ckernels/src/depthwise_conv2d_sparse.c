@@ -204,8 +204,7 @@ static const int32_t *take_apart(const tnf_depthwise_conv2d_sparse_params *p, co
 void tnf_depthwise_conv2d_sparse(const tnf_depthwise_conv2d_sparse_params *p, const int8_t *x, int8_t *y, void *scratch)
 {
     int16_t *plane = (int16_t *)scratch;
-    const int32_t each = p->output_c / p->input_c, right = p->pitch - p->pad_left;
-    const int32_t columns = right < p->input_w ? right : p->input_w;
+    const int32_t each = p->output_c / p->input_c;
     const int32_t most = ((p->strip - 1) * p->stride + p->kernel_h) * p->pitch;
     const int32_t move = p->input_w * p->input_c;
     taps *blocks = (taps *)(void *)(plane + most);
@@ -220,9 +219,9 @@ void tnf_depthwise_conv2d_sparse(const tnf_depthwise_conv2d_sparse_params *p, co
         }
         for (o = 0; o < p->output_c; o++) {
             channel_strip strip;
-            if (o % each == 0 && columns > 0 && begin < end) {
+            if (o % each == 0 && begin < end) {
                 widen(plane + (begin - top) * p->pitch + p->pad_left, p->pitch, x + begin * move + o / each, p->input_c, move, end - begin,
-                      columns);
+                      p->input_w);
             }
             strip.begin = blocks;
             strip.end = blocks + ((uint32_t)record[2] >> 8);

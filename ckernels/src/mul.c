@@ -3,10 +3,10 @@
 
 void tnf_mul(const tnf_mul_params *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch)
 {
-    const int32_t axes = p->rank > 0 ? p->rank - 1 : 0;
-    const int32_t n = p->rank > 0 ? p->dims[axes] : 1;
-    const int32_t a_stride = p->rank > 0 ? p->a_strides[axes] : 0;
-    const int32_t b_stride = p->rank > 0 ? p->b_strides[axes] : 0;
+    const int32_t axes = p->rank - 1;
+    const int32_t n = p->dims[axes];
+    const int32_t a_stride = p->a_strides[axes];
+    const int32_t b_stride = p->b_strides[axes];
     int32_t index[TNF_MAX_RANK] = {0};
     (void)scratch;
     do {

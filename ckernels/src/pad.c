@@ -16,10 +16,10 @@ static int32_t inside(const tnf_pad_params *p, const int32_t *index, int32_t axe
 
 void tnf_pad(const tnf_pad_params *p, const int8_t *x, int8_t *y, void *scratch)
 {
-    const int32_t axes = p->rank > 0 ? p->rank - 1 : 0;
-    const int32_t n = p->rank > 0 ? p->output_dims[axes] : 1;
-    const int32_t before = p->rank > 0 ? p->before[axes] : 0;
-    const int32_t width = p->rank > 0 ? p->input_dims[axes] : 1;
+    const int32_t axes = p->rank - 1;
+    const int32_t n = p->output_dims[axes];
+    const int32_t before = p->before[axes];
+    const int32_t width = p->input_dims[axes];
     const int8_t value = (int8_t)p->value;
     int32_t index[TNF_MAX_RANK] = {0};
     (void)scratch;

@@ -3,9 +3,9 @@
 
 void tnf_transpose(const tnf_transpose_params *p, const int8_t *x, int8_t *y, void *scratch)
 {
-    const int32_t axes = p->rank > 0 ? p->rank - 1 : 0;
-    const int32_t n = p->rank > 0 ? p->dims[axes] : 1;
-    const int32_t stride = p->rank > 0 ? p->strides[axes] : 0;
+    const int32_t axes = p->rank - 1;
+    const int32_t n = p->dims[axes];
+    const int32_t stride = p->strides[axes];
     int32_t index[TNF_MAX_RANK] = {0};
     (void)scratch;
     do {

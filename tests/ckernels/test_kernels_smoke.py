@@ -218,7 +218,7 @@ def matmul(draw: Draw) -> Case:
 
 def broadcast_pair(draw: Draw) -> tuple[dict, list[Values], list[Values]]:
     """dims and strides, two tensors, and both broadcast to the output's shape."""
-    dims = draw.shape(draw.randint(0, 4), 5)
+    dims = draw.shape(draw.randint(1, 4), 5)
     tensors, wide, p = [], [], {"rank": len(dims), "dims": dims}
     for name in ("a", "b"):
         shape = [n if draw.random() < 0.8 else 1 for n in dims] if draw.random() < 0.6 else dims
@@ -364,7 +364,7 @@ def reshape(draw: Draw) -> Case:
 
 
 def transpose(draw: Draw) -> Case:
-    shape = draw.shape(draw.randint(0, 6), 3)
+    shape = draw.shape(draw.randint(1, 6), 3)
     axes = draw.sample(range(len(shape)), len(shape))
     x = draw.bytes(prod(shape))
     dims = [shape[axis] for axis in axes]
@@ -377,7 +377,7 @@ def transpose(draw: Draw) -> Case:
 
 
 def slice_(draw: Draw) -> Case:
-    shape = draw.shape(draw.randint(0, 4), 6)
+    shape = draw.shape(draw.randint(1, 4), 6)
     x, full = draw.bytes(prod(shape)), contract.strides(shape)
     starts = [draw.randrange(n) for n in shape]
     steps = [draw.randint(1, 3) for _ in shape]
@@ -392,7 +392,7 @@ def slice_(draw: Draw) -> Case:
 
 
 def pad(draw: Draw) -> Case:
-    shape = draw.shape(draw.randint(0, 4), 4)
+    shape = draw.shape(draw.randint(1, 4), 4)
     before = [draw.randint(0, 2) for _ in shape]
     dims = [b + n + draw.randint(0, 2) for b, n in zip(before, shape, strict=True)]
     x, value = draw.bytes(prod(shape)), draw.zero_point()

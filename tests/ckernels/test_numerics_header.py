@@ -28,7 +28,7 @@ SIGNATURE = re.compile(r"^static inline (\w+) tnf_(\w+)\(([^*)]*)\)$", re.MULTIL
     ids=lambda p: f"{p[0].name}-{'builtins' if p[1] else 'portable'}",
 )
 def c(request, tmp_path_factory) -> Callable[..., int]:
-    """c("srdhm", a, b) calls tnf_srdhm as this compiler builds it."""
+    """c("clamp", v, lo, hi) calls tnf_clamp as this compiler builds it."""
     compiler, builtins = request.param
     found = SIGNATURE.findall((ckernels.include_dir() / "tinyformer" / "numerics.h").read_text())
     text = '#include "tinyformer/numerics.h"\n'
@@ -69,7 +69,6 @@ def test_srdhm(c):
     pairs = [(a, b) for a in words(0, 0) for b in words(0, 0)]
     pairs += list(zip(words(3000, 2), reversed(words(3000, 3)), strict=True))
     for a, b in pairs:
-        assert c("srdhm", a, b) == definitions.srdhm(a, b), (a, b)
         if not a == b == INT32_MIN:
             assert c("srdhm_unsaturated", a, b) == definitions.srdhm(a, b), (a, b)
 

@@ -133,15 +133,7 @@ static inline int32_t tnf_smmla(int32_t a, int32_t b, int32_t acc)
     return sum;
 }
 
-/* The product's high word, rounded to nearest (ties towards plus infinity). */
-static inline int32_t tnf_smmulr(int32_t a, int32_t b)
-{
-    int32_t high;
-    __asm__("smmulr %0, %1, %2" : "=r"(high) : "r"(a), "r"(b));
-    return high;
-}
-
-/* The same, added to acc. */
+/* The product's high word, rounded to nearest (ties towards plus infinity), added to acc. */
 static inline int32_t tnf_smmlar(int32_t a, int32_t b, int32_t acc)
 {
     int32_t sum;
@@ -256,11 +248,6 @@ static inline uint32_t tnf_min4(uint32_t a, uint32_t b)
 static inline int32_t tnf_smmla(int32_t a, int32_t b, int32_t acc)
 {
     return (int32_t)(((int64_t)a * b) >> 32) + acc;
-}
-
-static inline int32_t tnf_smmulr(int32_t a, int32_t b)
-{
-    return (int32_t)(((int64_t)a * b + ((int64_t)1 << 31)) >> 32);
 }
 
 static inline int32_t tnf_smmlar(int32_t a, int32_t b, int32_t acc)

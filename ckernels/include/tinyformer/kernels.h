@@ -119,7 +119,8 @@ void tnf_depthwise_conv2d_dsp(const tnf_depthwise_conv2d_dsp_params *p, const in
 
 /* The same with weights in the sparse encoding of docs/encoding.md, in blocks of three along the kernel's width; `stride` 1 or 2 in both
  * directions, without dilation. channel [output_c][3] as of tnf_linear_sparse. Output rows are computed `strip` at a time, from rows of
- * the image widened to `pitch` int16, an even number: what four windows read at each multiple of four, in whole blocks and one more.
+ * the image widened to `pitch` int16, an even number: what four windows read at each multiple of four, in whole blocks and one more,
+ * and so all of the image.
  * Scratch: the pitch times ((strip - 1) * stride + kernel_h) int16, and 12 bytes for each block of the channel that has most.
  * In place where one strip holds all rows and the output's shape is the input's. Runs on every core. */
 typedef struct {
@@ -204,8 +205,8 @@ void tnf_matmul_dsp(const tnf_matmul_dsp_params *p, const int8_t *a, const int8_
 void tnf_matmul_dsp_pack(const tnf_matmul_dsp_params *p, const int8_t *b, void *packed);
 void tnf_matmul_dsp_packed(const tnf_matmul_dsp_params *p, const int8_t *a, const void *packed, int8_t *y, void *scratch);
 
-/* Element-wise sum, or difference, with broadcasting. dims is the output's shape, rank entries; strides are in elements, 0 on a
- * broadcast axis.
+/* Element-wise sum, or difference, with broadcasting. dims is the output's shape, rank entries, at least one; strides are in elements,
+ * 0 on a broadcast axis.
  * In place on an input whose shape is the output's. */
 typedef struct {
     int32_t rank;
@@ -434,7 +435,7 @@ typedef struct {
 } tnf_reshape_params;
 void tnf_reshape(const tnf_reshape_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* Output axis i, of length dims[i], walks the input with stride strides[i] (elements). */
+/* Output axis i, of length dims[i], walks the input with stride strides[i] (elements); at least one axis. */
 typedef struct {
     int32_t rank;
     const int32_t *dims;
@@ -442,7 +443,8 @@ typedef struct {
 } tnf_transpose_params;
 void tnf_transpose(const tnf_transpose_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* Output axis i, of length dims[i], walks the input with stride strides[i] (the step included), from element offset. */
+/* Output axis i, of length dims[i], walks the input with stride strides[i] (the step included), from element offset; at
+ * least one axis. */
 typedef struct {
     int32_t rank;
     int32_t offset;
@@ -451,7 +453,7 @@ typedef struct {
 } tnf_slice_params;
 void tnf_slice(const tnf_slice_params *p, const int8_t *x, int8_t *y, void *scratch);
 
-/* input_dims are copied into an output of shape output_dims at position before; the rest is value. */
+/* input_dims, at least one, are copied into an output of shape output_dims at position before; the rest is value. */
 typedef struct {
     int32_t rank;
     const int32_t *input_dims;

@@ -30,15 +30,10 @@ static inline int32_t tnf_sat32(int64_t v)
 
 /* ---- fixed-point products and rounding divisions ---- */
 
-/* srdhm where a = b = -2^31 cannot happen. The contract's nudge and truncating division are together floor((ab + 2^30) / 2^31). */
+/* srdhm of a and b that are not both -2^31, as no kernel has them. The contract's nudge and truncating division are together floor((ab + 2^30) / 2^31). */
 static inline int32_t tnf_srdhm_unsaturated(int32_t a, int32_t b)
 {
     return (int32_t)(((int64_t)a * b + ((int64_t)1 << 30)) >> 31);
-}
-
-static inline int32_t tnf_srdhm(int32_t a, int32_t b)
-{
-    return a == INT32_MIN && b == INT32_MIN ? INT32_MAX : tnf_srdhm_unsaturated(a, b);
 }
 
 /* v / 2^n rounded to nearest, ties away from zero; 0 <= n <= 31. */
