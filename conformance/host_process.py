@@ -61,6 +61,19 @@ def run(ffi: FFI, library: Any, memory: Memory, request: Request) -> bytes:
     size = len(request.image)
     start = memory.bytes + (memory.size - size)
     ffi.memmove(start, request.image, size)
+    arguments, _kept = passed(ffi, start, request)
+    getattr(library, request.kernel)(*arguments)
+    return bytes(ffi.buffer(start, size))
+
+
+def passed(ffi: FFI, start: Any, request: Request) -> tuple[list[Any], list[Any]]:
+    """What the kernel is called with, and what must be kept until then.
+
+    Args:
+        ffi: a cffi instance that knows the kernels.
+        start: where the image lies.
+        request: the call.
+    """
     struct = ffi.new(f"{request.kernel}_params *")
     kept = []  # cffi does not keep alive what a struct points to
     for name, kind in ffi.typeof(struct).item.fields:
@@ -72,8 +85,7 @@ def run(ffi: FFI, library: Any, memory: Memory, request: Request) -> bytes:
     inputs = [start + offset for offset in request.inputs]
     scratch = ffi.NULL if request.scratch is None else start + request.scratch
     arguments = [ffi.new("int8_t *[]", inputs)] if request.variadic else inputs
-    getattr(library, request.kernel)(struct, *arguments, start + request.output, scratch)
-    return bytes(ffi.buffer(start, size))
+    return [struct, *arguments, start + request.output, scratch], kept
 
 
 def main() -> None:
@@ -89,7 +101,7 @@ def main() -> None:
             batch: list[Request] = pickle.load(requests)  # noqa: S301 - the same
         except EOFError:
             return
-        largest = max(len(request.image) for request in batch)
+        largest = max((len(request.image) for request in batch), default=0)
         if largest > memory.size:
             memory = Memory(ffi, largest)
         answers.write(pickle.dumps([run(ffi, library, memory, request) for request in batch], pickle.HIGHEST_PROTOCOL))

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,7 +35,7 @@ from conformance.toolchain import (
     build_shared_library,
     host_toolchains,
 )
-from refsim.errors import ConformanceError, TinyFormerError, ToolchainError
+from refsim.errors import ConformanceError, ToolchainError
 
 ARENA_BYTES = 96 * 1024
 """Memory for a case's activations under emulation; every strategy stays within it."""
@@ -80,13 +81,9 @@ class Place(ABC):
             EmulationError: the same under emulation.
         """
 
-    def run_all(self, calls: Sequence[tuple[KernelCall, Layout]]) -> Iterator[bytes | TinyFormerError]:
-        """Run several calls: for each its memory afterwards, or what `run` raised."""
-        for call, layout in calls:
-            try:
-                yield self.run(call, layout)
-            except TinyFormerError as error:
-                yield error
+    def run_all(self, calls: Sequence[tuple[KernelCall, Layout]]) -> list[Callable[[], bytes]]:
+        """Run several calls, at once or when they are asked for: for each a function that does what `run` does."""
+        return [partial(self.run, *call) for call in calls]
 
     @abstractmethod
     def close(self) -> None:
@@ -131,16 +128,17 @@ class HostPlace(Place):
         self._declarations = parse_header(library.header)
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
+        self._ask([])  # starts the process, which takes longer than hundreds of cases
 
     def run(self, call: KernelCall, layout: Layout) -> bytes:
         return self._ask([(call, layout)])[0]
 
-    def run_all(self, calls: Sequence[tuple[KernelCall, Layout]]) -> Iterator[bytes | TinyFormerError]:
+    def run_all(self, calls: Sequence[tuple[KernelCall, Layout]]) -> list[Callable[[], bytes]]:
         try:
             answers = self._ask(calls)  # at once: handing over to the process and back takes longer than most kernels
         except ConformanceError:
             return super().run_all(calls)  # which of them it was
-        return iter(answers)
+        return [partial(_given, answer) for answer in answers]
 
     def _ask(self, calls: Sequence[tuple[KernelCall, Layout]]) -> list[bytes]:
         requests = [
@@ -202,6 +200,10 @@ class HostPlace(Place):
         reason = [line.strip() for line in said if "runtime error" in line or "panic" in line or "Error" in line][-1:]
         ended = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         return ": ".join([f"the kernel's process {ended}", *reason])
+
+
+def _given(answer: bytes) -> bytes:
+    return answer
 
 
 class CortexMPlace(Place):

@@ -3,9 +3,10 @@
 import contextlib
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import hypothesis
@@ -28,6 +29,9 @@ ENOUGH = 20
 
 ROUND = 10
 """Cases of one Hypothesis run. After ten, Hypothesis mostly varies the cases that it has; a new run makes new ones."""
+
+BATCH = 40
+"""Cases that a place is given at a time: on the host handing one over takes longer than running it."""
 
 SHRINK_SECONDS = 60.0
 """Time that the search for the smallest mismatch may take."""
@@ -70,18 +74,83 @@ class Outcome:
     vector: Path | None = None
 
 
+Way = tuple[str, int, int | None]
+"""A kernel, its sparse block or 0, and the input whose memory is the output or None."""
+
+
 @dataclass(frozen=True)
-class _Attempt:
+class Attempt:
     """One way to run a case: the kernel's call, the input whose memory is the output or None, and the memory."""
 
     call: KernelCall
     in_place: int | None
     layout: Layout
 
+    @property
+    def way(self) -> tuple[str, int, int | None]:
+        """What tells it from the others of its case: kernel, weights of a sparse block, in-place input."""
+        return self.call.kernel, self.call.sparse_block, self.in_place
+
     def __str__(self) -> str:
         block = f", blocks of {self.call.sparse_block}" if self.call.sparse_block else ""
         where = "" if self.in_place is None else f" in place on input {self.in_place}"
         return f" ({self.call.kernel}{block}{where})"
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A case, and what the golden model gives for it.
+
+    Attributes:
+        case: operator and inputs.
+        golden: int8, without the batch axis.
+        seed: of the round that it comes from.
+    """
+
+    case: Case
+    golden: Int8Array
+    seed: int = 0
+
+    def attempts(self, kinds: Sequence[bool]) -> list[Attempt]:
+        """The ways to run it by a place's kernels (`Place.dsp`), made once.
+
+        Raises:
+            Exception: whatever an emitter that fails on a legal case does.
+        """
+        kinds = tuple(kinds)
+        if kinds not in self._made:
+            self._made[kinds] = attempts(self.case, self.golden.size, kinds)
+        return self._made[kinds]
+
+    @cached_property
+    def _made(self) -> dict[tuple[bool, ...], list[Attempt]]:
+        return {}
+
+
+def attempts(case: Case, output_size: int, kinds: Sequence[bool]) -> list[Attempt]:
+    """Every kernel for a case once, also in place where it permits that.
+
+    Of calls that differ in sizes alone, say in the height of tiles, one is taken, which hangs on the case's inputs.
+
+    Args:
+        case: operator and inputs.
+        output_size: bytes.
+        kinds: of kernels: for cores without the DSP extension (False), with it (True).
+
+    Raises:
+        Exception: whatever an emitter that fails on a legal case does.
+    """
+    seed = zlib.crc32(b"".join(x.tobytes() for x in case.inputs))
+    chosen: dict[Way, KernelCall] = {}  # a kernel that cores with and without the DSP extension share runs once
+    for dsp in kinds:
+        alike: dict[Way, list[KernelCall]] = {}
+        for call in kernel_calls(case.op, case.shapes, dsp=dsp):
+            for index in (None, *call.in_place):
+                alike.setdefault((call.kernel, call.sparse_block, index), []).append(call)
+        chosen |= {way: calls[seed % len(calls)] for way, calls in alike.items()}
+    return [
+        Attempt(call, way[2], lay_out(call, case.inputs, output_size, way[2], seed)) for way, call in chosen.items()
+    ]
 
 
 def compare(case: Case, golden: Int8Array, place: Place | Opinion) -> Failure | None:
@@ -95,19 +164,33 @@ def compare(case: Case, golden: Int8Array, place: Place | Opinion) -> Failure | 
     Returns:
         None where every byte agrees and nothing else was touched.
     """
+    return next(_compare_all([Trial(case, golden)], place))
+
+
+def _compare_all(trials: Sequence[Trial], place: Place | Opinion) -> Iterator[Failure | None]:
+    """What `compare` finds for each of several cases."""
     if isinstance(place, Opinion):
-        return _difference(golden, place.run(case), "")
-    try:
-        attempts = [attempt for dsp in place.dsp for attempt in _attempts(case, golden.size, dsp)]
-    except Exception as error:  # an emitter that fails on a legal case is a finding
-        return Failure(f"the emitter fails: {type(error).__name__}: {error}", golden)
-    # A kernel that cores with and without the DSP extension share runs once.
-    chosen = list({(a.call.kernel, a.call.sparse_block, a.in_place): a for a in attempts}.values())
-    for attempt, after in zip(chosen, place.run_all([(a.call, a.layout) for a in chosen]), strict=True):
+        yield from (_difference(trial.golden, place.run(trial.case), "") for trial in trials)
+        return
+    planned: list[list[Attempt] | Failure] = []
+    for trial in trials:
         try:
-            if isinstance(after, TinyFormerError):
-                raise after
-            found = np.frombuffer(attempt.layout.collect(after), np.int8).reshape(golden.shape)
+            planned.append(trial.attempts(place.dsp))
+        except Exception as error:  # an emitter that fails on a legal case is a finding
+            planned.append(Failure(f"the emitter fails: {type(error).__name__}: {error}", trial.golden))
+    every = [attempt for made in planned if not isinstance(made, Failure) for attempt in made]
+    runs = iter(place.run_all([(attempt.call, attempt.layout) for attempt in every]))
+    for trial, made in zip(trials, planned, strict=True):
+        if isinstance(made, Failure):
+            yield made
+        else:
+            yield _first_failure(trial.golden, made, list(islice(runs, len(made))))
+
+
+def _first_failure(golden: Int8Array, tried: Sequence[Attempt], runs: Sequence[Callable[[], bytes]]) -> Failure | None:
+    for attempt, run in zip(tried, runs, strict=True):
+        try:
+            found = np.frombuffer(attempt.layout.collect(run()), np.int8).reshape(golden.shape)
         except TinyFormerError as error:
             return Failure(f"{error}{attempt}", golden)
         failure = _difference(golden, found, str(attempt))
@@ -119,16 +202,6 @@ def compare(case: Case, golden: Int8Array, place: Place | Opinion) -> Failure | 
 def _difference(golden: Int8Array, found: Int8Array, how: str) -> Failure | None:
     message = difference(golden, found)
     return Failure(f"{message}{how}", golden, found) if message else None
-
-
-@lru_cache(maxsize=2)  # every place takes the same
-def _attempts(case: Case, output_size: int, dsp: bool) -> list[_Attempt]:
-    seed = zlib.crc32(b"".join(x.tobytes() for x in case.inputs))
-    return [
-        _Attempt(call, index, lay_out(call, case.inputs, output_size, index, seed))
-        for call in kernel_calls(case.op, case.shapes, dsp=dsp)
-        for index in (None, *call.in_place)
-    ]
 
 
 def run_operator(
@@ -154,19 +227,26 @@ def run_operator(
         An outcome for each place, in their order.
     """
     tallies = [_Tally(place) for place in places]
-    kinds = {dsp for place in places if isinstance(place, Place) for dsp in place.dsp}
+    kinds = {place.dsp for place in places if isinstance(place, Place)}
+    batch: list[Trial] = []
 
-    def everywhere(case: Case, seed: int) -> None:
-        golden = case.op.run(*case.inputs)[0]
+    def collect(case: Case, seed: int) -> None:
+        trial = Trial(case, case.op.run(*case.inputs)[0], seed)
         with contextlib.suppress(Exception):  # before the clocks start; what fails here fails again in `compare`
-            for dsp in kinds:
-                _attempts(case, golden.size, dsp)
-        for tally in tallies:
-            if len(tally.failures) < ENOUGH:
-                tally.add(case, golden, seed)
+            for kind in kinds:
+                trial.attempts(kind)
+        batch.append(trial)
+        if len(batch) == BATCH:
+            everywhere()
         progress()
 
-    for_each_case(operator, everywhere, count=count, seed=seed)
+    def everywhere() -> None:
+        for tally in tallies:
+            tally.add(batch)
+        batch.clear()
+
+    for_each_case(operator, collect, count=count, seed=seed)
+    everywhere()
     return [tally.outcome(operator, failures) for tally in tallies]
 
 
@@ -195,15 +275,20 @@ class _Tally:
         self.seconds = 0.0
         self.failures: list[tuple[Case, Failure, int]] = []
 
-    def add(self, case: Case, golden: Int8Array, seed: int) -> None:
-        if isinstance(self.place, Opinion) and not self.place.takes(case):
+    def add(self, trials: Sequence[Trial]) -> None:
+        """Run cases, until mismatches are too many."""
+        if isinstance(self.place, Opinion):
+            trials = [trial for trial in trials if self.place.takes(trial.case)]
+        if len(self.failures) == ENOUGH:
             return
         start = time.perf_counter()
-        failure = compare(case, golden, self.place)
+        for trial, failure in zip(trials, _compare_all(trials, self.place), strict=True):
+            self.cases += 1
+            if failure is not None:
+                self.failures.append((trial.case, failure, trial.seed))
+            if len(self.failures) == ENOUGH:
+                break
         self.seconds += time.perf_counter() - start
-        self.cases += 1
-        if failure is not None:
-            self.failures.append((case, failure, seed))
 
     def outcome(self, operator: str, folder: Path) -> Outcome:
         """The outcome, its smallest failure saved in `folder`."""
