@@ -123,7 +123,7 @@ def inspect(
     """Show a quantised model's layers, choices, memory and ports as they would be generated."""
     from codegen import load
     from codegen.choose import Optimise
-    from codegen.program import build_program
+    from codegen.program import build_program, dims
     from codegen.target import load_target
 
     chip = load_target(target) if target else None
@@ -140,7 +140,7 @@ def inspect(
             str(step.index),
             escape(step.node),
             step.operator,
-            _dims(step.shape),
+            dims(step.shape),
             str(step.constant_bytes),
             str(step.call.macs),
             str(step.offset),
@@ -154,7 +154,7 @@ def inspect(
     for kind, places in (("input", program.inputs), ("output", program.outputs)):
         for index, port in enumerate(places):
             ports.add_row(
-                f"{kind} {index}", escape(port.name), _dims(port.shape), f"{port.scale:g}", str(port.zero_point)
+                f"{kind} {index}", escape(port.name), dims(port.shape), f"{port.scale:g}", str(port.zero_point)
             )
     console = Console()
     for table in (layers, choices, ports, _memory_table(program, chip)):
@@ -250,7 +250,3 @@ def _memory_table(program: Program, target: Target | None = None) -> Table:
 def _say(text: str) -> None:
     """Print a line as it is."""
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _dims(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "scalar"

@@ -199,6 +199,11 @@ def build_program(
     )
 
 
+def dims(shape: Shape) -> str:
+    """A shape as people read it: "1x32x32x3"."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
 def graph_hash(graph: Graph) -> str:
     """SHA-256 of everything in a graph but its name, hexadecimal."""
     digest = hashlib.sha256()

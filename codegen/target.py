@@ -4,12 +4,12 @@ The files in `codegen/targets/` describe well-known chips; a user's own chip is 
 Each figure carries its source, so that a reader can check it against the chip's reference manual.
 """
 
-import tomllib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+from codegen.descriptions import list_descriptions, read_description
 from codegen.memory_timing import Cache, MemoryTiming, Power
 from refsim.errors import TargetError
 
@@ -224,7 +224,7 @@ class Target:
 
 def list_targets() -> tuple[str, ...]:
     """Names of the built-in targets, sorted."""
-    return tuple(sorted(path.stem for path in _BUILT_IN.glob("*.toml")))
+    return list_descriptions(_BUILT_IN)
 
 
 def load_target(name_or_path: str | Path) -> Target:
@@ -236,23 +236,7 @@ def load_target(name_or_path: str | Path) -> Target:
     Raises:
         TargetError: There is no such target, or the file is unreadable or wrong.
     """
-    text = str(name_or_path)
-    if text in list_targets():
-        path = _BUILT_IN / f"{text}.toml"
-    elif text.endswith(".toml"):
-        path = Path(text)
-    else:
-        raise TargetError(
-            f"target {text!r} is unknown; built-in are {', '.join(list_targets())}, or give a path to a .toml file"
-        )
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TargetError(
-            f"target file {path} cannot be read ({error.strerror}); built-in are {', '.join(list_targets())}"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TargetError(f"target file {path} is no valid TOML: {error}") from error
+    path, table = read_description("target", name_or_path, _BUILT_IN, TargetError)
     memory = []
     for entry in _tables(table, "memory", str(path)):
         timing = tuple(

@@ -10,12 +10,12 @@ into what JSON holds and back.
 
 import dataclasses
 import math
-import tomllib
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from codegen.descriptions import list_descriptions, read_description
 from refsim.errors import DataError
 
 Shape = tuple[int, int, int]
@@ -228,7 +228,7 @@ class Architecture:
 
 def list_spaces() -> tuple[str, ...]:
     """Names of the built-in spaces, sorted."""
-    return tuple(sorted(path.stem for path in _BUILT_IN.glob("*.toml")))
+    return list_descriptions(_BUILT_IN)
 
 
 def load_space(name_or_path: str | Path) -> Space:
@@ -240,23 +240,7 @@ def load_space(name_or_path: str | Path) -> Space:
     Raises:
         DataError: there is no such space, or the file is unreadable or wrong.
     """
-    text = str(name_or_path)
-    if text in list_spaces():
-        path = _BUILT_IN / f"{text}.toml"
-    elif text.endswith(".toml"):
-        path = Path(text)
-    else:
-        raise DataError(
-            f"space {text!r} is unknown; built-in are {', '.join(list_spaces())}, or give a path to a .toml file"
-        )
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"space file {path} cannot be read ({error.strerror}); built-in are {', '.join(list_spaces())}"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"space file {path} is no valid TOML: {error}") from error
+    path, table = read_description("space", name_or_path, _BUILT_IN, DataError)
     return from_dict(Space, table, f"space file {path}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from codegen.choose import Optimise
 from codegen.generate import GeneratedModel
 from codegen.layouts import Layout, c_folder
-from codegen.program import Program, build_program, graph_hash
+from codegen.program import Program, build_program, dims, graph_hash
 from codegen.target import Target
 from refsim.errors import DataError, ModelError
 from refsim.graph import Graph
@@ -70,7 +70,7 @@ def _same_steps(folder: Path, source: str, graph: Graph, target: Target) -> Prog
     candidates = []
     for optimise in Optimise:
         program = build_program(graph, target, optimise=optimise)
-        if steps == [(s.index, s.operator, "x".join(map(str, s.shape)) or "scalar") for s in program.steps]:
+        if steps == [(s.index, s.operator, dims(s.shape)) for s in program.steps]:
             kernels = ["" if s.specialised else s.call.kernel for s in program.steps if not s.elided]
             candidates.append((sum(a == b for a, b in zip(kernels, calls, strict=False)), program))
     if not candidates:
