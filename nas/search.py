@@ -33,11 +33,14 @@ from nas.executor import Executor
 from nas.resources import Limits, ResourceEval
 from nas.search_training import Images, PathTrainer, SupernetTrainer
 from nas.space import Architecture, Space, SuperConfig, as_dict, from_dict
-from nas.sparsenas import PathTrial
-from nas.study import accuracy, best_trial, open_study, run_trials, weights_path
+from nas.sparsenas import SPEED, PathTrial
+from nas.study import SETTINGS, accuracy, best_trial, open_study, run_trials, weights_path
 from nas.supernas import SupernetTrial
 from nas.training import Hardware, TrainingConfig, paper_schedule
 from refsim.errors import DataError
+
+Watch = Callable[[Study, Study | None], None]
+"""Called with the studies of both stages, the second once it is there, whenever a trial is begun or finished."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Effort:
         paths: that a supernet's accuracy is the average of, T_j.
         test_paths: of TestSupernet.
         batch_size: of all training.
+        peak_lr: learning rate of all training after its warm-up.
         images: training images; None takes all.
         validation_images: held out for accuracies.
     """
@@ -61,12 +65,13 @@ class Effort:
     paths: int = 10
     test_paths: int = 100
     batch_size: int = 128
+    peak_lr: float = 5.5e-4
     images: int | None = None
     validation_images: int = 1000
 
     def schedule(self, epochs: int) -> TrainingConfig:
         """Of a training; its seed is the trial's."""
-        return paper_schedule(epochs, batch_size=self.batch_size)
+        return paper_schedule(epochs, batch_size=self.batch_size, peak_lr=self.peak_lr)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +88,8 @@ class Search:
         storage, name: where the studies are, and what their names begin with.
         folder: for weights and results. Machines that share studies share it.
         hardware, threads: to train on.
+        keep: weights of how many trials of each study stay in `folder`, those of the best.
+        watch: is told of progress.
     """
 
     space: Space
@@ -97,6 +104,8 @@ class Search:
     seed: int = 0
     hardware: Hardware = field(default_factory=Hardware)
     threads: int = 1
+    keep: int = 50
+    watch: Watch = lambda _supernets, _paths: None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -124,7 +133,7 @@ class Search:
             self.effort.test_paths,
             self.effort.paths,
         )
-        with _progress(console, "SuperNAS", study, trials) as observe:
+        with _progress(console, "SuperNAS", study, trials, lambda: self.watch(study, None)) as observe:
             run_trials(
                 study,
                 genes,
@@ -133,15 +142,21 @@ class Search:
                 trials=trials,
                 seed=self.seed,
                 folder=self.folder / "supernets",
+                keep=self.keep,
                 observe=observe,
             )
         return study
 
     def search_paths(
-        self, images: Images, supernet_trial: FrozenTrial, executor: Executor, trials: int, console: Console
+        self, images: Images, supernets: Study, executor: Executor, trials: int, console: Console
     ) -> Study:
-        """Algorithm 3, selection stage: the study of paths through a supernet, with `trials` of them evaluated."""
-        number, supernet = supernet_trial.number, super_genes(self.space).config(supernet_trial.params)
+        """Algorithm 3, selection stage: the study of paths through the best supernet, with `trials` of them evaluated.
+
+        Raises:
+            TargetError: no supernet is finished.
+        """
+        best = best_trial(supernets)
+        number, supernet = best.number, super_genes(self.space).config(best.params)
         genes = path_genes(self.space, supernet)
         sampler = EvolutionarySampler(genes, self.evolution, seed=self.seed)
         settings = {**self.settings, "supernet": as_dict(supernet)}
@@ -162,7 +177,7 @@ class Search:
                 threads=self.threads,
             ),
         )
-        with _progress(console, "SparseNAS", study, trials) as observe:
+        with _progress(console, "SparseNAS", study, trials, lambda: self.watch(supernets, study)) as observe:
             run_trials(
                 study,
                 genes,
@@ -171,6 +186,7 @@ class Search:
                 trials=trials,
                 seed=self.seed,
                 folder=paths_folder(self.folder, number),
+                keep=self.keep,
                 observe=observe,
             )
         return study
@@ -254,7 +270,7 @@ def load_search(storage: BaseStorage, name: str) -> Found:
     if paths_study(name, supernet.number) not in known:
         raise DataError(f"search {name!r} has no paths yet; go on with tinyformer search")
     paths = optuna.load_study(study_name=paths_study(name, supernet.number), storage=storage)
-    return Found(supernets, paths, supernet, paths.user_attrs["settings"])
+    return Found(supernets, paths, supernet, paths.user_attrs[SETTINGS])
 
 
 def load_images_for(space: Space, data: Path | None, effort: Effort, seed: int) -> Images:
@@ -292,9 +308,9 @@ def check_images(space: Space, images: LabelledImages) -> None:
 
 @contextmanager
 def _progress(
-    console: Console, stage: str, study: Study, trials: int
+    console: Console, stage: str, study: Study, trials: int, watch: Callable[[], None]
 ) -> Iterator[Callable[[Sequence[FrozenTrial]], None]]:
-    """A bar over the trials of a stage, with the best accuracy so far."""
+    """A bar over the trials of a stage, with the best accuracy so far and the speed of the last training."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -310,8 +326,14 @@ def _progress(
             finished = [t for t in all_trials if t.state == TrialState.COMPLETE]
             skipped = sum(t.state == TrialState.PRUNED for t in all_trials)
             best = f"best {max(map(accuracy, finished)):.2%}" if finished else "none yet"
-            return {"completed": len(finished) + skipped, "found": f"{best}, {skipped} skipped"}
+            speed = f", {finished[-1].user_attrs[SPEED]:.0f} images/s" if finished else ""
+            return {"completed": len(finished) + skipped, "found": f"{best}, {skipped} skipped{speed}"}
 
         # what an earlier run did is no speed of this one
         task = progress.add_task(stage, total=trials, **state(study.get_trials(deepcopy=False)))
-        yield lambda all_trials: progress.update(task, **state(all_trials))
+
+        def observe(all_trials: Sequence[FrozenTrial]) -> None:
+            progress.update(task, **state(all_trials))
+            watch()
+
+        yield observe

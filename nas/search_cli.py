@@ -49,9 +49,13 @@ def search(
     validation_images: Annotated[int, typer.Option(min=1, help="Held out from them for accuracies.")] = 1000,
     test_images: Annotated[int | None, typer.Option(min=1, help="For the accuracy in the end; by default all.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of a training step.")] = 128,
+    peak_lr: Annotated[float, typer.Option(min=0, help="Learning rate after the warm-up.")] = 5.5e-4,
+    random_trials: Annotated[int, typer.Option(min=1, help="Trials of each stage before evolution begins.")] = 10,
+    parents: Annotated[int, typer.Option(min=1, help="Trials, the best, that others descend from.")] = 10,
     max_ms: Annotated[float | None, typer.Option(help="Most milliseconds that a run may take, by estimate.")] = None,
     max_ram: Annotated[int | None, typer.Option(help="Most bytes of RAM; by default the target's.")] = None,
     max_flash: Annotated[int | None, typer.Option(help="Most bytes of flash; by default the target's.")] = None,
+    keep: Annotated[int, typer.Option(min=1, help="Trials of each stage, the best, whose weights stay on disk.")] = 50,
     storage: _Storage = None,
     name: _Name = "search",
     executor: Annotated[
@@ -73,12 +77,13 @@ def search(
 
         from codegen.target import load_target
         from nas.data import draw, load_images
+        from nas.evolution import Evolution
         from nas.resources import Limits
         from nas.search import Effort, Search, load_images_for, load_search
         from nas.search_export import deploy_trial
-        from nas.search_page import write_results
+        from nas.search_page import LivePage, write_results
         from nas.space import load_space
-        from nas.study import best_trial, open_storage
+        from nas.study import open_storage
         from nas.training import Hardware
 
         chip, searched = load_target(target), load_space(space)
@@ -91,12 +96,14 @@ def search(
             paths=paths,
             test_paths=test_paths,
             batch_size=batch_size,
+            peak_lr=peak_lr,
             images=images,
             validation_images=validation_images,
         )
         folder = _data_folder(data)
         console.print("Reading images")
         pictures = load_images_for(searched, folder, effort, seed)
+        page = LivePage(out, supernets, trials)
         plan = Search(
             space=searched,
             target=chip,
@@ -106,14 +113,20 @@ def search(
             folder=out,
             name=name,
             effort=effort,
+            evolution=Evolution(random=random_trials, parents=parents),
             seed=seed,
             hardware=Hardware(device=device),
             threads=threads,
+            keep=keep,
+            watch=page,
         )
         place = _executor(executor, workers, threads, gpus)
         try:
-            stage_one = plan.search_supernets(pictures, place, supernets, console)
-            plan.search_paths(pictures, best_trial(stage_one), place, trials, console)
+            first_stage = plan.search_supernets(pictures, place, supernets, console)
+            plan.search_paths(pictures, first_stage, place, trials, console)
+        except BaseException:
+            page.stop()
+            raise
         finally:
             place.close()
         found = load_search(plan.storage, name)
@@ -121,7 +134,7 @@ def search(
         test = draw(test, min(test_images or len(test), len(test)), seed)
         best = found.path(None)
         deployed = deploy_trial(found, best, out, images=pictures, test=test, target=chip, threads=threads)
-        write_results(found, best, deployed, out)
+        write_results(out, found.supernets, found.paths, deployed=deployed)
         _report(console, deployed, out / "results.html")
     _verify_deployed(context, deployed, target, verify, console)
 
@@ -143,6 +156,10 @@ def compress(
     ] = None,
     teacher_epochs: Annotated[int, typer.Option(min=1, help="Of training that larger network.")] = 100,
     quantisation_aware: Annotated[bool, typer.Option(help="Train with the rounding of int8.")] = False,
+    images: Annotated[int | None, typer.Option(min=1, help="Training images; by default all.")] = None,
+    peak_lr: Annotated[
+        float | None, typer.Option(min=0, help="Learning rate after the warm-up; by default the search's.")
+    ] = None,
     test_images: Annotated[int | None, typer.Option(min=1, help="For the accuracy in the end; by default all.")] = None,
     storage: _Storage = None,
     name: _Name = "search",
@@ -153,6 +170,8 @@ def compress(
     """Train a searched model at length while it is pruned again; an interrupted run continues where it stopped."""
     console = Console()
     with _torch_needed(console, "the same command goes on"):
+        from dataclasses import replace
+
         from codegen.target import load_target
         from nas.compression import Compression
         from nas.data import draw, load_images
@@ -167,7 +186,10 @@ def compress(
         chosen = found.path(trial)
         place = _data_folder(data)
         console.print("Reading images")
-        effort, seed = found.effort, found.settings["seed"]
+        seed = found.settings["seed"]
+        effort = replace(found.effort, images=images)
+        if peak_lr is not None:
+            effort = replace(effort, peak_lr=peak_lr)
         pictures = load_images_for(found.space, place, effort, seed)
         test = load_images(place, "test")
         deployed = compress_trial(

@@ -22,7 +22,7 @@ from nas.network import PathNetwork, weights
 from nas.search import Found, paths_folder
 from nas.search_training import Images, network_of
 from nas.space import Architecture, PathConfig, Pruning, Space, StageConfig, StagePath, SuperConfig
-from nas.study import weights_path
+from nas.study import ranking, weights_path
 from nas.training import Hardware, TrainingConfig, train
 from refsim.errors import DataError
 from refsim.files import write_whole
@@ -171,5 +171,12 @@ def _take(out: Path, what: dict[str, Any]) -> None:
 
 
 def _model(found: Found, trial: FrozenTrial, folder: Path) -> PathNetwork:
-    state = load_arrays(weights_path(paths_folder(folder, found.supernet.number), trial.number))
-    return network_of(found.architecture(trial), state)
+    weights_of = paths_folder(folder, found.supernet.number)
+    path = weights_path(weights_of, trial.number)
+    if not path.exists():
+        kept = [t.number for t in ranking(found.paths) if weights_path(weights_of, t.number).exists()]
+        raise DataError(
+            f"the weights of trial {trial.number} are not in {weights_of}: a search keeps those of its best trials "
+            f"(--keep); there are those of {', '.join(map(str, kept)) or 'none'}"
+        )
+    return network_of(found.architecture(trial), load_arrays(path))

@@ -6,25 +6,42 @@ const ms = value => value === null ? "–" : fixed(value, 1) + " ms";
 const time = seconds => seconds === null ? "–" : seconds < 120 ? fixed(seconds, 1) + " s" : fixed(seconds / 60, 1) + " min";
 const dims = shape => shape.join(" × ");
 
-function header() {
-  const { test_accuracy, test_images, resources } = DATA.model;
+// What a search under way is doing. The page was written when a trial began or ended, and fetches the next one.
+function state() {
+  const { stage, done, wanted, stopped, written, ends } = DATA.progress;
+  const clock = seconds => new Date(seconds * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  const what = `${stage === "paths" ? "SparseNAS" : "SuperNAS"}: ${whole(done)} of ${whole(wanted)} trials are done`;
+  if (stopped) return h("p", { class: "state stopped" }, h("b", {}, "Stopped"), ` ${clock(written)}. ${what}. The same command goes on.`);
+  setTimeout(() => location.reload(), 15000);
+  return h("p", { class: "state running" }, h("b", {}, "Running"), ` ${what}` +
+    (ends === null ? "; how long the rest takes is known after the first." : `, the rest by ${clock(ends)} at this speed.`) + ` As of ${clock(written)}.`);
+}
+
+function cards() {
   const chosen = PATHS.find(trial => trial.number === CHOSEN);
-  const cards = [
-    [share(chosen.accuracy), "accuracy of the chosen model, int8, held-out images"],
-    [share(test_accuracy), `on ${whole(test_images)} test images`],
+  if (!chosen) return null;
+  const resources = DATA.model ? DATA.model.resources : chosen.resources;
+  const values = [
+    [share(chosen.accuracy), `accuracy of the ${DATA.model ? "chosen" : "best"} model, int8, held-out images`],
+    ...(DATA.model ? [[share(DATA.model.test_accuracy), `on ${whole(DATA.model.test_images)} test images`]] : []),
     [kb(resources.flash_bytes), `flash, of ${kb(DATA.limits.flash_bytes)}`],
     [kb(resources.ram_bytes), `RAM, of ${kb(DATA.limits.ram_bytes)}`],
     [ms(resources.latency_ms), "a run, by estimate" + (DATA.limits.latency_ms === null ? "" : `, of ${ms(DATA.limits.latency_ms)}`)],
     [short(resources.kept_parameters), `weights kept, of ${short(resources.parameters)}`],
   ];
+  return h("div", { class: "cards" }, values.map(([value, label]) => h("div", { class: "card" }, h("b", {}, value), h("span", { class: "dim" }, label))));
+}
+
+function header() {
   const count = (trials, state) => trials.filter(trial => trial.state === state).length;
   const summary = trials => `${whole(count(trials, "finished"))} trained, ${whole(count(trials, "skipped"))} skipped` +
     (count(trials, "lost") ? `, ${whole(count(trials, "lost"))} lost and repeated` : "");
   return [
     h("h1", {}, `Search of space “${DATA.space}” for ${DATA.target.name}`),
-    h("p", { class: "dim" }, `${DATA.target.core}, ${fixed(DATA.target.clock_hz / 1e6, 0)} MHz. Supernets: ${summary(DATA.supernets)}. ` +
-      `Paths through supernet ${DATA.supernet}: ${summary(PATHS)}. Chosen: path ${CHOSEN}.`),
-    h("div", { class: "cards" }, cards.map(([value, label]) => h("div", { class: "card" }, h("b", {}, value), h("span", { class: "dim" }, label)))),
+    h("p", { class: "dim" }, `${DATA.target.core}, ${fixed(DATA.target.clock_hz / 1e6, 0)} MHz. Supernets: ${summary(DATA.supernets)}.` +
+      (PATHS.length ? ` Paths through supernet ${DATA.supernet}: ${summary(PATHS)}.` : "") + (CHOSEN === null ? "" : ` ${DATA.model ? "Chosen" : "Best so far"}: path ${CHOSEN}.`)),
+    DATA.progress && state(),
+    cards(),
   ];
 }
 
@@ -86,6 +103,7 @@ function scatter(title, unit, of, limit) {
 const legend = entries => h("div", { class: "legend dim" }, entries.map(([name, text]) => h("span", {}, h("i", { class: `swatch-${name}` }), text)));
 
 function pareto() {
+  if (CHOSEN === null) return [];
   const limits = DATA.limits;
   return [h("h2", {}, "What accuracy costs"),
     h("div", { class: "charts" },
@@ -119,6 +137,7 @@ function progress(title, trials, chosen) {
 }
 
 function history() {
+  if (![...DATA.supernets, ...PATHS].some(trial => trial.state === "finished")) return [];
   return [h("h2", {}, "How the search went"),
     h("div", { class: "charts" }, progress("SuperNAS: average accuracy of supernets", DATA.supernets, DATA.supernet),
       progress("SparseNAS: accuracy of paths", PATHS, CHOSEN)),
@@ -128,6 +147,7 @@ function history() {
 // The network from left to right, a column for each stage: modules with their layers; a bar is as long as the layer's
 // share of the largest one's weights, dark where pruning left them.
 function network() {
+  if (!DATA.network) return [];
   const { modules, input } = DATA.network;
   const most = Math.max(...modules.flatMap(module => module.layers.map(layer => layer.parameters)), 1);
   const columns = [];
@@ -174,37 +194,40 @@ function network() {
     bottom = Math.max(bottom, y);
   });
   const total = 16 + columns.length * width + (columns.length - 1) * gap;
-  return [h("h2", {}, "The chosen network"),
+  const name = DATA.model ? "The chosen network" : "The best network so far";
+  return [h("h2", {}, name),
     h("p", { class: "dim" }, `${whole(DATA.network.kept)} of ${whole(DATA.network.parameters)} weights are kept. A bar's length is the root of a layer's share of the largest one's weights; its dark part is what pruning left. Residual connections and the inputs of attention are left out.`),
-    h("div", { class: "panel scroll", tabindex: 0, role: "region", "aria-label": "The chosen network" },
-      svg("svg", { class: "network", viewBox: `0 0 ${total} ${bottom}`, style: { minWidth: `${Math.min(total, 900)}px` }, role: "img", "aria-label": "Modules and layers of the chosen network" }, drawn))];
+    h("div", { class: "panel scroll", tabindex: 0, role: "region", "aria-label": name },
+      svg("svg", { class: "network", viewBox: `0 0 ${total} ${bottom}`, style: { minWidth: `${Math.min(total, 900)}px` }, role: "img", "aria-label": `Modules and layers: ${name.toLowerCase()}` }, drawn))];
 }
 
 function trials() {
   const used = of => row => row.resources ? of(row.resources) : null;
   const columns = [
     { title: "path", value: r => r.number, show: r => r.number },
-    { title: "state", kind: "text", value: r => r.state, show: r => r.number === CHOSEN ? "chosen" : r.state },
+    { title: "state", kind: "text", value: r => r.state, show: r => r.number === CHOSEN ? (DATA.model ? "chosen" : "best so far") : r.state },
     { title: "accuracy", value: r => r.accuracy, show: r => share(r.accuracy) },
     { title: "latency", value: used(r => r.latency_ms), show: r => ms(used(u => u.latency_ms)(r)) },
     { title: "flash", value: used(r => r.flash_bytes), show: r => r.resources ? kb(r.resources.flash_bytes) : "–" },
     { title: "RAM", value: used(r => r.ram_bytes), show: r => r.resources ? kb(r.resources.ram_bytes) : "–" },
     { title: "weights kept", value: used(r => r.kept_parameters), show: r => r.resources ? `${short(r.resources.kept_parameters)} of ${short(r.resources.parameters)}` : "–" },
     { title: "took", value: r => r.seconds, show: r => time(r.seconds) },
+    { title: "images/s", value: r => r.images_per_second ?? null, show: r => r.images_per_second ? whole(r.images_per_second) : "–" },
     { title: "attempt", value: r => r.attempt, show: r => r.attempt },
     { title: "on", kind: "text", value: r => r.host, show: r => r.host || "–" },
     { title: "why skipped", kind: "text name", value: r => r.skipped || "", show: r => r.skipped || "" },
   ];
   const supernets = [
     { title: "supernet", value: r => r.number, show: r => r.number },
-    { title: "state", kind: "text", value: r => r.state, show: r => r.number === DATA.supernet ? "chosen" : r.state },
+    { title: "state", kind: "text", value: r => r.state, show: r => r.number === DATA.supernet ? (PATHS.length ? "chosen" : "best so far") : r.state },
     { title: "average accuracy", value: r => r.accuracy, show: r => share(r.accuracy) },
     { title: "paths that fit", value: r => r.fitting ?? null, show: r => r.paths === undefined ? "–" : `${r.fitting} of ${r.paths}` },
     { title: "dimensions", kind: "text", value: r => supernetText(r.parameters), show: r => supernetText(r.parameters) },
     { title: "took", value: r => r.seconds, show: r => time(r.seconds) },
+    { title: "images/s", value: r => r.images_per_second ?? null, show: r => r.images_per_second ? whole(r.images_per_second) : "–" },
     { title: "why skipped", kind: "text name", value: r => r.skipped || "", show: r => r.skipped || "" },
   ];
-  return [h("h2", {}, "Every path"), table(columns, PATHS, { label: "Paths", sorted: 2, down: true }),
+  return [PATHS.length ? [h("h2", {}, "Every path"), table(columns, PATHS, { label: "Paths", sorted: 2, down: true })] : null,
     h("h2", {}, "Every supernet"), table(supernets, DATA.supernets, { label: "Supernets", sorted: 2, down: true })];
 }
 

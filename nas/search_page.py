@@ -1,9 +1,10 @@
-"""What a search found: results.json, and results.html for people, one file that needs nothing but a browser."""
+"""What a search has found so far: results.json, and results.html for people, which needs nothing but a browser."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from nas.deployment import Deployed
 from nas.evolution import ATTEMPT
 from nas.layers import Layer, Network, describe
 from nas.search import Found
-from nas.sparsenas import RESOURCES
-from nas.study import OWNER, SKIPPED
+from nas.sparsenas import RESOURCES, SPEED
+from nas.study import OWNER, SETTINGS, SKIPPED, ranking
 from refsim.files import write_whole
 from refsim.page import finite, render_page
 
@@ -34,25 +35,77 @@ _STATES = {
 }
 
 
-def write_results(found: Found, chosen: FrozenTrial, deployed: Deployed, folder: Path) -> None:
+@dataclass(frozen=True)
+class Progress:
+    """How far a search is.
+
+    Attributes:
+        supernets, paths: trials wanted of each stage.
+        stopped: nobody goes on with it.
+    """
+
+    supernets: int
+    paths: int
+    stopped: bool = False
+
+
+class LivePage:
+    """The results of a search under way, written anew whenever it is called.
+
+    Args:
+        folder: of the search.
+        supernets, paths: trials wanted of each stage.
+    """
+
+    def __init__(self, folder: Path, supernets: int, paths: int) -> None:
+        self.folder, self.progress = folder, Progress(supernets, paths)
+        self._studies: tuple[Study, Study | None] | None = None
+
+    def __call__(self, supernets: Study, paths: Study | None) -> None:
+        """Write what is there (`nas.search.Watch`)."""
+        self._studies = supernets, paths
+        write_results(self.folder, supernets, paths, progress=self.progress)
+
+    def stop(self) -> None:
+        """Write that the search was stopped."""
+        if self._studies is not None:
+            write_results(self.folder, *self._studies, progress=replace(self.progress, stopped=True))
+
+
+def write_results(
+    folder: Path,
+    supernets: Study,
+    paths: Study | None,
+    *,
+    deployed: Deployed | None = None,
+    progress: Progress | None = None,
+) -> None:
     """Write results.json and results.html.
 
     Args:
-        found: the search.
-        chosen: the trial of the path that was deployed.
-        deployed: its model.
         folder: of the search.
+        supernets: the study of the first stage.
+        paths: that of the second, if it has begun.
+        deployed: the model of the best path, once it is written.
+        progress: of a search that is not finished; the page then says how far it is and reloads itself.
     """
-    data = results(found, chosen, deployed)
+    data = results(supernets, paths, deployed=deployed, progress=progress)
     write_whole(folder / RESULTS, (json.dumps(finite(data), indent=1) + "\n").encode())
     write_whole(folder / PAGE, render(data).encode())
 
 
-def results(found: Found, chosen: FrozenTrial, deployed: Deployed) -> dict[str, Any]:
-    """Everything that was tried, and the chosen model, as JSON has it; accuracies in [0, 1]."""
-    settings = found.settings
+def results(
+    supernets: Study, paths: Study | None, *, deployed: Deployed | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Everything that was tried, and the best model, as JSON has it; accuracies in [0, 1]. See `write_results`."""
+    settings = supernets.user_attrs[SETTINGS]
     target = load_target(settings["target"])
-    architecture = found.architecture(chosen)
+    supernet = next(iter(ranking(supernets)), None)
+    chosen = next(iter(ranking(paths)), None) if paths else None
+    network = None
+    if supernet and paths and chosen:
+        found = Found(supernets, paths, supernet, paths.user_attrs[SETTINGS])
+        network = network_data(describe(found.architecture(chosen)))
     return {
         "version": tool_version(),
         "space": settings["space"]["name"],
@@ -66,16 +119,40 @@ def results(found: Found, chosen: FrozenTrial, deployed: Deployed) -> dict[str, 
         "limits": settings["limits"],
         "effort": settings["effort"],
         "seed": settings["seed"],
-        "supernets": [_trial(t) for t in _trials(found.supernets)],
-        "supernet": found.supernet.number,
-        "paths": [_trial(t) for t in _trials(found.paths)],
-        "chosen": chosen.number,
-        "model": {
+        "progress": progress and _progress(progress, supernets, paths),
+        "supernets": [_trial(t) for t in _trials(supernets)],
+        "supernet": supernet and supernet.number,
+        "paths": [_trial(t) for t in _trials(paths)] if paths else [],
+        "chosen": chosen and chosen.number,
+        "model": deployed
+        and {
             "test_accuracy": deployed.accuracy,
             "test_images": deployed.test_images,
             RESOURCES: _resources(asdict(deployed.resources)),
         },
-        "network": network_data(describe(architecture)),
+        "network": network,
+    }
+
+
+def _progress(progress: Progress, supernets: Study, paths: Study | None) -> dict[str, Any]:
+    """How far the stage under way is, and when it ends if its trials go on as they did; times in seconds since 1970."""
+    study, wanted = (paths, progress.paths) if paths else (supernets, progress.supernets)
+    done = [t for t in _trials(study) if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    running = [t for t in _trials(study) if t.state == TrialState.RUNNING]
+    now = datetime.now()
+    ends = None
+    if done and not progress.stopped:
+        each = sum(((t.duration or timedelta()) for t in done), timedelta()) / len(done)
+        spent = sum((now - (t.datetime_start or now) for t in running), timedelta())
+        left = each * (wanted - len(done)) - spent
+        ends = now + max(left, timedelta()) / max(len(running), 1)
+    return {
+        "stage": "paths" if paths else "supernets",
+        "done": len(done),
+        "wanted": wanted,
+        "stopped": progress.stopped,
+        "written": now.timestamp(),
+        "ends": ends and ends.timestamp(),
     }
 
 
@@ -134,7 +211,11 @@ def _trial(trial: FrozenTrial) -> dict[str, Any]:
         "seconds": None if duration is None else duration.total_seconds(),
         "parameters": trial.params,
         RESOURCES: _resources(facts[RESOURCES]) if RESOURCES in facts else None,
-        **{key: facts[key] for key in ("tested", "exceeding", "fitting", "paths", "path_accuracies") if key in facts},
+        **{
+            key: facts[key]
+            for key in ("tested", "exceeding", "fitting", "paths", "path_accuracies", SPEED)
+            if key in facts
+        },
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from nas.network import PathNetwork, recalibrate, weights
 from nas.pruning import iterative_prune, one_shot_prune
 from nas.space import Architecture, PathConfig, Space, SuperConfig
 from nas.supernet import Supernet, path_network, train_supernet
-from nas.training import Hardware, TrainingConfig, batches, train
+from nas.training import EpochResult, Hardware, TrainingConfig, batches, train
 
 STATISTICS_IMAGES = 512
 """Training images on which a path's statistics of batch normalisation are taken."""
@@ -65,7 +65,7 @@ class SupernetTrainer:
     def __call__(self, supernet: SuperConfig, seed: int, folder: Path) -> _TrainedSupernet:
         """Train; an interrupted training goes on from its checkpoint in `folder`."""
         torch.set_num_threads(self.threads)
-        model, _ = train_supernet(
+        model, history = train_supernet(
             self.space,
             supernet,
             self.images.training,
@@ -74,7 +74,7 @@ class SupernetTrainer:
             hardware=self.hardware,
             console=_quiet(),
         )
-        return _TrainedSupernet(model, self.images, self.threads)
+        return _TrainedSupernet(model, self.images, self.threads, _images_per_second(history))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ class PathTrainer:
         """Train and prune; what is interrupted goes on from its checkpoints in `folder`."""
         torch.set_num_threads(self.threads)
         inherited = self._inherited(architecture.path)
-        trained, _ = train(
+        trained, before = train(
             lambda: inherited,
             self.images.training,
             None,
@@ -114,7 +114,7 @@ class PathTrainer:
             console=_quiet(),
         )
         assert isinstance(trained, PathNetwork)
-        pruned, _ = iterative_prune(
+        pruned, after = iterative_prune(
             trained,
             self.images.training,
             config=replace(self.pruning, seed=seed),
@@ -122,7 +122,7 @@ class PathTrainer:
             hardware=self.hardware,
             console=_quiet(),
         )
-        return _PrunedPath(pruned, self.images, self.threads)
+        return _PrunedPath(pruned, self.images, self.threads, _images_per_second([*before, *after]))
 
     def _inherited(self, path: PathConfig) -> PathNetwork:
         supernet = Supernet(self.space, self.supernet)
@@ -144,6 +144,7 @@ class _TrainedSupernet:
     model: Supernet
     images: Images
     threads: int
+    images_per_second: float
 
     @property
     def weights(self) -> Weights:
@@ -164,6 +165,7 @@ class _PrunedPath:
     model: PathNetwork
     images: Images
     threads: int
+    images_per_second: float
 
     @property
     def state(self) -> Weights:
@@ -179,6 +181,11 @@ class _PrunedPath:
 
 def _state(model: torch.nn.Module) -> Weights:
     return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+
+
+def _images_per_second(history: Sequence[EpochResult]) -> float:
+    """Over all epochs, which have the same number of images."""
+    return len(history) / sum(1 / epoch.images_per_second for epoch in history)
 
 
 def _quiet() -> Console:

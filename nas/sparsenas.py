@@ -20,6 +20,9 @@ from nas.space import Architecture, PathConfig, Space, SuperConfig
 RESOURCES = "resources"
 """The fact that holds what a model takes, as `Resources` has it."""
 
+SPEED = "images_per_second"
+"""The fact that says how fast a network was trained."""
+
 
 class PrunedPath(Protocol):
     """A single path with its weights, trained and pruned."""
@@ -32,6 +35,11 @@ class PrunedPath(Protocol):
     @property
     def weights(self) -> Mapping[str, NDArray[np.float32]]:
         """What is deployed (`nas.writer.Weights`)."""
+        ...
+
+    @property
+    def images_per_second(self) -> float:
+        """How fast it was trained."""
         ...
 
     def accuracy(self) -> float:
@@ -88,7 +96,8 @@ class PathTrial:
         skipped = self._exceeding(resources, "as trained")
         if skipped:
             return skipped
-        return Result(trained.accuracy(), {RESOURCES: asdict(resources)}, weights=trained.state)
+        facts = {RESOURCES: asdict(resources), SPEED: trained.images_per_second}
+        return Result(trained.accuracy(), facts, weights=trained.state)
 
     def _exceeding(self, resources: Resources, when: str) -> Result | None:
         reasons = self.limits.exceeded(resources)

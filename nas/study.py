@@ -55,7 +55,7 @@ _POLL_S = 1.0
 _TRIES = 2
 
 Observer = Callable[[Sequence[FrozenTrial]], None]
-"""Called with all trials of a study whenever one is finished."""
+"""Called with all trials of a study whenever one is begun or finished."""
 
 
 def open_storage(text: str | None, folder: Path) -> BaseStorage:
@@ -142,6 +142,7 @@ def run_trials(
     trials: int,
     seed: int,
     folder: Path,
+    keep: int = 50,
     observe: Observer = lambda _: None,
 ) -> None:
     """Run trials until the study has `trials` that are finished or skipped, other processes' included.
@@ -154,6 +155,7 @@ def run_trials(
         trials: wanted in all.
         seed: of the search; each trial's own comes from it and the trial's draw.
         folder: receives the weights of finished trials.
+        keep: of how many trials, the best; other weights are removed as better ones come.
         observe: is told of progress.
 
     Raises:
@@ -173,6 +175,7 @@ def run_trials(
                         running[trial.number] = trial
                     work = Work(evaluate, genes.config(trial.params), _trial_seed(seed, draw), folder / f"{draw:04d}")
                     executor.submit(trial.number, work)
+                    observe(study.get_trials(deepcopy=False))
                 if not running:
                     if not _count(study, TrialState.RUNNING):
                         break
@@ -190,6 +193,7 @@ def run_trials(
                 losses = 0
                 _tell(study, running[number], result, folder)
                 del running[number]
+                _remove_weights(study, folder, keep)
                 observe(study.get_trials(deepcopy=False))
     finally:
         executor.abandon()
@@ -211,15 +215,21 @@ def best_trial(study: Study) -> FrozenTrial:
     Raises:
         TargetError: all were skipped.
     """
+    ranked = ranking(study)
+    if ranked:
+        return ranked[0]
     trials = study.get_trials(deepcopy=False)
-    finished = [t for t in trials if t.state == TrialState.COMPLETE]
-    if finished:
-        return min(finished, key=lambda t: (-accuracy(t), t.number))
     reasons = [str(t.user_attrs[SKIPPED]) for t in trials if SKIPPED in t.user_attrs]
     raise TargetError(
         f"study {study.study_name!r}: none of {len(reasons)} trials fits the target, the last one because of "
         f"{reasons[-1] if reasons else 'nothing'}; more trials, a smaller space or wider limits are needed"
     )
+
+
+def ranking(study: Study) -> list[FrozenTrial]:
+    """The finished trials, the most accurate first, of equals the earlier one."""
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(finished, key=lambda t: (-accuracy(t), t.number))
 
 
 def accuracy(trial: FrozenTrial) -> float:
@@ -245,6 +255,12 @@ def _tell(study: Study, trial: optuna.Trial, result: Result, folder: Path) -> No
     if result.weights:
         save_arrays(weights_path(folder, trial.number), result.weights)
     _quiet(lambda: study.tell(trial, result.accuracy))
+
+
+def _remove_weights(study: Study, folder: Path, keep: int) -> None:
+    """Keep the weights of the best trials alone. What is not among them now never will be, whoever adds trials."""
+    for trial in ranking(study)[keep:]:
+        weights_path(folder, trial.number).unlink(missing_ok=True)
 
 
 def _fail(study: Study, trial: optuna.Trial | FrozenTrial, reason: str, *, counts: bool = True) -> None:

@@ -7,7 +7,7 @@ a supernet is trained comes from outside, so this module needs no torch.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,11 @@ class TrainedSupernet(Protocol):
     @property
     def weights(self) -> Weights:
         """Of all candidates."""
+        ...
+
+    @property
+    def images_per_second(self) -> float:
+        """How fast it was trained."""
         ...
 
     def pruned_accuracy(self, path: PathConfig) -> float:
@@ -105,7 +110,7 @@ class SupernetTrial:
             rng,
             self.test_paths,
         )
-        facts = {"tested": tested.paths, "exceeding": tested.exceeding}
+        facts: dict[str, Any] = {"tested": tested.paths, "exceeding": tested.exceeding}
         if not tested.passed:
             reason = f"RAM: {tested.exceeding} of {tested.paths} paths exceed the limit"
             return Result(None, {**facts, "skipped": reason})
@@ -116,9 +121,8 @@ class SupernetTrial:
             return Result(None, {**facts, "skipped": f"none of {len(drawn)} paths is within the limits"})
         trained = self.train(supernet, seed, folder)
         accuracies = [trained.pruned_accuracy(path) for path in fitting]
-        return Result(
-            sum(accuracies) / len(accuracies), {**facts, "path_accuracies": accuracies}, weights=trained.weights
-        )
+        facts |= {"path_accuracies": accuracies, "images_per_second": trained.images_per_second}
+        return Result(sum(accuracies) / len(accuracies), facts, weights=trained.weights)
 
     def _fits(self, supernet: SuperConfig, path: PathConfig) -> bool:
         architecture = Architecture(self.space.input_shape, self.space.classes, supernet, path)

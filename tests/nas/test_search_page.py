@@ -47,7 +47,7 @@ def evaluate(number: int) -> Result:
         return Result(None, {"skipped": "latency: 99.0 of 80.0 ms (before training) <b>"})
     accuracy, latency, flash, ram = trial
     resources = made_up(ram * KB, flash * KB, latency)
-    return Result(accuracy, {"resources": asdict(resources)})
+    return Result(accuracy, {"resources": asdict(resources), "images_per_second": 800.0})
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +89,14 @@ def deployed(folder: Path) -> Deployed:
 
 
 def test_results_say_what_became_of_each_trial(found: Found, tmp_path: Path) -> None:
-    data = results(found, found.path(None), deployed(tmp_path))
+    data = results(found.supernets, found.paths, deployed=deployed(tmp_path))
     assert (data["supernet"], data["chosen"]) == (2, 4)
     assert [t["state"] for t in data["supernets"]] == ["finished", "skipped", "finished"]
     states = ["finished"] * len(TRIALS)
     states[3] = "skipped"
     assert [t["state"] for t in data["paths"]] == states
     assert data["paths"][4]["resources"]["flash_bytes"] == 500 * KB
-    write_results(found, found.path(None), deployed(tmp_path), tmp_path)
+    write_results(tmp_path, found.supernets, found.paths, deployed=deployed(tmp_path))
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(data))
 
 
@@ -111,7 +111,8 @@ def test_a_network_is_drawn_layer_by_layer() -> None:
 
 def test_page_draws_itself(found: Found, tmp_path: Path) -> None:
     page = tmp_path / "results.html"
-    page.write_text(render(results(found, found.path(None), deployed(tmp_path))), encoding="utf-8")
+    data = results(found.supernets, found.paths, deployed=deployed(tmp_path))
+    page.write_text(render(data), encoding="utf-8")
     profile = tmp_path / "profile"
     profile.mkdir()
     front = """return [...document.querySelectorAll('.chart-svg')].slice(0, 3).map(chart =>

@@ -28,6 +28,7 @@ class FakePath:
     value: float
     state: dict[str, NDArray[np.float32]] = field(default_factory=lambda: {"bn": np.ones(1, np.float32)})
     weights: dict[str, NDArray[np.float32]] = field(default_factory=lambda: {"w": np.ones(1, np.float32)})
+    images_per_second: float = 900.0
 
     def accuracy(self) -> float:
         return self.value
@@ -64,7 +65,7 @@ def test_a_path_that_fits_is_trained_and_keeps_what_it_takes() -> None:
     architecture = Architecture(SPACE.input_shape, SPACE.classes, SUPERNET, PATH)
     assert training.trained == [(architecture, 11, FOLDER)]
     assert result.accuracy == 0.75
-    assert result.facts == {"resources": asdict(exact)}
+    assert result.facts == {"resources": asdict(exact), "images_per_second": 900.0}
     assert result.weights.keys() == {"bn"}, "what training goes on from, not what is deployed"
 
 

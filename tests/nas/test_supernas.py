@@ -30,6 +30,7 @@ class FakeSupernet:
     """Accurate by the sparsity of the head."""
 
     weights: dict[str, np.ndarray] = field(default_factory=lambda: {"w": np.zeros(1)})
+    images_per_second: float = 900.0
     asked: list[PathConfig] = field(default_factory=list)
 
     def pruned_accuracy(self, path: PathConfig) -> float:
@@ -85,6 +86,7 @@ def test_average_is_over_the_paths_that_fit() -> None:
         "fitting": len(fitting),
         "paths": 6,
         "path_accuracies": accuracies,
+        "images_per_second": 900.0,
     }
     assert result.weights == training.supernet.weights
 
