@@ -28,8 +28,19 @@ def _common_axes(draw: st.DrawFn, stride: int) -> WindowAxis:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Images up to 20 x 20, depth multipliers, both strides and dilations, any padding; half are of the common kind."""
-    if draw(st.booleans()):
+    """Images up to 20 x 20, depth multipliers, both strides and dilations, any padding; half are of the common kind.
+
+    A few are so wide that they are computed in several strips.
+    """
+    kind = draw(st.sampled_from((*("any",) * 12, *("common",) * 12, "wide")))
+    if kind == "wide":
+        stride = draw(st.sampled_from((1, 2)))
+        height, width = draw(st.integers(9, 12)), 200
+        # With a padding of 4 a strip has nothing of the image.
+        above, below = draw(st.sampled_from((0, 1, 4, 4))), draw(st.sampled_from((0, 1, 4, 4)))
+        axes = (WindowAxis(height, 3, stride, 1, above, below), WindowAxis(width, 3, stride, 1, 1, 1))
+        channels, multiplier = draw(st.sampled_from((4, 5))), 1
+    elif kind == "any":
         axes = (draw(convolution_axes()), draw(convolution_axes()))
         channels, multiplier = draw(lengths(6, (9, 16, 33))), draw(lengths(1, (2, 3, 8)))
     else:
