@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
 from nas import training as training_module
-from nas.augmentation import normalise, random_crop_flip
+from nas.augmentation import alternating_mirror, normalise, random_crop_flip, random_mirror
 from nas.data import LabelledImages, to_input
 from nas.models import TinyFormer, TinyFormerConfig
 from nas.training import (
@@ -43,6 +43,11 @@ def run(folder: Path, config: TrainingConfig = CONFIG) -> tuple[Any, Any]:
     return train(lambda: TinyFormer(SMALL), dark_and_bright(), dark_and_bright(16), config=config, folder=folder)
 
 
+def crop(images: Any, seed: int) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    return random_crop_flip(images, random_mirror(len(images), generator), generator)
+
+
 def test_learning_rate_warms_up_then_follows_a_cosine() -> None:
     config = TrainingConfig(epochs=20, warmup_epochs=4, start_lr=1e-6, peak_lr=1e-3, final_lr=1e-5)
     rates = np.array([learning_rate(step, 10, config) for step in range(200)])
@@ -53,6 +58,12 @@ def test_learning_rate_warms_up_then_follows_a_cosine() -> None:
     np.testing.assert_allclose(np.diff(rates[:41]), (1e-3 - 1e-6) / 40)
     expected = 1e-5 + (1e-3 - 1e-5) * (1 + np.cos(np.linspace(0, np.pi, 160))) / 2
     np.testing.assert_allclose(rates[40:], expected)
+
+
+def test_learning_rate_falls_in_a_line() -> None:
+    config = TrainingConfig(epochs=4, warmup_epochs=1, peak_lr=1e-2, final_lr=1e-3, decay="line")
+    rates = [learning_rate(step, 10, config) for step in range(10, 40)]
+    np.testing.assert_allclose(rates, np.linspace(1e-2, 1e-3, 30))
 
 
 def test_no_warm_up() -> None:
@@ -78,22 +89,41 @@ def test_every_crop_is_a_shift_of_the_image_or_its_mirror() -> None:
     }
     assert len(legal) == 162
     batch = torch.from_numpy(np.repeat(image[None], 3000, axis=0))
-    crops = random_crop_flip(batch, torch.Generator().manual_seed(0)).numpy()
+    crops = crop(batch, 0).numpy()
     assert crops.dtype == np.uint8
     # 3000 draws miss one of 162 outcomes with a probability of about 1e-6.
     assert {crop.tobytes() for crop in crops} == legal
 
 
+def test_a_margin_bounds_the_shift() -> None:
+    images = torch.arange(1, 65, dtype=torch.uint8).reshape(1, 8, 8, 1).repeat(200, 1, 1, 1)
+    still = torch.zeros(200, dtype=torch.bool)
+    crops = random_crop_flip(images, still, torch.Generator().manual_seed(0), 1)
+    # The centre's pixel moves by at most one row of 8 and one column.
+    assert {int(centre) - 37 for centre in crops[:, 4, 4, 0]} == {8 * y + x for y in (-1, 0, 1) for x in (-1, 0, 1)}
+
+
+def test_mirrors_alternate() -> None:
+    indices = torch.arange(10_000)
+    first, second, third = (alternating_mirror(indices, epoch) for epoch in range(3))
+    assert torch.equal(first, ~second)
+    assert torch.equal(first, third)
+    assert 0.45 < float(first.float().mean()) < 0.55
+    images = torch.arange(4, dtype=torch.uint8).reshape(1, 1, 4, 1).repeat(2, 2, 1, 1)
+    turned = random_crop_flip(images, torch.tensor([False, True]), torch.Generator(), 0)
+    assert turned[:, 0, :, 0].tolist() == [[0, 1, 2, 3], [3, 2, 1, 0]]
+
+
 def test_signals_are_shifted_in_time_and_never_mirrored() -> None:
     signal = np.arange(1, 13, dtype=np.uint8).reshape(1, 1, 12, 1)
     padded = np.pad(signal[0, 0, :, 0], 4, constant_values=128)
-    crops = random_crop_flip(torch.from_numpy(signal.repeat(500, axis=0)), torch.Generator().manual_seed(0)).numpy()
+    crops = crop(torch.from_numpy(signal.repeat(500, axis=0)), 0).numpy()
     assert {crop.tobytes() for crop in crops} == {padded[left : left + 12].tobytes() for left in range(9)}
 
 
 def test_augmentation_repeats_with_its_generator() -> None:
     images = torch.from_numpy(dark_and_bright().images)
-    first, again, other = (random_crop_flip(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    first, again, other = (crop(images, seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -140,15 +170,23 @@ def test_finished_run_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.M
 def test_every_epoch_has_an_order_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def record(images: Any, generator: Any) -> Any:
+    def record(images: Any, *others: Any) -> Any:
         seen.append(images.numpy().tobytes())
-        return random_crop_flip(images, generator)
+        return random_crop_flip(images, *others)
 
     monkeypatch.setattr(training_module, "random_crop_flip", record)
     run(tmp_path)
     steps = 40 // CONFIG.batch_size
     assert len(seen) == CONFIG.epochs * steps
     assert len({tuple(seen[start : start + steps]) for start in range(0, len(seen), steps)}) == CONFIG.epochs
+
+
+def test_muon_resumes_and_alternating_mirrors_learn(tmp_path: Path) -> None:
+    config = replace(CONFIG, optimiser="muon", decay="line", mirror="alternating", margin=2)
+    model, history = run(tmp_path, config)
+    assert history[-1].loss < history[0].loss
+    again, _ = run(tmp_path, config)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
 def test_seed_changes_the_run(tmp_path: Path) -> None:
