@@ -15,6 +15,29 @@ _SHAPE_OPERATORS = ("Shape", "Size")
 _NO_OPERATION = ("Identity", "Dropout", "Cast")
 _OTHER_QUANTIZED = ("QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantize", "QGemm", "QAttention")
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+_ADVICE = {
+    "ArgMax": "leave it out on export and take the largest of the scores",
+    "LogSoftmax": "leave it out on export, or export Softmax: the largest score stays the largest",
+    "TopK": "leave it out on export and take the largest of the scores",
+}
+"""What to do about operators that often end a model."""
+_ON_INTEGERS = {
+    "Concat",
+    "DepthToSpace",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "MaxPool",
+    "Pad",
+    "Reshape",
+    "Slice",
+    "SpaceToDepth",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+}
+"""Operators that do the same to quantised integers, between QuantizeLinear and DequantizeLinear, as to real numbers."""
 
 
 def build_network(file: ModelFile, name: str) -> Network:
@@ -39,6 +62,7 @@ class _Builder:
         constants = {tensor.name: _plain(file.values[tensor.name]) for tensor in graph.initializer}
         shapes = {tensor: file.shape(tensor) for tensor in file.values}
         self.network = Network(name, [(v.name, v.name) for v in graph.input], [], [], constants, shapes, {})
+        self.used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
 
     def build(self) -> Network:
         for node in self.file.proto.graph.node:
@@ -70,6 +94,11 @@ class _Builder:
         inputs = [self.alias.get(name, name) for name in node.input]
         present = [name for name in inputs if name]
         constant = bool(present) and all(name in self.network.constants for name in present)
+        further = [name for name in node.output[1:] if name in self.used]
+        if further and node.op_type != "Split" and not constant:
+            raise UnsupportedError(
+                f"node {node.name!r}: of {node.op_type} the first output alone is supported, but {further[0]!r} is used"
+            )
         if node.op_type == "Constant" or node.op_type in _SHAPE_OPERATORS or constant:
             for output in node.output:
                 if output in self.file.values:
@@ -82,18 +111,23 @@ class _Builder:
             self._check_cast(node)
             self.alias[node.output[0]] = inputs[0]
         elif node.op_type in NORMALIZERS:
+            dtype = self.file.values[node.input[0]].dtype
+            if dtype in (np.int8, np.uint8) and node.op_type not in _ON_INTEGERS:
+                raise UnsupportedError(
+                    f"node {node.name!r}: {node.op_type} works on the {dtype} integers of {node.input[0]!r}, not on "
+                    "what they stand for: put DequantizeLinear before it"
+                )
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            NORMALIZERS[node.op_type](Context(self.network, node, inputs, attributes, self.opset))
+            NORMALIZERS[node.op_type](Context(self.network, node, inputs, attributes, self.opset, dtype))
         elif node.op_type.startswith(_OTHER_QUANTIZED):
             raise UnsupportedError(
                 f"node {node.name!r}: {node.op_type} belongs to another form of quantised model; "
                 "quantise to the QDQ format"
             )
         else:
-            raise UnsupportedError(
-                f"node {node.name!r}: operator {node.op_type} is not supported; supported are "
-                f"{', '.join(sorted({*NORMALIZERS, *_NO_OPERATION}))}"
-            )
+            supported = sorted({*NORMALIZERS, *_NO_OPERATION, *_SHAPE_OPERATORS})
+            advice = _ADVICE.get(node.op_type, f"supported are {', '.join(supported)}")
+            raise UnsupportedError(f"node {node.name!r}: operator {node.op_type} is not supported; {advice}")
 
     def _check_cast(self, node: onnx.NodeProto) -> None:
         before, after = self.file.values[node.input[0]].dtype, self.file.values[node.output[0]].dtype

@@ -22,6 +22,7 @@ CLAMPING = (
     "Linear",
     "MatMul",
     "Add",
+    "Sub",
     "Mul",
     "Mean",
     "MaxPool",
@@ -32,7 +33,7 @@ CLAMPING = (
 )
 """Kinds whose output range can be narrowed without another operator."""
 
-SCALING = ("Conv", "Linear", "MatMul", "Mul", "Mean", "Add", "LayerNorm")
+SCALING = ("Conv", "Linear", "MatMul", "Mul", "Mean", "Add", "Sub", "LayerNorm")
 """Kinds whose requantisation can take a constant factor."""
 
 

@@ -87,7 +87,7 @@ class _Lowering:
             with located(f"node {op.name!r}"):
                 rule = _RULES.get(op.kind)
                 if rule is None:
-                    raise UnsupportedError(f"{op.kind} of two activations is not supported; Add and Mul are")
+                    raise UnsupportedError(f"{op.kind} of two activations is not supported; Add, Sub and Mul are")
                 rule(self, op)
         outputs = [self._output(tensor, name) for tensor, name in self.network.outputs]
         return Graph(self.network.name, tuple(inputs), tuple(outputs), self.tensors, tuple(self.nodes), self.constants)
@@ -242,22 +242,24 @@ class _Lowering:
                 f"the weight {name!r} is in float: weights must stand behind a DequantizeLinear; "
                 "re-quantise with `tinyformer quantize`"
             )
-        if constant.zero_point.any():
-            zero_point = int(constant.zero_point.reshape(-1)[np.flatnonzero(constant.zero_point)[0]])
-            raise UnsupportedError(
-                f"the weight {name!r} has zero point {zero_point} (as int8): weights must be symmetric, "
-                "int8 with zero point 0 or uint8 with 128"
-            )
         moved = constant.map(lambda t: np.moveaxis(t, axis, 0))
         assert moved.stored is not None
         scales = moved.scale.reshape(moved.scale.shape[0], -1)
         if not (scales == scales[:, :1]).all():
             raise UnsupportedError(f"the weight {name!r} is quantised along another axis than its output channels")
-        if moved.stored.min() < -128 or moved.stored.max() > 127:
-            raise QuantizationError(
-                f"the weight {name!r} holds -128 where a negative factor folds in: quantise to [-127, 127]"
+        integers = moved.stored - moved.zero_point  # exact where the difference is a byte itself
+        low, high = int(integers.min()), int(integers.max())
+        if low < -128 or high > 127:
+            if not moved.zero_point.any():
+                raise QuantizationError(
+                    f"the weight {name!r} holds -128 where a negative factor folds in: quantise to [-127, 127]"
+                )
+            zero_point = int(moved.zero_point.reshape(-1)[np.flatnonzero(moved.zero_point)[0]])
+            raise UnsupportedError(
+                f"the weight {name!r} has zero point {zero_point} (as int8) and holds {low} to {high} steps from it, "
+                "beyond int8: quantise weights symmetrically, int8 with zero point 0 or uint8 with 128"
             )
-        return moved.stored.astype(np.int8), scales[:, 0].copy()
+        return integers.astype(np.int8), scales[:, 0].copy()
 
     def layer(self, x: TensorType, y: TensorType, axis: int) -> tuple[Int8Array, Int32Array, Requantization]:
         """Weight (output channels first), bias and requantisation of a convolution or linear layer."""
@@ -460,7 +462,7 @@ def _aligned(low: _Lowering, op: Op) -> tuple[list[str], list[TensorType], int |
 def _add(low: _Lowering, op: Op) -> None:
     tensors, (a, b), batch = _aligned(low, op)
     y = low.output_type(_drop(low.output_shape, batch))
-    low.compute(Add.from_types(a, b, low.unscaled(y)), tensors, y, batch)
+    low.compute(Add.from_types(a, b, low.unscaled(y), subtract=op.kind == "Sub"), tensors, y, batch)
 
 
 def _mul(low: _Lowering, op: Op) -> None:
@@ -649,7 +651,9 @@ def _pad(low: _Lowering, op: Op) -> None:
         raise UnsupportedError("padding the batch axis is not supported")
     before, after = _drop(before, value.batch), _drop(after, value.batch)
     kind = value.type
-    byte = min(127, max(-128, kind.zero_point + _steps(op.attributes["value"], kind)))
+    byte = op.attributes.get("byte")
+    if byte is None:
+        byte = min(127, max(-128, kind.zero_point + _steps(op.attributes["value"], kind)))
     shape = tuple(b + n + a for b, n, a in zip(before, kind.shape, after, strict=True))
     tensor = low.moved("", Pad(before, after, byte), value.tensor, shape, op.output)
     low.settle(tensor, replace(kind, shape=shape), value.batch)
@@ -673,6 +677,7 @@ _RULES: dict[str, Callable[[_Lowering, Op], None]] = {
     "Scale": _scale,
     "Slice": _slice,
     "Softmax": _softmax,
+    "Sub": _add,
     "Transpose": _transpose,
     "Unary": _unary,
 }

@@ -17,7 +17,7 @@
 | Transpose | x | permutation |
 | Slice | x | starts, sizes, steps |
 | Concat | any number | axis |
-| Pad | x | before, after, value |
+| Pad | x | before, after, value; byte instead where the file pads integers |
 | Requantize | x | |
 
 Axes count the batch axis and are not negative. bias_at says which node of the file reads the bias as it is, and as
@@ -42,13 +42,14 @@ Attributes = dict[str, Any]
 
 @dataclass(frozen=True)
 class Context:
-    """What a normaliser sees of its node: inputs are names after all renaming."""
+    """What a normaliser sees of its node: inputs are names after all renaming; dtype is the first one's in the file."""
 
     network: Network
     node: onnx.NodeProto
     inputs: list[str]
     attributes: Attributes
     opset: int
+    dtype: np.dtype[Any]
 
     @property
     def shape(self) -> Shape:
@@ -288,14 +289,35 @@ def _global_average_pool(context: Context) -> None:
     context.emit("Mean", axes=tuple(range(2, len(context.shape))))
 
 
-def _reduce_mean(context: Context) -> None:
-    axes = context.constant(1, "axes")
-    if axes is None or not axes.size:
-        if context.attributes.get("noop_with_empty_axes", 0):
-            context.emit("Reshape")
+def _reduce(total: bool) -> Callable[[Context], None]:
+    """ReduceMean, and ReduceSum: a mean times the number of elements."""
+
+    def build(context: Context) -> None:
+        given = context.constant(1, "axes")
+        if given is None or not given.size:
+            if context.attributes.get("noop_with_empty_axes", 0):
+                context.emit("Reshape")
+                return
+            raise context.unsupported("a mean over the batch axis is not supported: name the axes")
+        shape, x = context.shape, context.inputs[0]
+        axes = sorted({context.axis(int(axis)) for axis in given.reshape(-1)})
+        count = math.prod(shape[axis] for axis in axes)
+        neighbours = axes == list(range(axes[0], axes[-1] + 1))
+        if not neighbours:  # brought together behind all others
+            kept = [axis for axis in range(len(shape)) if axis not in axes]
+            moved = context.new_tensor("moved", tuple(shape[axis] for axis in (*kept, *axes)))
+            x = context.emit("Transpose", [x], moved, permutation=(*kept, *axes))
+            axes = list(range(len(kept), len(shape)))
+        if not total and neighbours:
+            context.emit("Mean", axes=tuple(axes))
             return
-        raise context.unsupported("a mean over the batch axis is not supported: name the axes")
-    context.emit("Mean", axes=tuple(sorted(context.axis(int(axis)) for axis in axes.reshape(-1))))
+        rest = tuple(n for axis, n in enumerate(context.network.shapes[x]) if axis not in axes)
+        x = context.emit("Mean", [x], context.new_tensor("mean", rest), axes=tuple(axes))
+        if total:
+            x = context.emit("Scale", [x], context.new_tensor("sum", rest), factor=float(count))
+        context.emit("Reshape", [x])
+
+    return build
 
 
 def _reduce_max(context: Context) -> None:
@@ -368,6 +390,8 @@ def _matmul(context: Context) -> None:
 def _batch_norm(context: Context) -> None:
     for position in range(1, 5):
         context.constant(position)
+    if not context.attributes.get("spatial", 1):
+        raise context.unsupported("one normalisation for each element (spatial=0) is not supported")
     context.emit("BatchNorm", context.inputs, epsilon=context.attributes.get("epsilon", 1e-5))
 
 
@@ -467,8 +491,12 @@ def _pad(context: Context) -> None:
         before[axis], after[axis] = int(pads[index]), int(pads[len(chosen) + index])
     if min(*before, *after, 0) < 0:
         raise context.unsupported("negative padding is not supported: use Slice")
-    real = 0.0 if value is None else float(value.reshape(()))
-    context.emit("Pad", before=tuple(before), after=tuple(after), value=real)
+    filler = 0.0 if value is None else float(value.reshape(()))
+    where = {"before": tuple(before), "after": tuple(after)}
+    if np.issubdtype(context.dtype, np.integer):
+        context.emit("Pad", **where, byte=int(filler) - (128 if context.dtype == np.uint8 else 0))
+    else:
+        context.emit("Pad", **where, value=filler)
 
 
 NORMALIZERS: dict[str, Callable[[Context], None]] = {
@@ -497,7 +525,8 @@ NORMALIZERS: dict[str, Callable[[Context], None]] = {
     "Pad": _pad,
     "Pow": _pow,
     "ReduceMax": _reduce_max,
-    "ReduceMean": _reduce_mean,
+    "ReduceMean": _reduce(total=False),
+    "ReduceSum": _reduce(total=True),
     "Relu": lambda context: (context.emit("Clip", low=0.0, high=math.inf), None)[1],
     "Reshape": _reshape,
     "Slice": _slice,

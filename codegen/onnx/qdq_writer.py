@@ -70,7 +70,7 @@ class _Writer:
         for op in self.network.ops:
             if op.kind in ("Conv", "Linear") and self.nodes[op.name].op_type != "BatchNormalization":
                 self._layer(op)
-            elif op.kind in ("Add", "Mul", "Concat", "MatMul"):
+            elif op.kind in ("Add", "Sub", "Mul", "Concat", "MatMul"):
                 self._constants(op)
         self._pairs()
         graph = self.proto.graph

@@ -18,7 +18,7 @@ from codegen.onnx.equalisation import equalise as equalise_layers
 from codegen.onnx.layers import fused
 from codegen.onnx.lowering import lower
 from codegen.onnx.qdq_writer import activations, write_qdq
-from codegen.onnx.reader import ModelFile, read_file, read_proto
+from codegen.onnx.reader import ModelFile, modern, read_file, read_proto
 from codegen.onnx.runner import Samples
 from codegen.onnx.search import Candidate, Found, search_candidates, with_weights
 from refsim.dataset import Progress, reporting
@@ -68,7 +68,7 @@ def quantize(
         file = read_file(Path(path))
         if any(node.op_type == "QuantizeLinear" for node in file.proto.graph.node):
             raise ModelError("this model is quantised already: give the float one")
-        file = read_proto(fold_batch_norms(file.proto))
+        file = read_proto(fold_batch_norms(modern(file.proto)))
         samples = check_samples(file, calibration)
         if equalise:
             equalised = equalise_layers(file)

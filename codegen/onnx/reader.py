@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx.version_converter
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, external_data_helper, numpy_helper
 
 from codegen.onnx.network import unique_names
+from codegen.onnx.rewrite import write_out
 from refsim.errors import ModelError, UnsupportedError
 from refsim.tensor import Shape
 
-OPSETS = range(11, 25)
+OPSETS = range(7, 25)
 """Versions of the ai.onnx operator set that are read."""
+
+_QUANTIZED_OPSET = 11
+"""The oldest operator set that a quantised model is written in: ONNX Runtime fuses pairs into operators of set 10."""
 
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 _LARGEST_TENSOR = 2**24
@@ -85,7 +90,9 @@ def read_proto(proto: onnx.ModelProto) -> ModelFile:
     inputs = [value for value in proto.graph.input if value.name not in initializers]
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
+    proto.ir_version = max(proto.ir_version, 4)  # before that every initializer had to be an input as well
     _name_nodes(proto)
+    write_out(proto)
     _sort(proto)
     batch, element_types = _check_inputs(proto)
     try:
@@ -95,6 +102,24 @@ def read_proto(proto: onnx.ModelProto) -> ModelFile:
             raise
         raise ModelError(f"the file fixes a batch of {batch}: export it with a free one, or of 1 ({error})") from error
     return ModelFile(proto, values, element_types, batch)
+
+
+def modern(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A checked model in an operator set that Q/DQ pairs can stand in: itself, or converted.
+
+    Raises:
+        ModelError: the conversion fails.
+    """
+    opset = next(o for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    if opset.version >= _QUANTIZED_OPSET:
+        return proto
+    try:
+        converted: onnx.ModelProto = onnx.version_converter.convert_version(proto, _QUANTIZED_OPSET)
+    except Exception as error:  # its errors share no base
+        raise ModelError(
+            f"operator set {opset.version} does not convert to {_QUANTIZED_OPSET}: {_first_line(error)}"
+        ) from error
+    return converted
 
 
 def new_session(proto: onnx.ModelProto, *, optimized: bool = True) -> Any:
@@ -168,7 +193,8 @@ def _check_operator_sets(proto: onnx.ModelProto) -> None:
     for opset in proto.opset_import:
         if opset.domain in ("", "ai.onnx") and opset.version not in OPSETS:
             raise UnsupportedError(
-                f"operator set {opset.version} is not supported: export with {OPSETS[0]} to {OPSETS[-1]}"
+                f"operator set {opset.version} is not supported: export with {OPSETS[0]} to {OPSETS[-1]}, or convert "
+                "with onnx.version_converter"
             )
     for node in proto.graph.node:
         if node.domain not in DOMAINS:

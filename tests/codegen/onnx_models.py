@@ -390,3 +390,12 @@ def blocks_of_pixels() -> tuple[Net, str]:
     y = net.add("DepthToSpace", net.conv(y, 3, 8, 1), blocksize=2)
     y = net.conv(net.add("SpaceToDepth", y, blocksize=2), 8, 6, 1)
     return net, net.linear(net.add("ReduceMax", y, axes=[2, 3], keepdims=0), 6, 3)
+
+
+@pattern("add add add conv2d mean mean reshape transpose transpose", "/reducemean_2_1")
+def sums_and_differences() -> tuple[Net, str]:
+    """Sub and Sum of activations; a mean over axes that are no neighbours, and a sum over others."""
+    net = Net(4, 6, 5)
+    y = net.add("Sub", "x", net.conv("x", 4, 4, 1))
+    y = net.add("Sum", y, "x", net.add("ReduceMean", "x", axes=[1, 3], keepdims=1))
+    return net, net.add("ReduceSum", y, net.ints(2, 3), keepdims=0)

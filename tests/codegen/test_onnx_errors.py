@@ -139,13 +139,13 @@ def test_float_model(tmp_path: Path) -> None:
     refused(ModelError, saved(net, net.linear("x", 8, 4), tmp_path / "m.onnx"), "tinyformer quantize")
 
 
-@pytest.mark.parametrize("opset", [9, 99])
+@pytest.mark.parametrize("opset", [6, 99])
 def test_operator_set(opset: int, tmp_path: Path) -> None:
     path = small(tmp_path)
     model = onnx.load(path)
     model.opset_import[0].version = opset
     path.write_bytes(model.SerializeToString())
-    refused(UnsupportedError, path, f"operator set {opset}", "11 to 24")
+    refused(UnsupportedError, path, f"operator set {opset}", "7 to 24", "version_converter")
 
 
 def test_unknown_domain(tmp_path: Path) -> None:
@@ -292,11 +292,35 @@ def test_other_quantised_formats(tmp_path: Path) -> None:
     refused(UnsupportedError, tmp_path / "m.onnx", "MatMulInteger", "QDQ")
 
 
-def test_sum_of_activations_that_differ(tmp_path: Path) -> None:
+def test_quotient_of_activations(tmp_path: Path) -> None:
     net = Net(8)
     x = qdq(net, "x")
-    y = net.add("Sub", qdq(net, net.add("Tanh", x), 0.01), layer(net, x, stored(net, weights(8, 8))))
-    refused(UnsupportedError, saved(net, qdq(net, y), tmp_path / "m.onnx"), "Sub", "Add and Mul are")
+    y = net.add("Div", qdq(net, net.add("Tanh", x), 0.01), layer(net, x, stored(net, weights(8, 8))))
+    refused(UnsupportedError, saved(net, qdq(net, y), tmp_path / "m.onnx"), "Div", "Add, Sub and Mul are")
+
+
+def test_second_output(tmp_path: Path) -> None:
+    net = Net(3, 8, 8)
+    pooled, indices = net.add("MaxPool", qdq(net, "x"), outputs=2, kernel_shape=[2, 2])
+    model = net.proto(pooled, indices, shapes={pooled: ["n", 3, 7, 7], indices: ["n", 3, 7, 7]})
+    model.graph.output[1].type.tensor_type.elem_type = TensorProto.INT64
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    refused(UnsupportedError, tmp_path / "m.onnx", "/maxpool_2", "first output alone", repr(indices))
+
+
+def test_advice_about_a_last_operator(tmp_path: Path) -> None:
+    net = Net(8)
+    y = net.add("LogSoftmax", layer(net, qdq(net, "x"), stored(net, weights(8, 4))))
+    refused(UnsupportedError, saved(net, y, tmp_path / "m.onnx"), "LogSoftmax", "leave it out on export")
+
+
+def test_arithmetic_on_the_integers(tmp_path: Path) -> None:
+    """A Relu between QuantizeLinear and DequantizeLinear cuts at the byte 0, whatever it stands for."""
+    net = Net(8)
+    parameters = net.const(0.05), net.const(10, np.int8)
+    y = net.add("Relu", net.add("QuantizeLinear", "x", *parameters))
+    y = layer(net, net.add("DequantizeLinear", y, *parameters), stored(net, weights(8, 4)))
+    refused(UnsupportedError, saved(net, y, tmp_path / "m.onnx"), "/relu_1", "int8 integers", "DequantizeLinear")
 
 
 # the batch axis -----------------------------------------------------------------------------------------------------
