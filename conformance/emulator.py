@@ -34,6 +34,7 @@ from unicorn import unicorn_const as uc
 
 from codegen.target import Target
 from conformance.host import HostLibrary
+from conformance.timing.core import Block
 from conformance.timing.cores import core_model
 from conformance.timing.cycles import BlockExecutions, Cycles, Timing
 from conformance.timing.timer import Timer, as_cycles, divisions
@@ -414,6 +415,10 @@ class CortexM:
         """
         marks = [int(mark.index) for mark in self._marks[0 : self._probe.mark_count]]
         return self._timer.executions(marks) if self._timer else []
+
+    def edges(self) -> list[tuple[Block | None, Block]]:
+        """Which blocks were entered from which, in all calls so far; empty where only instructions are counted."""
+        return self._timer.edges() if self._timer else []
 
     def function_at(self, address: int) -> tuple[str, int]:
         """The function that code belongs to, and the bytes from its start; ("", address) before the first one."""

@@ -93,12 +93,17 @@ class Place(ABC):
 class HostPlace(Place):
     """This machine, in a process of its own: a kernel that crashes is a finding and not the end of the run.
 
+    Attributes:
+        built: the shared library.
+
     Args:
         name: in reports.
         library: the sources.
         toolchain: the compiler; the preferred one by default.
         opt: optimisation flag.
         sanitize: stop at undefined behaviour.
+        extra_flags: more compiler flags.
+        environment: variables of the process, beside those of this one.
 
     Raises:
         ToolchainError: the library cannot be built.
@@ -112,19 +117,23 @@ class HostPlace(Place):
         toolchain: Toolchain | None = None,
         opt: str = "-O2",
         sanitize: bool = False,
+        extra_flags: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.dsp = (False, True)
         toolchain = toolchain or host_toolchains()[0]
         self.detail = f"{toolchain.name} {opt}" + (", UBSan" if sanitize else "")
-        self._library = build_shared_library(
+        self.built = build_shared_library(
             library.sources,
             include_dirs=[library.include],
             toolchain=toolchain,
             opt=opt,
+            extra_flags=extra_flags,
             sanitize=sanitize,
             name="kernels",
         )
+        self._environment = environment or {}
         self._declarations = parse_header(library.header)
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
@@ -180,11 +189,11 @@ class HostPlace(Place):
         paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "conformance.host_process", str(self._library)],
+            [sys.executable, "-m", "conformance.host_process", str(self.built)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=os.environ | {"PYTHONPATH": paths},
+            env={**os.environ, **self._environment, "PYTHONPATH": paths},
         )
         assert self._process.stdin is not None
         pickle.dump(self._declarations, self._process.stdin)
@@ -210,6 +219,10 @@ class CortexMPlace(Place):
     """A chip under emulation: parameters and constants in its flash, activations at the end of its RAM.
 
     In strict mode every access is checked against the buffers of the case; it costs speed, so large cases do without.
+
+    Attributes:
+        elf: the image.
+        machines: the chip without and with strict mode.
 
     Args:
         name: in reports.
@@ -244,7 +257,7 @@ class CortexMPlace(Place):
         ffi.cdef(parse_header(library.header))
         kernels = [f"tnf_{path.stem}" for path in library.sources]
         self._fields = {kernel: ffi.typeof(f"{kernel}_params").fields for kernel in kernels}
-        elf = build_firmware(
+        self.elf = build_firmware(
             library.sources,
             target,
             kernels,
@@ -254,7 +267,7 @@ class CortexMPlace(Place):
             arena_bytes=arena_bytes,
             name="kernels",
         )
-        self._machines = {strict: CortexM(target, elf, strict=strict, timing=timing) for strict in (False, True)}
+        self.machines = {strict: CortexM(target, self.elf, strict=strict, timing=timing) for strict in (False, True)}
 
     def run(self, call: KernelCall, layout: Layout) -> bytes:
         return self.measure(call, layout, strict=len(layout.image) < STRICT_BYTES and call.macs < STRICT_MACS)[0]
@@ -266,7 +279,7 @@ class CortexMPlace(Place):
             ConformanceError: the kernel strayed, or the layout does not fit.
             EmulationError: the kernel faulted or did not end.
         """
-        machine = self._machines[strict]
+        machine = self.machines[strict]
         start = machine.arena[1] // 16 * 16 - len(layout.image)
         if start < machine.arena[0]:
             raise ConformanceError(
@@ -302,7 +315,7 @@ class CortexMPlace(Place):
         return machine.read(start, len(layout.image)), result
 
     def close(self) -> None:
-        self._machines.clear()
+        self.machines.clear()
 
 
 STRICT_BYTES, STRICT_MACS = 4096, 4096

@@ -1,6 +1,8 @@
 """Which line of C an instruction comes from, by the debugging information of an image."""
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
@@ -35,6 +37,12 @@ class SourceLines:
         rows.sort(key=lambda row: row[0])
         self._addresses = [address for address, _ in rows]
         self._places = [place for _, place in rows]
+
+    def stretches(self) -> Iterator[tuple[int, int, str]]:
+        """(first address, address after the last, line) of all code, in the order of addresses."""
+        for (start, end), place in zip(pairwise(self._addresses), self._places, strict=False):
+            if place and end > start:
+                yield start, end, place
 
     def of(self, start: int, size: int) -> str:
         """The first line known of the code at `start`, such as "softmax.c:31"; empty where there is none."""

@@ -114,6 +114,12 @@ class Timer:
         if error is not None:
             raise error
 
+    def edges(self) -> list[tuple[Block | None, Block]]:
+        """Which blocks were entered from which, since the beginning; from None where a call began."""
+        blocks = [block for _, block, _ in self._blocks]
+        null = self._ffi.NULL
+        return [(None if e.source == null else blocks[e.source.id], blocks[e.block.id]) for e in self._edges]
+
     def total(self) -> Cycles:
         """Of the call."""
         return as_cycles(self.pointer.total)
