@@ -9,33 +9,24 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-import hypothesis
 import numpy as np
-from hypothesis import HealthCheck, Phase, Verbosity
 
-import conformance.strategies
 from codegen.emit import KernelCall, kernel_calls
 from conformance import vectors
 from conformance.comparison import difference
+from conformance.exploration import for_each, smallest
 from conformance.layout import Layout, lay_out
 from conformance.opinion import Opinion
 from conformance.places import Place
-from conformance.strategies.base import Case
-from refsim.errors import ConformanceError, TinyFormerError
+from conformance.strategies import Case, cases
+from refsim.errors import TinyFormerError
 from refsim.numerics import Int8Array
 
 ENOUGH = 20
 """After so many mismatches of an operator, a place is given up: each may be a crash, which takes long."""
 
-ROUND = 10
-"""Cases of one Hypothesis run. After ten, Hypothesis mostly varies the cases that it has; a new run makes new ones."""
-
 BATCH = 40
 """Cases that a place is given at a time: on the host handing one over takes longer than running it."""
-
-SHRINK_SECONDS = 60.0
-"""Time that the search for the smallest mismatch may take."""
-
 
 @dataclass(frozen=True)
 class Failure:
@@ -259,11 +250,7 @@ def for_each_case(operator: str, body: Callable[[Case, int], None], *, count: in
         count: number of cases.
         seed: of the first round.
     """
-    done = 0
-    while done < count:
-        # The first case of every round is the simplest there is: once is enough.
-        done += _explore(operator, body, seed, skip=min(done, 1), most=count - done)
-        seed += 1
+    for_each(cases(operator), body, count=count, seed=seed)
 
 
 class _Tally:
@@ -297,71 +284,10 @@ class _Tally:
             return Outcome(*numbers)
         first, failure, seed = self.failures[0]
         # A failure that does not come again is reported as it was first seen.
-        case, failure = _smallest(operator, self.place, seed) or (first, failure)
+        case, failure = smallest(cases(operator), self._fails, seed) or (first, failure)
         notes = {"seed": seed, "compiler": self.place.detail, "message": failure.message}
         vector = vectors.save(folder, case, failure.golden, failure.found, self.place.name, notes)
         return Outcome(*numbers, failure.message, vector)
 
-
-def _smallest(operator: str, place: Place | Opinion, seed: int) -> tuple[Case, Failure] | None:
-    """Hypothesis's smallest case of a round that differs at a place; None where none does."""
-    last: list[tuple[Case, Failure]] = []
-    end = time.monotonic() + SHRINK_SECONDS
-
-    def here(case: Case, _: int) -> None:
-        if last and time.monotonic() > end:  # nothing differs any more, so Hypothesis ends with what it has
-            return
-        failure = compare(case, case.op.run(*case.inputs)[0], place)
-        if failure is not None:
-            last[:] = [(case, failure)]
-            raise ConformanceError(failure.message)
-
-    with contextlib.suppress(ConformanceError, hypothesis.errors.Flaky):
-        _explore(operator, here, seed, shrink=True)
-    return last[0] if last else None
-
-
-def _explore(
-    operator: str,
-    body: Callable[[Case, int], None],
-    seed: int,
-    *,
-    skip: int = 0,
-    most: int = ROUND,
-    shrink: bool = False,
-) -> int:
-    """Run one round: call `body` with generated cases, the same for the same seed, and with the seed.
-
-    Args:
-        operator: a name of `refsim.ops.OPERATORS`.
-        body: ends the round where it raises.
-        seed: of the cases.
-        skip: number of first cases to leave out.
-        most: number of cases at most.
-        shrink: where `body` raises, go on to the smallest case with which it does.
-
-    Returns:
-        Number of cases that `body` was called with.
-    """
-    seen = 0
-
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=ROUND,
-        deadline=None,
-        database=None,
-        print_blob=False,
-        report_multiple_bugs=False,
-        verbosity=Verbosity.quiet,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
-    )
-    @hypothesis.given(case=conformance.strategies.cases(operator))
-    def explore(case: Case) -> None:
-        nonlocal seen
-        seen += 1
-        if shrink or skip < seen <= skip + most:
-            body(case, seed)
-
-    explore()
-    return min(seen - skip, most)
+    def _fails(self, case: Case) -> Failure | None:
+        return compare(case, case.op.run(*case.inputs)[0], self.place)

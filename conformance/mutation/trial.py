@@ -1,0 +1,365 @@
+"""A mutant on trial: built from its one changed file, and run on the suite's calls place by place until one differs.
+
+Each run has a process of its own, forked from one that holds the calls ready, so that a mutant may crash or hang.
+POSIX systems alone have that.
+"""
+
+import gc
+import os
+import shutil
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cffi import FFI
+from elftools.elf.elffile import ELFFile
+
+import ckernels
+from codegen.target import Target, load_target
+from conformance.host import parse_header
+from conformance.host_process import Memory, Request, passed
+from conformance.mutation.corpus import Corpus, Run
+from conformance.mutation.mutants import Mutant, users
+from conformance.places import ARENA_BYTES, CortexMPlace, Library
+from conformance.toolchain import Toolchain, arm_toolchains, build_firmware, build_shared_library, host_toolchains
+from refsim.errors import ConformanceError, TinyFormerError, ToolchainError
+
+KILLED, SURVIVED, SAME_CODE, NOT_COMPILED, ABSENT = "killed", "survived", "same code", "not compiled", "absent"
+"""What becomes of a mutant. Same code: compilers make of it what they make of the original. Absent: no place compiles
+its line."""
+
+_DIFFERS, _STRAYS, _FAILS = 90, 91, 92
+_WORDS = {_DIFFERS: "a byte differs", _STRAYS: "writes where it must not", _FAILS: "strays, faults or does not return"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a mutant.
+
+    Attributes:
+        status: killed, survived, same code, not compiled or absent.
+        place: where it was killed.
+        how: by what.
+    """
+
+    status: str
+    place: str = ""
+    how: str = ""
+
+
+class _Place(ABC):
+    """Builds a kernel's source and runs the suite's calls of it.
+
+    Attributes:
+        name: of the place.
+        slack: CPU seconds that a call may take beside ten times those of the original's slowest.
+    """
+
+    name: str
+    slack: float
+
+    def __init__(self, corpus: Corpus, original: Path) -> None:
+        self._corpus = corpus
+        self._original = original
+        self._code: dict[str, bytes] = {}
+        self._limit: dict[str, float] = {}
+
+    def runs(self, kernel: str) -> Sequence[Run]:
+        """The suite's calls of this kernel here."""
+        return self._corpus.runs.get(kernel, [])
+
+    def prepare(self, kernel: str) -> None:
+        """Build the original and run it: what it is made of, and how long its slowest call may take.
+
+        Raises:
+            ConformanceError: it fails.
+        """
+        library = library_of(self._corpus.sources[kernel], self._original)
+        built = self.build(library)
+        self._code[kernel] = self.code(built)
+        before = os.times()
+        status = self._forked(kernel, library, built, 60.0)
+        after = os.times()
+        if status:
+            raise ConformanceError(f"{kernel} at {self.name}: the kernels as they are fail: {_words(status)}")
+        spent = after.children_user + after.children_system - before.children_user - before.children_system
+        self._limit[kernel] = self.slack + spent
+        built.unlink()
+
+    def differs(self, kernel: str, library: Library) -> Path | None:
+        """Build the mutant's source: what was built, or None where it is the original's code.
+
+        Raises:
+            ToolchainError: it does not compile.
+        """
+        if kernel not in self._code:
+            self.prepare(kernel)
+        built = self.build(library)
+        if self.code(built) != self._code[kernel]:
+            return built
+        built.unlink()
+        return None
+
+    def fails(self, kernel: str, library: Library) -> tuple[bool, str]:
+        """Build the mutant's source and run it: whether it is other code than the original's, and how it fails.
+
+        Raises:
+            ToolchainError: it does not compile.
+        """
+        built = self.differs(kernel, library)
+        if built is None:
+            return False, ""
+        status = self._forked(kernel, library, built, self._limit[kernel])
+        built.unlink()
+        return True, _words(status) if status else ""
+
+    def _forked(self, kernel: str, library: Library, built: Path, limit: float) -> int:
+        """The exit status of a process that runs the calls: 0 where all of them are right."""
+        pid = os.fork()
+        if pid:
+            return os.waitpid(pid, 0)[1]
+        code = _FAILS
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            code = self.run(kernel, library, built, lambda: signal.setitimer(signal.ITIMER_PROF, limit))
+        finally:
+            os._exit(code)
+
+    @abstractmethod
+    def build(self, library: Library) -> Path:
+        """Build a library of one source, into the cache."""
+
+    @abstractmethod
+    def code(self, built: Path) -> bytes:
+        """What is the same for two builds of the same meaning."""
+
+    @abstractmethod
+    def run(self, kernel: str, library: Library, built: Path, wind: Callable[[], object]) -> int:
+        """Run the calls, winding the alarm before each; 0 where all are right."""
+
+
+def _words(status: int) -> str:
+    """The exit status of a run that failed, in words."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return "does not return" if number == signal.SIGPROF else f"dies of {signal.Signals(number).name}"
+    return _WORDS.get(os.WEXITSTATUS(status), "is stopped by UBSan")
+
+
+def _preferred(tools: Sequence[Toolchain]) -> Toolchain:
+    """A compiler that is installed, where one is: zig, which is always the first, takes several times as long."""
+    return (*tools[1:], tools[0])[0]
+
+
+class _Host(_Place):
+    slack = 0.1
+
+    def __init__(self, corpus: Corpus, original: Path, *, opt: str, sanitize: bool = False) -> None:
+        super().__init__(corpus, original)
+        self.name = "host-ubsan" if sanitize else "host"
+        self._opt, self._sanitize = opt, sanitize
+        self._tool = _preferred(host_toolchains())
+        self._ffi = FFI()
+        self._ffi.cdef(parse_header(original / "include" / "tinyformer" / "kernels.h"))
+        self._ffi.cdef("int mprotect(void *address, size_t length, int protection);")
+        largest = max((len(run.layout.image) for runs in corpus.runs.values() for run in runs), default=1)
+        self._memory = Memory(self._ffi, largest)
+        self._calls: dict[str, list[_Call]] = {}
+
+    def prepare(self, kernel: str) -> None:
+        self._calls[kernel] = [_Call(self._ffi, self._memory, run) for run in self.runs(kernel)]
+        gc.freeze()  # processes to come share what is there
+        super().prepare(kernel)
+
+    def build(self, library: Library) -> Path:
+        return build_shared_library(
+            library.sources,
+            include_dirs=[library.include],
+            toolchain=self._tool,
+            opt=self._opt,
+            sanitize=self._sanitize,
+            name="mutant",
+        )
+
+    def code(self, built: Path) -> bytes:
+        return built.read_bytes()  # without debugging information
+
+    def run(self, kernel: str, library: Library, built: Path, wind: Callable[[], object]) -> int:
+        function = getattr(self._ffi.dlopen(str(built)), f"tnf_{kernel}")
+        for call in self._calls[kernel]:
+            wind()
+            code = call.check(self._ffi, function)
+            if code:
+                return code
+        return 0
+
+
+class _Call:
+    """A call whose parameters are where C finds them, and what memory must hold afterwards."""
+
+    def __init__(self, ffi: FFI, memory: Memory, run: Run) -> None:
+        layout = run.layout
+        self._image = layout.image
+        self._start = memory.bytes + (memory.size - len(layout.image))
+        scratch = layout.scratch
+        inputs = tuple(span.start for span in layout.inputs)
+        request = Request(
+            run.call.kernel,
+            run.call.params,
+            run.call.variadic,
+            layout.image,
+            inputs,
+            layout.output.start,
+            scratch.start if scratch else None,
+        )
+        self._arguments, self._kept = passed(ffi, self._start, request)
+        expected = bytearray(layout.image)
+        expected[layout.output.start : layout.output.end] = run.golden
+        cut = (scratch.start, scratch.end) if scratch else (len(expected), len(expected))
+        self._expected = ((0, bytes(expected[: cut[0]])), (cut[1], bytes(expected[cut[1] :])))
+        self._output = (layout.output.start, run.golden)
+
+    def check(self, ffi: FFI, function: Any) -> int:
+        """Run it; 0 where memory is as it must be."""
+        ffi.memmove(self._start, self._image, len(self._image))
+        function(*self._arguments)
+        after = ffi.buffer(self._start, len(self._image))
+        if all(after[at : at + len(data)] == data for at, data in self._expected):
+            return 0
+        at, golden = self._output
+        return _STRAYS if after[at : at + len(golden)] == golden else _DIFFERS
+
+
+class _Chip(_Place):
+    slack = 1.0
+
+    def __init__(self, corpus: Corpus, original: Path, name: str, target: str) -> None:
+        super().__init__(corpus, original)
+        self.name = name
+        self._target: Target = load_target(target)
+        self._tool = _preferred(arm_toolchains())
+
+    def runs(self, kernel: str) -> Sequence[Run]:
+        return [run for run in super().runs(kernel) if self._target.dsp in run.kinds]
+
+    def build(self, library: Library) -> Path:
+        return build_firmware(
+            library.sources,
+            self._target,
+            [f"tnf_{path.stem}" for path in library.sources],
+            include_dirs=[library.include],
+            toolchain=self._tool,
+            arena_bytes=ARENA_BYTES,
+            name="kernels",
+        )
+
+    def code(self, built: Path) -> bytes:
+        with built.open("rb") as stream:
+            sections = ELFFile(stream).iter_sections()
+            return b"".join(s.data() for s in sections if s["sh_flags"] & 2 and s["sh_type"] == "SHT_PROGBITS")
+
+    def run(self, kernel: str, library: Library, built: Path, wind: Callable[[], object]) -> int:
+        place = CortexMPlace(self.name, library, self._target, toolchain=self._tool)  # which finds what was built
+        for run in self.runs(kernel):
+            wind()
+            try:
+                found = run.layout.collect(place.run(run.call, run.layout))
+            except TinyFormerError:
+                return _FAILS
+            if found != run.golden:
+                return _DIFFERS
+        return 0
+
+
+class Trial:
+    """Tries mutants, one after the other, in a copy of the kernels of its own.
+
+    Args:
+        corpus: the suite's calls.
+        folder: for the copy; made anew.
+    """
+
+    def __init__(self, corpus: Corpus, folder: Path) -> None:
+        self._original, self._mutant = folder / "original", folder / "mutant"
+        for copy in (self._original, self._mutant):
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(ckernels.include_dir(), copy / "include")
+            for path in ckernels.sources().values():
+                (copy / "src").mkdir(exist_ok=True)
+                shutil.copy(path, copy / "src")
+        self._corpus = corpus
+        self._host = _Host(corpus, self._original, opt="-O1")
+        self._optimised = _Host(corpus, self._original, opt="-O2")
+        self._sanitized = _Host(corpus, self._original, opt="-O1", sanitize=True)
+        chips = {"cortex-m7": "stm32f746", "cortex-m4": "stm32f407", "cortex-m0plus": "rp2040"}
+        self._chips = [_Chip(corpus, self._original, name, target) for name, target in chips.items()]
+
+    def judge(self, mutant: Mutant) -> Verdict:
+        """Try a mutant.
+
+        Raises:
+            ConformanceError: the kernels as they are fail.
+        """
+        path = self._mutant / mutant.file
+        original = path.read_text(encoding="utf-8")
+        kernels = kernels_with(mutant, self._corpus)
+        try:
+            path.write_text(mutant.apply(original), encoding="utf-8")
+            verdict = self._judge(kernels)
+            if verdict.status == SAME_CODE:
+                path.write_text(replace(mutant, new="#error").apply(original), encoding="utf-8")
+                verdict = verdict if self._is_compiled(kernels) else Verdict(ABSENT)
+            return verdict
+        except ToolchainError as error:
+            return Verdict(NOT_COMPILED, how=str(error).splitlines()[0])
+        finally:
+            path.write_text(original, encoding="utf-8")
+
+    def _judge(self, kernels: Sequence[str]) -> Verdict:
+        other = []
+        for kernel in kernels:
+            differs, failure = self._host.fails(kernel, self._library(kernel))
+            if failure:
+                return Verdict(KILLED, self._host.name, failure)
+            if differs and self._optimised.differs(kernel, self._library(kernel)):
+                other.append(kernel)
+        for kernel in other:
+            failure = self._sanitized.fails(kernel, self._library(kernel))[1]
+            if failure:
+                return Verdict(KILLED, self._sanitized.name, failure)
+        for chip in self._chips:
+            for kernel in filter(chip.runs, kernels):
+                differs, failure = chip.fails(kernel, self._library(kernel))
+                if failure:
+                    return Verdict(KILLED, chip.name, failure)
+                other += [kernel] * differs
+        return Verdict(SURVIVED if other else SAME_CODE)
+
+    def _is_compiled(self, kernels: Sequence[str]) -> bool:
+        """Whether an error in place of the line is seen at any place."""
+        for place in (self._host, *self._chips):
+            for kernel in filter(place.runs, kernels):
+                try:
+                    place.build(self._library(kernel)).unlink()
+                except ToolchainError:
+                    return True
+        return False
+
+    def _library(self, kernel: str) -> Library:
+        return library_of(self._corpus.sources[kernel], self._mutant)
+
+
+def library_of(names: Sequence[str], folder: Path) -> Library:
+    """A library of some sources, of the copy of the kernels in a folder."""
+    return Library(tuple(folder / "src" / f"{name}.c" for name in names), folder / "include")
+
+
+def kernels_with(mutant: Mutant, corpus: Corpus) -> list[str]:
+    """The kernels that hold a mutant's line and that the suite calls; those with few calls first."""
+    path = Path(mutant.file)
+    stems = {path.stem} if path.suffix == ".c" else set(users(mutant.function))
+    found = (kernel for kernel, names in corpus.sources.items() if stems & set(names))
+    return sorted(found, key=lambda kernel: sum(len(run.layout.image) for run in corpus.runs[kernel]))
