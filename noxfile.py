@@ -59,6 +59,13 @@ def proofs(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """Small faults in the C kernels: of how many does the ci profile find each; arguments after --, see docs."""
+    install(session, "mutation")
+    session.run("python", "-m", "conformance.mutation", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Import mutated model files, 60 s; arguments after -- go to the fuzzer: --seconds 3600, --seed, valid files."""
     install(session, "dev")

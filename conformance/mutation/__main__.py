@@ -22,7 +22,7 @@ from refsim.ops import OPERATORS
 
 
 def main() -> None:
-    """Print the score; exit with 1 where a mutant survives that is not argued to be equivalent, or the list is stale."""
+    """Print the score; exit with 1 where a mutant survives without an argument, or an argument is stale."""
     options = _options()
     try:
         sys.exit(_run(options))
@@ -36,7 +36,9 @@ def _run(options: argparse.Namespace) -> int:
         raise TinyFormerError("mutants run in forked processes, which this system has not: use Linux or macOS")
     argued = report.arguments()
     record = Record(options.folder / "results.jsonl")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    done = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    done = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), *done)
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("drawing cases", total=len(OPERATORS))
         corpus = collect(list(OPERATORS), options.cases, options.suite_seed, lambda _: progress.advance(task))
@@ -47,7 +49,8 @@ def _run(options: argparse.Namespace) -> int:
             results.append(result)
             alive = sum(r.verdict.status == SURVIVED for r in results)
             progress.update(task, advance=1, description=f"mutants, {alive} alive")
-    notes = {"cases": options.cases, "suite seed": options.suite_seed, "sample": options.sample, "seed": options.seed, "mutants": len(results)}
+    notes = {name: getattr(options, name) for name in ("cases", "suite_seed", "sample", "seed")}
+    notes["mutants"] = len(results)
     write_whole(options.folder / "report.json", json.dumps(report.as_json(results, argued, notes), indent=1) + "\n")
     write_whole(options.folder / "survivors.md", report.page(results, argued, notes))
     console = Console()

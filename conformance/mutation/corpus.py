@@ -1,4 +1,4 @@
-"""The calls that the suite makes of each kernel, with what memory must hold afterwards: computed once for all mutants."""
+"""The suite's calls of each kernel, with what memory must hold afterwards: computed once for all mutants."""
 
 import copyreg
 import hashlib
@@ -60,7 +60,7 @@ class Corpus:
         return hashlib.sha256("".join(self.digests.get(kernel, "") for kernel in kernels).encode()).hexdigest()[:12]
 
 
-def collect(operators: Sequence[str], count: int, seed: int, progress: Callable[[str], None] = lambda _: None) -> Corpus:
+def collect(operators: Sequence[str], count: int, seed: int, progress: Callable[[str], None]) -> Corpus:
     """The calls that the cases of some operators make, of any kernels.
 
     Args:
@@ -86,9 +86,9 @@ def collect(operators: Sequence[str], count: int, seed: int, progress: Callable[
                 content.update(run.layout.image + run.golden + repr(run.call.params).encode())
             digests[kernel] = content.hexdigest()
         progress(operator)
-    sources = {kernel: tuple(sorted({name for run in calls for name in run.call.sources})) for kernel, calls in runs.items()}
+    sources = {kernel: {name for run in calls for name in run.call.sources} for kernel, calls in runs.items()}
     ordered = {kernel: sorted(calls, key=lambda run: len(run.layout.image)) for kernel, calls in runs.items()}
-    return Corpus(ordered, digests, sources)
+    return Corpus(ordered, digests, {kernel: tuple(sorted(names)) for kernel, names in sources.items()})
 
 
 def _calls(operator: str, count: int, seed: int) -> dict[str, list[Run]]:
@@ -108,10 +108,11 @@ def _calls(operator: str, count: int, seed: int) -> dict[str, list[Run]]:
 
 def _version() -> str:
     """Tells apart whatever makes other cases or other calls of them."""
-    root, sources = Path(__file__).parents[2], [*ckernels.headers()]
-    for pattern in ("refsim/numerics.py", "refsim/ops/*.py", "codegen/encoding.py", "codegen/emit/*.py", "conformance/strategies/*.py"):
-        sources += sorted(root.glob(pattern))
-    sources += [Path(__file__), root / "conformance" / "suite.py", root / "conformance" / "layout.py"]
+    root = Path(__file__).parents[2]
+    folders = ("refsim/ops", "codegen/emit", "conformance/strategies")
+    files = ("refsim/numerics.py", "codegen/encoding.py", "conformance/suite.py", "conformance/layout.py")
+    sources = [path for folder in folders for path in sorted((root / folder).glob("*.py"))]
+    sources += [*(root / file for file in files), Path(__file__), *ckernels.headers()]
     content = hashlib.sha256(version("hypothesis").encode() + version("numpy").encode())
     for path in sources:
         content.update(path.read_bytes())

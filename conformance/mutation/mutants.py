@@ -57,8 +57,9 @@ class Mutant:
 
 def files() -> dict[str, Path]:
     """Every file that is mutated, by its path below ckernels; kernels.h has declarations alone and is none of them."""
-    headers = (path for path in ckernels.headers() if path.name != "kernels.h")
-    return {str(path.relative_to(ckernels.include_dir().parent)): path for path in (*ckernels.sources().values(), *headers)}
+    headers = [path for path in ckernels.headers() if path.name != "kernels.h"]
+    root = ckernels.include_dir().parent
+    return {str(path.relative_to(root)): path for path in (*ckernels.sources().values(), *headers)}
 
 
 def without_comments(text: str) -> str:

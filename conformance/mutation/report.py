@@ -69,9 +69,13 @@ def tally(results: Iterable[Result], argued: Iterable[str]) -> Tally:
         argued: names of the mutants that are equivalent for a reason.
     """
     results, argued = list(results), set(argued)
-    counts = Counter("argued" if r.verdict.status == SURVIVED and r.mutant.name in argued else r.verdict.status for r in results)
+    counts = Counter(
+        "argued" if r.verdict.status == SURVIVED and r.mutant.name in argued else r.verdict.status for r in results
+    )
     ordered = (KILLED, SURVIVED, "argued", SAME_CODE, ABSENT, NOT_COMPILED)
-    return Tally(*(counts[status] for status in ordered), seconds=round(sum(r.seconds for r in results), 1))
+    killed, survived, equivalent, same_code, absent, not_compiled = (counts[status] for status in ordered)
+    seconds = round(sum(r.seconds for r in results), 1)
+    return Tally(killed, survived, equivalent, same_code, absent, not_compiled, seconds)
 
 
 def stale(results: Sequence[Result], argued: Iterable[str]) -> list[str]:
@@ -91,16 +95,17 @@ def stale(results: Sequence[Result], argued: Iterable[str]) -> list[str]:
 def table(results: Sequence[Result], argued: Iterable[str]) -> Table:
     """The tallies by file."""
     argued = set(argued)
-    made = Table("file", title="Mutants of the C kernels")
+    made = Table(title="Mutants of the C kernels")
+    made.add_column("file", no_wrap=True)
     for column in ("killed", "survived", "equivalent", "same code", "absent", "not compiled", "score", "CPU s"):
         made.add_column(column, justify="right")
-    for file in (*files(), ""):
-        chosen = [r for r in results if r.mutant.file == file or not file]
+    for file in (*files(), "all"):
+        chosen = [r for r in results if file in (r.mutant.file, "all")]
         if chosen:
             t = tally(chosen, argued)
             score = "-" if t.score is None else f"{t.score:.1%}"
             counts = (t.killed, t.survived, t.argued, t.same_code, t.absent, t.not_compiled)
-            made.add_row(file or "all", *(f"{n:,}" for n in counts), score, f"{t.seconds:,.0f}", end_section=file == list(files())[-1])
+            made.add_row(Path(file).name, *(f"{n:,}" for n in counts), score, f"{t.seconds:,.0f}")
     return made
 
 
@@ -142,5 +147,5 @@ def _numbers(t: Tally) -> dict[str, Any]:
 
 
 def _entry(r: Result) -> dict[str, Any]:
-    m = r.mutant
-    return {"name": m.name, "file": m.file, "line": m.line, "function": m.function, "old": m.old, "new": m.new, "again": m.again}
+    kept = ("name", "file", "line", "function", "old", "new", "again")
+    return {name: getattr(r.mutant, name) for name in kept}

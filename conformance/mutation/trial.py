@@ -291,6 +291,7 @@ class Trial:
                 (copy / "src").mkdir(exist_ok=True)
                 shutil.copy(path, copy / "src")
         self._corpus = corpus
+        self._seen: dict[tuple[str, str, int], bool] = {}
         self._host = _Host(corpus, self._original, opt="-O1")
         self._optimised = _Host(corpus, self._original, opt="-O2")
         self._sanitized = _Host(corpus, self._original, opt="-O1", sanitize=True)
@@ -303,53 +304,66 @@ class Trial:
         Raises:
             ConformanceError: the kernels as they are fail.
         """
-        path = self._mutant / mutant.file
-        original = path.read_text(encoding="utf-8")
         kernels = kernels_with(mutant, self._corpus)
         try:
-            path.write_text(mutant.apply(original), encoding="utf-8")
-            verdict = self._judge(kernels)
-            if verdict.status == SAME_CODE:
-                path.write_text(replace(mutant, new="#error").apply(original), encoding="utf-8")
-                verdict = verdict if self._is_compiled(kernels) else Verdict(ABSENT)
-            return verdict
+            return self._judge(mutant, kernels)
         except ToolchainError as error:
             return Verdict(NOT_COMPILED, how=str(error).splitlines()[0])
         finally:
-            path.write_text(original, encoding="utf-8")
+            self._write(mutant.file)
 
-    def _judge(self, kernels: Sequence[str]) -> Verdict:
-        other = []
-        for kernel in kernels:
-            differs, failure = self._host.fails(kernel, self._library(kernel))
-            if failure:
-                return Verdict(KILLED, self._host.name, failure)
-            if differs and self._optimised.differs(kernel, self._library(kernel)):
-                other.append(kernel)
-        for kernel in other:
-            failure = self._sanitized.fails(kernel, self._library(kernel))[1]
-            if failure:
-                return Verdict(KILLED, self._sanitized.name, failure)
-        for chip in self._chips:
-            for kernel in filter(chip.runs, kernels):
-                differs, failure = chip.fails(kernel, self._library(kernel))
+    def _judge(self, mutant: Mutant, kernels: Sequence[str]) -> Verdict:
+        places: list[_Place] = []
+        other = False
+        for place in (self._host, *self._chips):
+            if not self._sees(place, mutant, kernels):
+                continue
+            places.append(place)
+            self._write(mutant.file, mutant)
+            for kernel in filter(place.runs, kernels):
+                library = library_of(self._corpus.sources[kernel], self._mutant)
+                differs, failure = place.fails(kernel, library)
                 if failure:
-                    return Verdict(KILLED, chip.name, failure)
-                other += [kernel] * differs
+                    return Verdict(KILLED, place.name, failure)
+                if differs and place is self._host:  # where optimisers see no difference either, there is none
+                    differs, failure = self._checked(kernel, library)
+                    if failure:
+                        return Verdict(KILLED, self._sanitized.name, failure)
+                other |= differs
+        if not places:
+            return Verdict(ABSENT)
         return Verdict(SURVIVED if other else SAME_CODE)
 
-    def _is_compiled(self, kernels: Sequence[str]) -> bool:
-        """Whether an error in place of the line is seen at any place."""
-        for place in (self._host, *self._chips):
-            for kernel in filter(place.runs, kernels):
-                try:
-                    place.build(self._library(kernel)).unlink()
-                except ToolchainError:
-                    return True
-        return False
+    def _checked(self, kernel: str, library: Library) -> tuple[bool, str]:
+        """Whether optimisers make other code of it than of the original, and what UBSan says then."""
+        built = self._optimised.differs(kernel, library)
+        if built is None:
+            return False, ""
+        built.unlink()
+        return True, self._sanitized.fails(kernel, library)[1]
 
-    def _library(self, kernel: str) -> Library:
-        return library_of(self._corpus.sources[kernel], self._mutant)
+    def _sees(self, place: _Place, mutant: Mutant, kernels: Sequence[str]) -> bool:
+        """Whether a place compiles the mutant's line: whether it notices an error there."""
+        at = (place.name, mutant.file, mutant.line)
+        if at not in self._seen:
+            self._write(mutant.file, replace(mutant, new="#error"))
+            found = list(filter(place.runs, kernels))
+            # Whoever uses the function has the line. Between functions it may be anyone's.
+            tried = found[:1] if mutant.function else found
+            self._seen[at] = any(not self._builds(place, kernel) for kernel in tried)
+        return self._seen[at]
+
+    def _builds(self, place: _Place, kernel: str) -> bool:
+        try:
+            place.build(library_of(self._corpus.sources[kernel], self._mutant)).unlink()
+        except ToolchainError:
+            return False
+        return True
+
+    def _write(self, file: str, mutant: Mutant | None = None) -> None:
+        """Write a file of the copy, changed or as it was."""
+        text = (self._original / file).read_text(encoding="utf-8")
+        (self._mutant / file).write_text(mutant.apply(text) if mutant else text, encoding="utf-8")
 
 
 def library_of(names: Sequence[str], folder: Path) -> Library:
