@@ -28,6 +28,7 @@ ENOUGH = 20
 BATCH = 40
 """Cases that a place is given at a time: on the host handing one over takes longer than running it."""
 
+
 @dataclass(frozen=True)
 class Failure:
     """How a place differs from the golden model on one case.

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, Phase
 
 from codegen.emit import kernel_call
+from conformance.exploration import explore
 from conformance.layout import lay_out
 from conformance.places import ARENA_BYTES
 from conformance.strategies import Case, cases
 from conformance.strategies.base import MOST_AXES, Scaling, largest_shift
-from conformance.suite import _explore
 from refsim.numerics import INT32_MAX, Rounding
 from refsim.ops import OPERATORS, Requantization
 from refsim.ops.concat import Concat
@@ -35,7 +35,7 @@ def drawn() -> Callable[[str], list[Case]]:
         if operator not in known:
             known[operator] = []
             for seed in range(ROUNDS):
-                _explore(operator, lambda case, _: known[operator].append(case), 1000 + seed, skip=min(seed, 1))
+                explore(cases(operator), lambda case, _: known[operator].append(case), 1000 + seed, skip=min(seed, 1))
         return known[operator]
 
     return draw

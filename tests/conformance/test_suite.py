@@ -27,6 +27,7 @@ from codegen.target import load_target
 from conformance import vectors
 from conformance.cli import register
 from conformance.comparison import difference
+from conformance.exploration import explore
 from conformance.layout import Layout, lay_out
 from conformance.models import (
     CortexMModel,
@@ -40,8 +41,8 @@ from conformance.models import (
 from conformance.places import ARENA_BYTES, CortexMPlace, HostPlace, Library, Place, PlaceSpec, place_specs
 from conformance.report import NotRun, Report
 from conformance.runner import Plan, choose_operators, choose_places, execute
-from conformance.strategies import Case
-from conformance.suite import ENOUGH, Outcome, _explore, compare, run_operator
+from conformance.strategies import Case, cases
+from conformance.suite import ENOUGH, Outcome, compare, run_operator
 from refsim.errors import ConformanceError, DataError, TinyFormerError, ToolchainError
 from refsim.ops import OPERATORS
 from refsim.ops.lookup import Lookup
@@ -57,7 +58,7 @@ register(APP)
 
 def some_cases(operator: str, seed: int = 0) -> list[Case]:
     found: list[Case] = []
-    _explore(operator, lambda case, _: found.append(case), seed)
+    explore(cases(operator), lambda case, _: found.append(case), seed)
     return found
 
 

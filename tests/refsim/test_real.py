@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from conformance.strategies import Case
-from conformance.suite import _explore
+from conformance.exploration import explore
+from conformance.strategies import Case, cases
 from refsim.ops import OPERATORS
 from refsim.ops.attention import Attention
 from refsim.ops.layernorm import LayerNorm
@@ -30,7 +30,7 @@ def real(x: np.ndarray) -> np.ndarray:
 def test_every_operator_is_as_near_as_its_roundings(operator: str) -> None:
     found: list[Case] = []
     for seed in range(6):
-        _explore(operator, lambda case, _: found.append(case), seed, skip=min(seed, 1))
+        explore(cases(operator), lambda case, _: found.append(case), seed, skip=min(seed, 1))
     allowed = NEAREST.get(operator, 1.01)
     for case in found:
         golden = case.op.run(*case.inputs)
@@ -67,7 +67,7 @@ def test_softmax_is_the_real_one() -> None:
 
 def test_attention_is_its_three_operators() -> None:
     found: list[Case] = []
-    _explore("attention", lambda case, _: found.append(case), 1, skip=0)
+    explore(cases("attention"), lambda case, _: found.append(case), 1, skip=0)
     for case in found:
         assert isinstance(case.op, Attention)
         q, k, v = map(real, case.inputs)
@@ -77,7 +77,7 @@ def test_attention_is_its_three_operators() -> None:
 
 def test_fractions_of_a_byte_are_kept() -> None:
     found: list[Case] = []
-    _explore("linear", lambda case, _: found.append(case), 0, skip=0)
+    explore(cases("linear"), lambda case, _: found.append(case), 0, skip=0)
     case = found[-1]
     assert isinstance(case.op, Linear)
     x = real(case.inputs[0]) + 0.25
