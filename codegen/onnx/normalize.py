@@ -492,11 +492,10 @@ def _pad(context: Context) -> None:
     if min(*before, *after, 0) < 0:
         raise context.unsupported("negative padding is not supported: use Slice")
     filler = 0.0 if value is None else float(value.reshape(()))
-    where = {"before": tuple(before), "after": tuple(after)}
+    fill: Attributes = {"value": filler}
     if np.issubdtype(context.dtype, np.integer):
-        context.emit("Pad", **where, byte=int(filler) - (128 if context.dtype == np.uint8 else 0))
-    else:
-        context.emit("Pad", **where, value=filler)
+        fill = {"byte": int(filler) - (128 if context.dtype == np.uint8 else 0)}
+    context.emit("Pad", before=tuple(before), after=tuple(after), **fill)
 
 
 NORMALIZERS: dict[str, Callable[[Context], None]] = {
