@@ -9,6 +9,9 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "typecheck", "tests", "conformance"]
 
+IN_PARALLEL = ("-n", "auto", "--dist", "worksteal")
+"""A process for each core, which begins with a stretch of the tests; `-n 0` after -- makes it one process."""
+
 
 def install(session: nox.Session, *extras: str) -> None:
     """Install the project, editable, with the given extras."""
@@ -34,14 +37,14 @@ def typecheck(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Unit tests; arguments after -- go to pytest."""
     install(session, "dev")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *IN_PARALLEL, *session.posargs)
 
 
 @nox.session
 def training(session: nox.Session) -> None:
     """Unit tests of nas, with PyTorch, Optuna and Ray; without them `tests` skips most of them."""
     install(session, "dev", "distributed")
-    session.run("pytest", "tests/nas", *session.posargs)
+    session.run("pytest", *IN_PARALLEL, "tests/nas", *session.posargs)
 
 
 @nox.session
@@ -102,6 +105,13 @@ def bench(session: nox.Session) -> None:
         session.run("tinyformer", f"bench-{what}", *sparsities, *files)
     if session.posargs:
         session.run("tinyformer", "bench-models", *session.posargs, "--json", str(folder / "models.json"))
+
+
+@nox.session
+def paper(session: nox.Session) -> None:
+    """The paper's tables and figures into docs/paper.md; arguments after --: table2, fig10, --data FILE, ..."""
+    install(session)
+    session.run("tinyformer", "paper", *session.posargs)
 
 
 @nox.session
