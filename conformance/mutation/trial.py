@@ -4,6 +4,7 @@ Each run has a process of its own, forked from one that holds the calls ready, s
 POSIX systems alone have that.
 """
 
+import faulthandler
 import gc
 import os
 import shutil
@@ -124,6 +125,7 @@ class _Place(ABC):
         code = _FAILS
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            faulthandler.disable()  # which pytest has enabled: dying is no news here
             code = self.run(kernel, library, built, lambda: signal.setitimer(signal.ITIMER_PROF, limit))
         finally:
             os._exit(code)
