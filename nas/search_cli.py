@@ -124,17 +124,19 @@ def search(
         try:
             first_stage = plan.search_supernets(pictures, place, supernets, console)
             plan.search_paths(pictures, first_stage, place, trials, console)
+            found = load_search(plan.storage, name)
+            test = load_images(folder, "test")
+            test = draw(test, min(test_images or len(test), len(test)), seed)
+            console.print("Writing the best model")
+            deployed = deploy_trial(
+                found, found.path(None), out, images=pictures, test=test, target=chip, threads=threads
+            )
+            write_results(out, found.supernets, found.paths, deployed=deployed)
         except BaseException:
             page.stop()
             raise
         finally:
             place.close()
-        found = load_search(plan.storage, name)
-        test = load_images(folder, "test")
-        test = draw(test, min(test_images or len(test), len(test)), seed)
-        best = found.path(None)
-        deployed = deploy_trial(found, best, out, images=pictures, test=test, target=chip, threads=threads)
-        write_results(out, found.supernets, found.paths, deployed=deployed)
         _report(console, deployed, out / "results.html")
     _verify_deployed(context, deployed, target, verify, console)
 

@@ -14,7 +14,7 @@ function state() {
   if (stopped) return h("p", { class: "state stopped" }, h("b", {}, "Stopped"), ` ${clock(written)}. ${what}. The same command goes on.`);
   setTimeout(() => location.reload(), 15000);
   return h("p", { class: "state running" }, h("b", {}, "Running"), ` ${what}` +
-    (ends === null ? "; how long the rest takes is known after the first." : `, the rest by ${clock(ends)} at this speed.`) + ` As of ${clock(written)}.`);
+    (done === wanted ? "; what is next begins." : ends === null ? "; how long the rest takes is known after the first." : `, the rest by ${clock(ends)} at this speed.`) + ` As of ${clock(written)}.`);
 }
 
 function cards() {

@@ -7,7 +7,7 @@ comes from outside, so this module needs no torch. The compression stage is `nas
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,11 +96,21 @@ class PathTrial:
         skipped = self._exceeding(resources, "as trained")
         if skipped:
             return skipped
-        facts = {RESOURCES: asdict(resources), SPEED: trained.images_per_second}
+        facts = {**_taken(resources), SPEED: trained.images_per_second}
         return Result(trained.accuracy(), facts, weights=trained.state)
 
     def _exceeding(self, resources: Resources, when: str) -> Result | None:
         reasons = self.limits.exceeded(resources)
         if not reasons:
             return None
-        return Result(None, {RESOURCES: asdict(resources), "skipped": f"{', '.join(reasons)} ({when})"})
+        return Result(None, {**_taken(resources), "skipped": f"{', '.join(reasons)} ({when})"})
+
+
+def _taken(resources: Resources) -> dict[str, Any]:
+    """What a model takes, and what limits are about as numbers of their own, which Optuna's dashboard has axes for."""
+    return {
+        RESOURCES: asdict(resources),
+        "flash_bytes": resources.flash_bytes,
+        "ram_bytes": resources.ram_bytes,
+        "latency_ms": resources.latency_ms,
+    }

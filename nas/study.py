@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -115,6 +116,9 @@ def open_study(storage: BaseStorage, name: str, sampler: BaseSampler, settings: 
     found = study.user_attrs.get(SETTINGS)
     if found is None:
         study.set_user_attr(SETTINGS, wanted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(["accuracy"])  # what dashboards write at the axis
     elif found != wanted:
         changed = ", ".join(
             f"{key} {_brief(found.get(key))} -> {_brief(wanted.get(key))}"

@@ -123,6 +123,24 @@ def test_compression_with_every_technique(data: Path, searched: tuple[Path, str]
         invoke("compress", searched[0], "--out", out, "--data", data, "--trial", "0", *techniques, *epochs)
 
 
+def test_weights_that_are_gone_are_an_error_that_names_the_others(data: Path, searched: tuple[Path, str]) -> None:
+    out = searched[0]
+    number = next(iter(sorted(out.glob("paths-*/0001.npz"))))
+    number.rename(number.with_suffix(".away"))
+    try:
+        with pytest.raises(DataError, match=r"weights of trial 1 are not in .*\(--keep\); there are those of 0"):
+            invoke("compress", out, "--data", data, "--trial", "1")
+    finally:
+        number.with_suffix(".away").rename(number)
+
+
+def test_the_page_of_a_search_that_ends_early_says_so(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="none of 1 trials fits"):
+        search(data, tmp_path, "--supernets", "1", "--max-ram", "1000")
+    progress = json.loads((tmp_path / "results.json").read_text())["progress"]
+    assert [progress[key] for key in ("stage", "done", "wanted", "stopped")] == ["supernets", 1, 1, True]
+
+
 def test_a_model_that_cannot_fit_is_an_error(data: Path, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="none of 2 trials fits the target"):
         search(data, tmp_path, "--supernets", "2", "--max-ram", "1000")

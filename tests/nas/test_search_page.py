@@ -1,6 +1,7 @@
 """The page of a search with made-up trials: Pareto fronts by hand, and that it draws itself."""
 
 import json
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from nas.layers import describe
 from nas.resources import Limits
 from nas.search import Effort, Found
 from nas.search_export import largest
-from nas.search_page import network_data, render, results, write_results
+from nas.search_page import LivePage, Progress, network_data, render, results, write_results
 from nas.space import as_dict, load_space
 from nas.study import best_trial, open_storage, open_study, run_trials
 from tests.browser import browser, check_drawn, column, view
@@ -100,6 +101,20 @@ def test_results_say_what_became_of_each_trial(found: Found, tmp_path: Path) -> 
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(data))
 
 
+def test_a_search_under_way_says_how_far_it_is(found: Found) -> None:
+    done = [t for t in found.paths.get_trials() if t.state.is_finished()]
+    before = time.time()
+    progress = results(found.supernets, found.paths, progress=Progress(3, len(TRIALS) + 2))["progress"]
+    assert [progress[key] for key in ("stage", "done", "wanted", "stopped")] == ["paths", 8, 10, False]
+    # two more trials at the mean time of those that are done
+    each = sum(t.duration.total_seconds() for t in done) / len(done)
+    assert progress["ends"] - progress["written"] == pytest.approx(2 * each, abs=1e-3)
+    assert before <= progress["written"] <= time.time()
+    first = results(found.supernets, None, progress=Progress(5, 8, stopped=True))
+    assert (first["paths"], first["chosen"], first["network"], first["model"]) == ([], None, None, None)
+    assert (first["progress"]["stage"], first["progress"]["ends"]) == ("supernets", None)
+
+
 def test_a_network_is_drawn_layer_by_layer() -> None:
     network = describe(largest(SPACE))
     drawn = network_data(network)
@@ -128,3 +143,24 @@ def test_page_draws_itself(found: Found, tmp_path: Path) -> None:
         assert column(driver, "Paths", "state")[:2] == ["chosen", "finished"]
         assert column(driver, "Supernets", "paths that fit")[:2] == ["7 of 10", "7 of 10"]
         assert "<b>" in "".join(column(driver, "Paths", "why skipped"))
+
+
+def test_page_of_a_search_under_way_draws_itself(found: Found, tmp_path: Path) -> None:
+    live = LivePage(tmp_path, supernets=3, paths=10)
+    profile = tmp_path / "profile"
+    profile.mkdir()
+    state = "return document.querySelector('.state').textContent"
+    with browser(profile) as driver:
+        live(found.supernets, None)
+        view(driver, tmp_path / "results.html", width=500, scheme="dark")
+        assert driver.execute_script(state).startswith("Running SuperNAS: 3 of 3 trials are done; what is next begins.")
+        assert driver.execute_script("return document.querySelectorAll('.card, .network').length") == 0
+        live(found.supernets, found.paths)
+        view(driver, tmp_path / "results.html", width=1300, scheme="light")
+        check_drawn(driver, "light")
+        assert driver.execute_script(state).startswith("Running SparseNAS: 8 of 10 trials are done, the rest by ")
+        assert column(driver, "Paths", "state")[:2] == ["best so far", "finished"]
+        assert set(column(driver, "Paths", "images/s")) >= {"800"}
+        live.stop()
+        driver.refresh()
+        assert driver.execute_script(state).startswith("Stopped ")

@@ -65,7 +65,13 @@ def test_a_path_that_fits_is_trained_and_keeps_what_it_takes() -> None:
     architecture = Architecture(SPACE.input_shape, SPACE.classes, SUPERNET, PATH)
     assert training.trained == [(architecture, 11, FOLDER)]
     assert result.accuracy == 0.75
-    assert result.facts == {"resources": asdict(exact), "images_per_second": 900.0}
+    assert result.facts == {
+        "resources": asdict(exact),
+        "flash_bytes": 90_000,
+        "ram_bytes": 900,
+        "latency_ms": 4.5,
+        "images_per_second": 900.0,
+    }
     assert result.weights.keys() == {"bn"}, "what training goes on from, not what is deployed"
 
 

@@ -73,6 +73,20 @@ def test_skipped_trials_count_and_have_no_accuracy(tmp_path: Path) -> None:
         else:
             assert (trial.state, trial.value) == (State.COMPLETE, trial.params["last_linear"] / 1024)
             assert load_arrays(weights_path(tmp_path, trial.number))["w"][0] == trial.params["last_linear"]
+
+
+def test_weights_of_the_best_trials_stay(tmp_path: Path) -> None:
+    study, here = opened(tmp_path), tmp_path / "weights"
+
+    def on_disk() -> list[int]:
+        return sorted(int(file.stem) for file in here.glob("*.npz"))
+
+    for trials in (4, 12):  # the second run finds what the first one kept
+        run_trials(study, GENES, by_width, LocalExecutor(), trials=trials, seed=5, folder=here, keep=2)
+        finished = [t for t in study.trials if t.state == State.COMPLETE]
+        best = sorted(finished, key=lambda t: (-t.params["last_linear"], t.number))[:2]
+        assert on_disk() == sorted(t.number for t in best)
+    assert len(finished) > 2, "an example that says something"
     assert {"PRUNED", "COMPLETE"} == set(states(study))
 
 
