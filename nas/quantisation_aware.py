@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codegen.onnx.constants import affine
 from codegen.onnx.inherit import SOFTMAX
-from codegen.onnx.lowering import affine
 from nas.data import LabelledImages
 from nas.layers import Layer
 from nas.network import PathNetwork, folded

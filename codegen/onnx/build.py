@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from codegen.onnx.context import Context
 from codegen.onnx.network import Constant, Network, Op, Quantization
-from codegen.onnx.normalize import NORMALIZERS, Context
+from codegen.onnx.normalize import NORMALIZERS
 from codegen.onnx.reader import ModelFile
 from refsim.errors import ModelError, UnsupportedError
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from codegen.onnx.lowering import affine
+from codegen.onnx.constants import affine
 from codegen.onnx.runner import Runner, Samples
 
 Range = tuple[float, float]

@@ -8,8 +8,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from codegen.onnx.constants import affine
 from codegen.onnx.inherit import MOVES, SOFTMAX
-from codegen.onnx.lowering import affine
 from codegen.onnx.mse_range import Range
 from codegen.onnx.network import Network, Op, Quantization
 from codegen.onnx.reader import ModelFile

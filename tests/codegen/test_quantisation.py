@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 import refsim
 from codegen.onnx import load, quantize
 from codegen.onnx.batch_norm import fold_batch_norms
+from codegen.onnx.constants import affine
 from codegen.onnx.equalisation import Equalisation, equalise
 from codegen.onnx.layers import float_layers, fused
-from codegen.onnx.lowering import affine
 from codegen.onnx.mse_range import Histogram, mse_range
 from codegen.onnx.reader import ModelFile, read_file, read_proto
 from codegen.onnx.runner import Runner

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
-from codegen.onnx.lowering import affine
+from codegen.onnx.constants import affine
 from codegen.onnx.quantizer import quantize
 from nas.data import LabelledImages
 from nas.evaluate import integer_accuracy, integer_model
