@@ -260,14 +260,25 @@ def check_zero_point(zero_point: int, what: str) -> None:
         raise QuantizationError(f"{what} zero point must lie in [-128, 127], found {zero_point}")
 
 
-def check_channels(output: Requantization, channels: int, what: str) -> None:
-    """Check that there is one multiplier, or one for each channel.
+def check_channels(output: Requantization, channels: int, what: str, *, halved: bool = False) -> None:
+    """Check that there is one multiplier, or one for each channel, and that none is too small.
+
+    Args:
+        output: the last step.
+        channels: of the output.
+        what: the operator's name.
+        halved: with double rounding a multiplier may be in [2^29, 2^30), as TensorFlow Lite's division of a mean's by
+            the number of elements leaves it; no kernel of another operator takes that.
 
     Raises:
         ShapeError: there is another number.
+        QuantizationError: a multiplier is below 2^30.
     """
     if output.multiplier.size not in (1, channels):
         raise ShapeError(f"{what} has {channels} output channels but {output.multiplier.size} multipliers")
+    smallest = int(output.multiplier[output.multiplier != 0].min(initial=2**30))
+    if smallest < 2**30 and not halved:
+        raise QuantizationError(f"{what} takes multipliers from 2^30 to 2^31 - 1, or 0, found {smallest}")
 
 
 def weighted_bounds(weight: Int8Array, bias: Int32Array, zero_point: int) -> list[int]:

@@ -37,7 +37,7 @@ class Mean(Requantizing):
     def __post_init__(self) -> None:
         if not 0 <= self.first_axis <= self.last_axis:
             raise ShapeError(f"mean takes a run of axes, found {self.first_axis} to {self.last_axis}")
-        check_channels(self.output, 1, self.name)
+        check_channels(self.output, 1, self.name, halved=True)
         check_zero_point(self.input_zero_point, "mean input")
 
     def output_shape(self, *shapes: Shape) -> Shape:

@@ -189,6 +189,10 @@ def test_halved_multipliers_are_for_double_rounding():
     assert y[0].tolist() == [reference.finish(int(x[0, :, i].astype(int).sum()), output) for i in range(30)]
     with pytest.raises(QuantizationError, match=r"must be in \[2\^30, 2\^31\)"):
         Requantization(*halved)
+    with pytest.raises(
+        QuantizationError, match=r"requantize takes multipliers from 2\^30 to 2\^31 - 1, or 0, found 536870917"
+    ):
+        Requantize(0, output)
 
 
 def softmax_by_definition(row, op):
