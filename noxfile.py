@@ -69,6 +69,13 @@ def mutation(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Lines and branches of the C kernels that the ci profile reaches, into coverage/; needs clang and LLVM's tools."""
+    install(session, "conformance")
+    session.run("python", "-m", "conformance.coverage", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Import mutated model files, 60 s; arguments after -- go to the fuzzer: --seconds 3600, --seed, valid files."""
     install(session, "dev")
