@@ -28,16 +28,27 @@ def train(
         Path, typer.Option(envvar=DATA_VARIABLE, help="Folder with CIFAR-10: parquet files, pickles or class folders.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, samples and checkpoint.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 120,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Name or .toml file: train, prune and quantise its network; else the example is trained."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images, without a recipe.")] = 120,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; 1 makes a run repeatable.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the weights and the augmentation.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the split, the weights and the augmentation, without a recipe.")
+    ] = 0,
 ) -> None:
-    """Train the example TinyFormer and export it to float ONNX; an interrupted run continues where it stopped."""
+    """Train a model by a recipe, or the example TinyFormer; an interrupted run continues where it stopped."""
     try:
         from nas.pipeline import train_to_onnx
+        from nas.recipe import follow
         from nas.training import TrainingConfig
     except ModuleNotFoundError as error:
         raise TinyFormerError(
             f'training needs {error.name}, which is not installed; install it with: pip install "tinyformer[nas]"'
         ) from error
+    if recipe is not None:
+        deployed = follow(recipe, data, out, threads=threads)
+        typer.echo(f"{deployed.folder}: {deployed.accuracy:.2%} of {deployed.test_images} test images, int8")
+        return
     train_to_onnx(data, out, config=TrainingConfig(epochs=epochs, seed=seed), threads=threads)

@@ -13,7 +13,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from codegen.descriptions import list_descriptions, read_description
 from refsim.errors import DataError
@@ -252,10 +253,10 @@ def as_dict(value: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: type[_Part], table: dict[str, Any], where: str) -> _Part:
-    """The dataclass `kind` of this module from what `as_dict` gave, or a user wrote.
+    """The dataclass `kind` from what `as_dict` gave, or a user wrote.
 
     Args:
-        kind: the class.
+        kind: the class, of this module or another.
         table: its fields; what has a default may be missing.
         where: the table comes from, for messages.
 
@@ -294,6 +295,13 @@ def _part(kind: Any, value: Any, where: str) -> Any:
             count = "" if items[-1] is Ellipsis else f" of {len(items)}"
             raise DataError(f"{where} is {value!r}; it must be a list{count}")
         return tuple(_part(items[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if get_origin(kind) in (Union, UnionType):
+        # TOML and JSON leave out what is None, or say so.
+        return None if value is None else _part(get_args(kind)[0], value, where)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise DataError(f"{where} is {value!r}; known are {', '.join(map(repr, get_args(kind)))}")
+        return value
     if isinstance(kind, type) and issubclass(kind, Enum):
         if value not in [member.value for member in kind]:
             raise DataError(f"{where} is {value!r}; known are {', '.join(member.value for member in kind)}")

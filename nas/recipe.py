@@ -1,0 +1,170 @@
+"""Recipes: everything that decides a trained, compressed model, in one file, and the run that follows it.
+
+A recipe is a TOML file with the fields of `Recipe`. `tinyformer train` knows those in `nas/recipes/` by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from codegen.descriptions import list_descriptions, read_description
+from codegen.generate import tool_version
+from codegen.target import load_target
+from nas.compression import Compression, compress
+from nas.data import draw, hold_out, load_images
+from nas.deployment import Deployed, deploy
+from nas.evaluate import CALIBRATION_IMAGES
+from nas.layers import describe
+from nas.network import PathNetwork, weights
+from nas.pruning import sparsity
+from nas.space import Architecture, from_dict
+from nas.training import ANY_HARDWARE, Hardware, TrainingConfig, accuracy, train
+from refsim.errors import DataError
+from refsim.files import write_whole
+
+RESULT, CARD = "result.json", "card.toml"
+
+_BUILT_IN = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is made.
+
+    Attributes:
+        summary: one sentence on the model, for its card.
+        row: what it is in the paper's tables, for its card.
+        target: the microcontroller.
+        validation_images: held out of the training images; all choices that led to the recipe were made on them.
+        seed: of the split and of the calibration images; each training has its own.
+        architecture: of the network, with the pruning to reach.
+        training: of the dense network.
+        compression: of that network.
+    """
+
+    summary: str
+    row: str
+    target: str
+    validation_images: int
+    seed: int
+    architecture: Architecture
+    training: TrainingConfig
+    compression: Compression
+
+
+def list_recipes() -> tuple[str, ...]:
+    """Names of the built-in recipes, sorted."""
+    return list_descriptions(_BUILT_IN)
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name_or_path: a built-in recipe's name or the path of a TOML file, which ends in ".toml".
+
+    Raises:
+        DataError: there is no such recipe, or the file is unreadable or wrong.
+    """
+    path, table = read_description("recipe", name_or_path, _BUILT_IN, DataError)
+    return from_dict(Recipe, table, f"recipe file {path}")
+
+
+def follow(
+    name: str | Path,
+    data: Path | None,
+    out: Path,
+    *,
+    threads: int = 1,
+    hardware: Hardware = ANY_HARDWARE,
+    console: Console | None = None,
+) -> Deployed:
+    """Train, prune and quantise the network of a recipe, and write its models and C to `out`.
+
+    Checkpoints of the dense training are in ``dense/``, those of the compression in ``prune/`` and ``tune/``: a run
+    that was interrupted goes on from them. The models and C are those of `nas.deployment.deploy`; ``result.json`` has
+    the accuracies on all test images, which serve for nothing else.
+
+    Args:
+        name: of the recipe, see `load_recipe`.
+        data: folder of the images, None for TINYFORMER_DATA.
+        out: folder to write to.
+        threads: of the processor.
+        hardware: where to compute.
+        console: of the progress bars.
+
+    Raises:
+        DataError: there is no such recipe, the images cannot be used, or `out` holds a run of another recipe.
+        TargetError: the model does not fit the target.
+    """
+    recipe = load_recipe(name)
+    torch.set_num_threads(threads)
+    console = console or Console()
+    target = load_target(recipe.target)
+    training, validation = hold_out(load_images(data, "train"), recipe.validation_images, recipe.seed)
+    test = load_images(data, "test")
+    calibration = draw(training, CALIBRATION_IMAGES, recipe.seed).images
+    console.print("Training the dense network")
+    dense, _ = train(
+        lambda: PathNetwork(describe(recipe.architecture)),
+        training,
+        validation,
+        config=recipe.training,
+        folder=out / "dense",
+        hardware=hardware,
+        console=console,
+    )
+    assert isinstance(dense, PathNetwork)
+    console.print("Pruning it")
+    model = compress(
+        dense,
+        training,
+        validation,
+        settings=recipe.compression,
+        teacher=None if recipe.compression.distillation is None else dense,
+        folder=out,
+        hardware=hardware,
+        console=console,
+    )
+    deployed = deploy(
+        model.network, weights(model), calibration=calibration, test=test, target=target, folder=out, threads=threads
+    )
+    accuracies = {
+        "images": len(test),
+        "dense_float32": accuracy(dense, test),
+        "float32": accuracy(model, test),
+        "int8": deployed.accuracy,
+    }
+    result = {
+        "version": tool_version(),
+        "recipe": asdict(recipe),
+        "accuracy": accuracies,
+        "sparsity": sparsity(model),
+        "resources": asdict(deployed.resources),
+    }
+    write_whole(out / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+    write_whole(out / CARD, _card(recipe, Path(name).stem, len(training), accuracies).encode())
+    return deployed
+
+
+def _card(recipe: Recipe, name: str, training_images: int, accuracies: Mapping[str, float]) -> str:
+    """What the zoo wants to know of a model before it is measured (`refsim.model_zoo`)."""
+    steps = recipe.training, recipe.compression.prune, recipe.compression.tune
+    split = f"{training_images} training images, {recipe.validation_images} held out for all choices"
+    fields = {
+        "summary": recipe.summary,
+        "data": f"{split}; tested on all {accuracies['images']} test images.",
+        "training": f"tinyformer train --recipe {name}",
+        "row": recipe.row,
+        "epochs": sum(config.epochs for config in steps),
+        "seed": recipe.seed,
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in fields.items()]
+    lines += ["", "[accuracy]", *(f"{key} = {value}" for key, value in accuracies.items())]
+    return "\n".join(lines) + "\n"
