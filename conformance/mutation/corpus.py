@@ -110,7 +110,13 @@ def _version() -> str:
     """Tells apart whatever makes other cases or other calls of them."""
     root = Path(__file__).parents[2]
     folders = ("refsim/ops", "codegen/emit", "conformance/strategies")
-    files = ("refsim/numerics.py", "codegen/encoding.py", "conformance/suite.py", "conformance/layout.py")
+    files = (
+        "refsim/numerics.py",
+        "codegen/encoding.py",
+        "conformance/suite.py",
+        "conformance/exploration.py",
+        "conformance/layout.py",
+    )
     sources = [path for folder in folders for path in sorted((root / folder).glob("*.py"))]
     sources += [*(root / file for file in files), Path(__file__), *ckernels.headers()]
     content = hashlib.sha256(version("hypothesis").encode() + version("numpy").encode())

@@ -1,7 +1,6 @@
 """Mutants of the C kernels: each is one source file with one line changed.
 
-universalmutator applies its own rules for languages like C and `kernels.rules`, after comments are gone. What the lines
-of a mutant belong to is found by the few habits that the kernels keep: a definition begins in the first column, and its
+universalmutator applies `kernels.rules` to each line, after comments are gone. What the line of a mutant belongs to is found by the few habits that the kernels keep: a definition begins in the first column, and its
 name is the last word before the first bracket.
 """
 
@@ -18,7 +17,7 @@ from pathlib import Path
 import ckernels
 from refsim.errors import TinyFormerError
 
-RULES = ("c_like.rules", str(Path(__file__).parent / "kernels.rules"))
+RULES = Path(__file__).parent / "kernels.rules"
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def mutants(file: str) -> Iterator[Mutant]:
     text = files()[file].read_text(encoding="utf-8")
     bare, owners = without_comments(text).split("\n"), definitions(text)
     with contextlib.redirect_stdout(io.StringIO()):  # it tells what it does
-        changed = mutants_regexp([line + "\n" for line in bare], list(RULES), ignorePatterns=[])
+        changed = mutants_regexp([line + "\n" for line in bare], [str(RULES)], ignorePatterns=[])
     seen = {(number, _spaceless(line)) for number, line in enumerate(bare, 1)}
     before: Counter[tuple[str, str, str]] = Counter()
     for number, line, (rule, _), _ in sorted(changed, key=lambda mutant: int(mutant[0])):

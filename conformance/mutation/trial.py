@@ -332,6 +332,8 @@ class Trial:
                     if failure:
                         return Verdict(KILLED, self._sanitized.name, failure)
                 other |= differs
+            if place is self._host and not other:
+                return Verdict(SAME_CODE)
         if not places:
             return Verdict(ABSENT)
         return Verdict(SURVIVED if other else SAME_CODE)
