@@ -22,6 +22,7 @@ from conformance.kernel_bench_cli import bench_kernels
 from conformance.litert_cli import litert
 from conformance.model_bench_cli import bench_models
 from conformance.network_bench_cli import bench_network
+from conformance.paper_cli import paper
 from conformance.profile_cli import profile
 from conformance.validation_cli import validate_timing
 from conformance.verify_cli import verify
@@ -55,6 +56,7 @@ def register(app: typer.Typer) -> None:
     app.command()(litert)
     app.command()(verify)
     app.command()(zoo)
+    app.command()(paper)
     app.add_typer(vectors, name="vectors")
 
 

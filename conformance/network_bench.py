@@ -116,7 +116,7 @@ def measure(
     chips = [load_target(name) for name in targets]
     costs = []
     for sparsity in sparsities:
-        under_test = _network(sparsity, block, seed, stages)
+        under_test = network(sparsity, block, seed, stages)
         for chip in chips:
             progress(f"{sparsity} % on {chip.name}")
             cost = measure_cost(under_test, f"{sparsity} %", chip, optimise, toolchain, opt)
@@ -133,8 +133,8 @@ def measure(
     )
 
 
-def _network(sparsity: int, block: int, seed: int, stages: tuple[Stage, ...]) -> ModelUnderTest:
-    """The network, quantised on random images, and one of them."""
+def network(sparsity: int, block: int = 4, seed: int = 0, stages: tuple[Stage, ...] = STAGES) -> ModelUnderTest:
+    """The network, quantised on random images, and one of them; see `measure`."""
     images = np.random.default_rng(seed).standard_normal((CALIBRATION_SAMPLES, *IMAGE)).astype(np.float32)
     with TemporaryDirectory() as folder:
         floats, quantized = Path(folder, "float.onnx"), Path(folder, "tinyformer.onnx")
@@ -146,7 +146,13 @@ def _network(sparsity: int, block: int, seed: int, stages: tuple[Stage, ...]) ->
 
 
 def peer_cycles(graph: Graph, core: str) -> float | None:
-    """Cycles that a dense graph takes by the peer's kernels; None where they were not measured on the core.
+    """Cycles that a dense graph takes by the peer's kernels; None where they were not measured on the core."""
+    by_operator = peer_cycles_by_operator(graph, core)
+    return sum(by_operator.values()) if by_operator else None
+
+
+def peer_cycles_by_operator(graph: Graph, core: str) -> dict[str, float]:
+    """Cycles that a dense graph takes by the peer's kernels, by operator; empty where they were not measured.
 
     Each operator costs what the nearest of `kernel_bench.CASES` costs a multiplication or element: the same operator,
     kernels of more than one position or not, and the most similar number of products in a sum. What no case resembles
@@ -158,16 +164,15 @@ def peer_cycles(graph: Graph, core: str) -> float | None:
         if baseline is not None and baseline.cycles is not None:
             kind, products = _kind(*case.build(Space(np.random.default_rng(0), in_search=True)))
             known.setdefault(kind, []).append((products, case, baseline.cycles))
-    if not known:
-        return None
-    total = 0.0
+    total: dict[str, float] = {}
     for node in graph.nodes:
         shapes = tuple(graph.tensors[name].shape for name in node.inputs)
         kind, products = _kind(node.op, shapes)
         if kind in known:
             _, case, cycles = min(known[kind], key=lambda row: abs(math.log(row[0] / products)))
             elements = graph.tensors[node.output].size
-            total += cycles * elements * (1 if case.unit == ELEMENT else products)
+            spent = cycles * elements * (1 if case.unit == ELEMENT else products)
+            total[node.op.name] = total.get(node.op.name, 0.0) + spent
     return total
 
 

@@ -4,8 +4,9 @@ The paper's text leaves open what exactly is counted; `Reading` names the possib
 them gives the paper's Fig. 9a.
 """
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -228,6 +229,19 @@ def adjust(
             break
         space = following
     return tuple(found)
+
+
+def as_json(rounds: Sequence[Round], limits: Limits, seed: int) -> str:
+    """Everything that was drawn, as JSON: spaces with their acceptance probabilities and models."""
+    spaces = [
+        {
+            "space": step.space.name,
+            "probability": step.acceptance.probability,
+            "samples": [asdict(sample) for sample in step.samples],
+        }
+        for step in rounds
+    ]
+    return json.dumps({"limits": asdict(limits), "seed": seed, "spaces": spaces}, indent=1) + "\n"
 
 
 def _evaluated(samples: Sequence[Sample], reading: Reading) -> list[Sample]:

@@ -40,11 +40,14 @@ def analyse_space(
     among: Annotated[
         Literal["sampled", "fitting"], typer.Option(help="What accepted models are a share of.")
     ] = "sampled",
+    max_flash: Annotated[int | None, typer.Option(min=1, help="Bytes; the target's flash by default.")] = None,
+    max_ram: Annotated[int | None, typer.Option(min=1, help="Bytes; the target's RAM by default.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Picture of the models' sizes to write.")] = None,
+    json: Annotated[Path | None, typer.Option(help="File for every model drawn.")] = None,
 ) -> None:
     """Draw models from search spaces and show how many are accepted (Algorithm 1), in each reading of the paper."""
     from codegen.target import load_target
-    from nas.analysis import Among, Bound, Count, Reading, Round, acceptance, draw_samples
+    from nas.analysis import Among, Bound, Count, Reading, Round, acceptance, as_json, draw_samples
     from nas.analysis import adjust as adjust_space
     from nas.analysis_picture import render_sizes
     from nas.resources import Limits, ResourceEval
@@ -53,7 +56,7 @@ def analyse_space(
 
     reading = Reading(Bound(bound), Count(count), Among(among))
     chip = load_target(target)
-    limits, evaluate = Limits.of(chip), ResourceEval(chip)
+    limits, evaluate = Limits(max_flash or chip.code.size, max_ram or chip.data.size), ResourceEval(chip)
     loaded = [load_space(name) for name in spaces or ("small", "normal", "large")]
     rounds: list[Round] = []
     for space in loaded:
@@ -67,9 +70,11 @@ def analyse_space(
     console.print(_spaces_table(rounds))
     if not adjust:
         console.print(_readings_table(rounds, limits, reading))
-    if svg:
-        write_whole(svg, render_sizes(rounds, limits).encode())
-        console.print(f"Wrote {svg}.", markup=False, highlight=False)
+    files = {svg: lambda: render_sizes(rounds, limits), json: lambda: as_json(rounds, limits, seed)}
+    for path, text in files.items():
+        if path:
+            write_whole(path, text().encode())
+            console.print(f"Wrote {path}.", markup=False, highlight=False)
 
 
 @contextmanager

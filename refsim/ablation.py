@@ -13,12 +13,15 @@ from refsim.evaluation import Classifier, Evaluation
 from refsim.float_model import FloatModel
 from refsim.graph import Graph
 from refsim.model import Model
-from refsim.numerics import INT32_MAX, rdbpot
+from refsim.numerics import INT32_MAX, Int8Array, rdbpot
 from refsim.ops.base import Requantization
 from refsim.ops.layernorm import MOST_SCALE_BITS, LayerNorm
+from refsim.real import run_real
 
 BITS = (7, 0)
 """The paper's choice, and its naive variant: a normalised value that is a whole number."""
+
+REAL = "int8, LayerNorm in real numbers"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Variant:
 
     Attributes:
         variant: what was run.
-        scale_bits: fraction bits of the normalised value; None for the float model.
+        scale_bits: fraction bits of the normalised value; None where LayerNorm, or the whole model, is in float.
         accuracy: share of right answers, in [0, 1].
         agreement: share of samples to which it gives the same class as the first row.
     """
@@ -55,6 +58,26 @@ class Ablation:
     def records(self) -> list[dict[str, Any]]:
         """One for each variant, with plain values."""
         return [asdict(variant) for variant in self.variants]
+
+
+class RealLayerNorm(LayerNorm):
+    """A LayerNorm in real numbers: its int8 inputs are exact, its result is rounded to int8, nothing else is."""
+
+    def run(self, *inputs: Int8Array) -> Int8Array:
+        """As for `LayerNorm`."""
+        found: Int8Array = np.rint(run_real(self, inputs[0].astype(np.float64))).astype(np.int8)
+        return found
+
+
+def with_real_layernorm(graph: Graph) -> Graph:
+    """The same graph with every LayerNorm in real numbers: the paper's FP32-LN."""
+    nodes = []
+    for node in graph.nodes:
+        op = node.op
+        if isinstance(op, LayerNorm):
+            op = RealLayerNorm(op.gamma, op.beta, op.epsilon, op.output, op.scale_bits)
+        nodes.append(replace(node, op=op))
+    return replace(graph, nodes=tuple(nodes))
 
 
 def with_scale_bits(graph: Graph, bits: int) -> Graph:
@@ -92,6 +115,7 @@ def ablate_layernorm(
     *,
     float_model: str | Path | None = None,
     bits: Sequence[int] = BITS,
+    real: bool = False,
     progress: Progress = True,
 ) -> Ablation:
     """Classify labelled samples with the float model and with the integer graph at several scale bits.
@@ -101,6 +125,7 @@ def ablate_layernorm(
         dataset: labelled samples; see `refsim.dataset.Dataset`.
         float_model: the float .onnx file, or None to leave it out.
         bits: fraction bits of each variant.
+        real: a variant with LayerNorm in real numbers as well.
         progress: see `Model`.
 
     Raises:
@@ -114,9 +139,11 @@ def ablate_layernorm(
     classifiers: dict[str, Classifier] = {}
     if float_model is not None:
         classifiers["float"] = FloatModel(float_model, model.graph).scores
-    for wanted in bits:
-        variant = Model(with_scale_bits(model.graph, wanted), preprocessing=model.preprocessing, threads=model.threads)
-        classifiers[_name(wanted)] = variant.scores
+    graphs = {REAL: with_real_layernorm(model.graph)} if real else {}
+    graphs |= {_name(wanted): with_scale_bits(model.graph, wanted) for wanted in bits}
+    for name, graph in graphs.items():
+        variant = Model(graph, preprocessing=model.preprocessing, threads=model.threads)
+        classifiers[name] = variant.scores
     found = model.evaluate_beside(classifiers, dataset, progress=progress)
     by_name: dict[str, Evaluation] = {name: found.by_name[name] for name in classifiers}
     scale_bits = {_name(wanted): wanted for wanted in bits}

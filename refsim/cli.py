@@ -135,6 +135,7 @@ def ablate_layernorm(
     data: _Data,
     float_model: _Float = None,
     bits: Annotated[str, typer.Option(help="Fraction bits of the normalised value, one variant each.")] = "7,0",
+    real: Annotated[bool, typer.Option("--real", help="A variant with LayerNorm in real numbers as well.")] = False,
     mean: _Mean = 128.0,
     std: _Std = 128.0,
 ) -> None:
@@ -146,7 +147,7 @@ def ablate_layernorm(
     except ValueError:
         raise TinyFormerError(f"--bits takes whole numbers, separated by commas, found {bits!r}") from None
     quantized = _load(model, None, None, mean, std)
-    found = ablation.ablate_layernorm(quantized, data, float_model=float_model, bits=wanted)
+    found = ablation.ablate_layernorm(quantized, data, float_model=float_model, bits=wanted, real=real)
     first = found.variants[0]
     table = Table("variant", title=f"{found.layers} LayerNorms, {found.samples} samples", box=box.SIMPLE)
     for column in ("accuracy", "points", "same class"):
