@@ -31,12 +31,14 @@ _ON_INTEGERS = {
     "MaxPool",
     "Pad",
     "Reshape",
+    "Resize",
     "Slice",
     "SpaceToDepth",
     "Split",
     "Squeeze",
     "Transpose",
     "Unsqueeze",
+    "Upsample",
 }
 """Operators that do the same to quantised integers, between QuantizeLinear and DequantizeLinear, as to real numbers."""
 

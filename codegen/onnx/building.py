@@ -320,5 +320,29 @@ def aligned(low: GraphBuilder, op: Op) -> tuple[list[str], list[TensorType], int
     return tensors, kinds, batch
 
 
+def image(low: GraphBuilder) -> tuple[str, int]:
+    """The input as (H, W, C), and the number of its spatial axes in the file."""
+    value, shape = low.value(), low.shape()
+    if shape[0] != 1 or value.batch not in (0, None):
+        raise UnsupportedError(
+            f"an image's first axis must be the batch and nothing else, found shape {shape} for one sample"
+        )
+    rank = len(shape) - 2
+    tensor = low.shaped(value, shape[1:])
+    last = low.transposed("channels_last", tensor, (*range(1, rank + 1), 0), f"{tensor}/channels_last")
+    if rank == 1:
+        length, channels = low.tensors[last].shape
+        last = low.moved("image", Reshape((1, length, channels)), last, (1, length, channels), f"{last}/image")
+    return last, rank
+
+
+def channels_first(low: GraphBuilder, tensor: str, rank: int) -> str:
+    """The way back from `image`."""
+    if rank == 1:
+        shape = low.tensors[tensor].shape[1:]
+        tensor = low.moved("sequence", Reshape(shape), tensor, shape, f"{tensor}/sequence")
+    return low.transposed("channels_first", tensor, (rank, *range(rank)), f"{tensor}/channels_first")
+
+
 Rule = Callable[[GraphBuilder, Op], None]
 """Lowers the builder's operator at hand."""

@@ -5,7 +5,7 @@ import numpy as np
 from codegen.onnx.network import Network, Op, Quantization
 from refsim.ops.softmax import OUTPUT_SCALE, OUTPUT_ZERO_POINT
 
-MOVES = ("Reshape", "Transpose", "Slice", "Pad", "MaxPool", "AveragePool", "Clip")
+MOVES = ("Reshape", "Transpose", "Slice", "Pad", "MaxPool", "AveragePool", "Repeat", "Clip")
 """Kinds that keep their input's quantisation."""
 
 SOFTMAX = Quantization(OUTPUT_SCALE, OUTPUT_ZERO_POINT)

@@ -13,7 +13,9 @@ from codegen.onnx.building import (
     Rule,
     Value,
     aligned,
+    channels_first,
     drop_axis,
+    image,
     requantization,
     sample_axis,
     tensor_type,
@@ -34,33 +36,8 @@ from refsim.ops.max_pool2d import MaxPool2D
 from refsim.ops.mean import Mean
 from refsim.ops.mul import Mul
 from refsim.ops.requantize import Requantize
-from refsim.ops.reshape import Reshape
 from refsim.ops.softmax import Softmax
 from refsim.tensor import Shape
-
-
-def _image(low: GraphBuilder) -> tuple[str, int]:
-    """The input as (H, W, C), and the number of its spatial axes in the file."""
-    value, shape = low.value(), low.shape()
-    if shape[0] != 1 or value.batch not in (0, None):
-        raise UnsupportedError(
-            f"an image's first axis must be the batch and nothing else, found shape {shape} for one sample"
-        )
-    rank = len(shape) - 2
-    tensor = low.shaped(value, shape[1:])
-    last = low.transposed("channels_last", tensor, (*range(1, rank + 1), 0), f"{tensor}/channels_last")
-    if rank == 1:
-        length, channels = low.tensors[last].shape
-        last = low.moved("image", Reshape((1, length, channels)), last, (1, length, channels), f"{last}/image")
-    return last, rank
-
-
-def _channels_first(low: GraphBuilder, tensor: str, rank: int) -> str:
-    """The way back from `_image`."""
-    if rank == 1:
-        shape = low.tensors[tensor].shape[1:]
-        tensor = low.moved("sequence", Reshape(shape), tensor, shape, f"{tensor}/sequence")
-    return low.transposed("channels_first", tensor, (rank, *range(rank)), f"{tensor}/channels_first")
 
 
 def _image_shape(low: GraphBuilder) -> Shape:
@@ -77,7 +54,7 @@ def _padding(pads: Sequence[int]) -> tuple[int, int, int, int]:
 
 
 def _conv(low: GraphBuilder, op: Op) -> None:
-    tensor, rank = _image(low)
+    tensor, rank = image(low)
     x = replace(low.value().type, shape=low.tensors[tensor].shape)
     y = low.output_type(_image_shape(low))
     weight, bias, output = low.layer(x, y, 0)
@@ -99,12 +76,12 @@ def _conv(low: GraphBuilder, op: Op) -> None:
             np.ascontiguousarray(weight.transpose(0, 2, 3, 1)), bias, x.zero_point, output, **geometry, groups=groups
         )
     written = low.compute(operator, [tensor], y, 0)
-    first = _channels_first(low, written, rank)
+    first = channels_first(low, written, rank)
     low.values[op.output] = Value(first, replace(y, shape=low.tensors[first].shape), 0)
 
 
 def _pool(low: GraphBuilder, op: Op) -> None:
-    tensor, rank = _image(low)
+    tensor, rank = image(low)
     kind = MaxPool2D if op.kind == "MaxPool" else AveragePool2D
     operator = kind(
         _plane(op.attributes["kernel"], 1), _plane(op.attributes["strides"], 1), _padding(op.attributes["pads"])
@@ -113,7 +90,7 @@ def _pool(low: GraphBuilder, op: Op) -> None:
     pooled = low.emit(
         "", low.clamped(operator, source), [tensor], replace(low.tensors[tensor], shape=_image_shape(low)), op.output
     )
-    first = _channels_first(low, pooled, rank)
+    first = channels_first(low, pooled, rank)
     low.settle(first, replace(source, shape=low.tensors[first].shape), 0)
 
 

@@ -3,7 +3,17 @@
 import math
 from dataclasses import replace
 
-from codegen.onnx.building import GraphBuilder, Rule, Value, aligned, drop_axis, sample_axis, steps_of
+from codegen.onnx.building import (
+    GraphBuilder,
+    Rule,
+    Value,
+    aligned,
+    channels_first,
+    drop_axis,
+    image,
+    sample_axis,
+    steps_of,
+)
 from codegen.onnx.network import Op
 from refsim.errors import UnsupportedError
 from refsim.ops.concat import Concat
@@ -73,9 +83,31 @@ def _pad(low: GraphBuilder, op: Op) -> None:
     low.settle(tensor, replace(kind, shape=shape), value.batch)
 
 
+def _repeat(low: GraphBuilder, op: Op) -> None:
+    """Each element of an image several times: copies side by side along a new axis, which joins the one before it."""
+    tensor, rank = image(low)
+    kind = low.value().type
+    across = op.attributes["factors"][-1]
+    down = op.attributes["factors"][0] if rank == 2 else 1
+    for factor, axis in ((across, 1), (down, 0)):
+        if factor == 1:
+            continue
+        shape = low.tensors[tensor].shape
+        rows = (*shape[: axis + 1], 1, math.prod(shape[axis + 1 :]))
+        copies = (*shape[: axis + 1], factor, math.prod(shape[axis + 1 :]))
+        larger = (*shape[:axis], shape[axis] * factor, *shape[axis + 1 :])
+        once = low.moved("once", Reshape(rows), tensor, rows, f"{tensor}/once")
+        name, several = low.tensor_name(f"{tensor}/repeated"), replace(low.tensors[once], shape=copies)
+        many = low.emit("repeated", Concat(axis + 1, (None,) * factor), [once] * factor, several, name)
+        tensor = low.moved("larger", Reshape(larger), many, larger, f"{tensor}/larger")
+    first = channels_first(low, tensor, rank)
+    low.settle(first, replace(kind, shape=low.tensors[first].shape), 0)
+
+
 MOVES: dict[str, Rule] = {
     "Concat": _concat,
     "Pad": _pad,
+    "Repeat": _repeat,
     "Reshape": _reshape,
     "Slice": _slice,
     "Transpose": _transpose,

@@ -18,6 +18,7 @@
 | Slice | x | starts, sizes, steps |
 | Concat | any number | axis |
 | Pad | x | before, after, value; byte instead where the file pads integers |
+| Repeat | x | factors: of the axes behind batch and channels |
 | Requantize | x | |
 
 Axes count the batch axis and are not negative. bias_at says which node of the file reads the bias as it is, and as

@@ -112,13 +112,22 @@ def _reduce(total: bool) -> Normalizer:
 
 
 def _reduce_max(context: Context) -> None:
-    axes, rank = context.constant(1, "axes"), len(context.shape)
-    chosen = sorted(context.axis(int(axis)) for axis in (() if axes is None else axes.reshape(-1)))
-    if rank not in (3, 4) or chosen != list(range(2, rank)):
-        raise context.unsupported("a maximum over all axes of an image but batch and channels is supported")
-    kernel = list(context.shape[2:])
-    pooled = context.new_tensor("pooled", (*context.shape[:2], *[1] * len(kernel)))
-    context.emit("MaxPool", output=pooled, kernel=kernel, strides=[1] * len(kernel), pads=[0] * 2 * len(kernel))
+    """A pool over the reduced axes, which are brought together behind all others."""
+    given, shape = context.constant(1, "axes"), context.shape
+    axes = sorted({context.axis(int(axis)) for axis in (() if given is None else given.reshape(-1))})
+    if not axes or axes[0] == 0:
+        raise context.unsupported("a maximum over the batch axis is not supported: name the other axes")
+    x, kernel, rank = context.inputs[0], [shape[axis] for axis in axes], len(shape)
+    if axes != list(range(2, rank)) or len(axes) > 2:
+        kept = [axis for axis in range(rank) if axis not in axes]
+        moved = tuple(shape[axis] for axis in (*kept, *axes))
+        if (*kept, *axes) != tuple(range(rank)):
+            x = context.emit("Transpose", [x], context.new_tensor("moved", moved), permutation=(*kept, *axes))
+        kernel = [math.prod(kernel)]
+        rows = (shape[0], math.prod(moved[1 : len(kept)]), *kernel)
+        x = context.emit("Reshape", [x], context.new_tensor("rows", rows))
+    pooled = context.new_tensor("pooled", (*context.network.shapes[x][:2], *[1] * len(kernel)))
+    context.emit("MaxPool", [x], pooled, kernel=kernel, strides=[1] * len(kernel), pads=[0] * 2 * len(kernel))
     context.emit("Reshape", [pooled])
 
 

@@ -7,6 +7,9 @@ import numpy as np
 from codegen.onnx.context import Attributes, Context, Normalizer
 from refsim.tensor import Shape
 
+_CENTRED = (b"half_pixel", b"pytorch_half_pixel", b"half_pixel_symmetric")
+"""Ways to place the elements of an image by their middles."""
+
 
 def _block(to_depth: bool) -> Normalizer:
     """DepthToSpace and SpaceToDepth: a reshape, a transpose and a reshape."""
@@ -26,6 +29,26 @@ def _block(to_depth: bool) -> Normalizer:
         context.emit("Reshape", [context.emit("Transpose", [blocks], moved, permutation=order)])
 
     return build
+
+
+def _resize(context: Context) -> None:
+    """Resize and Upsample to whole multiples, each element repeated."""
+    attributes, older = context.attributes, context.node.op_type == "Upsample" or context.opset < 11
+    mode = attributes.get("mode", b"nearest")
+    where = b"asymmetric" if older else attributes.get("coordinate_transformation_mode", b"half_pixel")
+    rounding = b"floor" if older else attributes.get("nearest_mode", b"round_prefer_floor")
+    repeats = (where == b"asymmetric" and rounding == b"floor") or (
+        where in _CENTRED and rounding in (b"round_prefer_floor", b"round_prefer_ceil")
+    )
+    before, after = context.shape, context.output_shape
+    whole = len(before) in (3, 4) and all(n % m == 0 for m, n in zip(before, after, strict=True))
+    if mode != b"nearest" or not repeats or not whole or before[:2] != after[:2]:
+        raise context.unsupported(
+            f"mode {mode.decode()!r} with {where.decode()!r} and {rounding.decode()!r} from {before} to {after}: "
+            "'nearest' to whole multiples of an image's size is supported, with 'asymmetric' and 'floor' or "
+            "'half_pixel' and 'round_prefer_floor'"
+        )
+    context.emit("Repeat", factors=tuple(n // m for m, n in zip(before[2:], after[2:], strict=True)))
 
 
 def _reshape(context: Context) -> None:
@@ -124,11 +147,13 @@ MOVES: dict[str, Normalizer] = {
     "Gather": _gather,
     "Pad": _pad,
     "Reshape": _reshape,
+    "Resize": _resize,
     "Slice": _slice,
     "SpaceToDepth": _block(to_depth=True),
     "Split": _split,
     "Squeeze": _reshape,
     "Transpose": _transpose,
     "Unsqueeze": _reshape,
+    "Upsample": _resize,
 }
 """By ONNX operator type."""

@@ -3,8 +3,10 @@
 - Operators of the QOperator format (QLinearConv, QLinearMatMul, QLinearAdd, ...) compute on integers and carry scales
   and zero points as inputs: DequantizeLinear, the operator itself and QuantizeLinear say the same in the QDQ format.
 - Sum of several tensors: one Add after the other.
+- PRelu with a slope a channel, in a float model: max(x, 0) - slope * max(-x, 0).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ from refsim.errors import ModelError, UnsupportedError
 
 _AXIS_OPSET = 13
 """The first operator set whose DequantizeLinear knows channels; before it ONNX Runtime's own stands in."""
+_QUANTIZING = ("QuantizeLinear", "QLinear", "QGemm")
 
 
 def write_out(proto: onnx.ModelProto) -> None:
@@ -51,7 +54,7 @@ class _Writer:
     def __init__(self, proto: onnx.ModelProto) -> None:
         opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
         self.domain = "" if opset >= _AXIS_OPSET else "com.microsoft"
-        self.graph = proto.graph
+        self.in_float = not any(node.op_type.startswith(_QUANTIZING) for node in proto.graph.node)
         self.nodes: list[onnx.NodeProto] = []
         self.sizes = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
         for node in proto.graph.node:
@@ -186,7 +189,18 @@ def _sum(writer: _Writer, node: onnx.NodeProto) -> None:
     writer.compute(node, kind, inputs, ())
 
 
+def _prelu(writer: _Writer, node: onnx.NodeProto) -> None:
+    if not writer.in_float or len(node.input) < 2 or math.prod(writer.sizes.get(node.input[1], ())) == 1:
+        writer.nodes.append(node)
+        return
+    (x, slope), base = node.input[:2], node.output[0]
+    negative = writer.node("Relu", [writer.node("Neg", [x], f"{base}/negated")], f"{base}/below")
+    scaled = writer.node("Mul", [negative, slope], f"{base}/scaled")
+    writer.compute(node, "Sub", [writer.node("Relu", [x], f"{base}/above"), scaled], ())
+
+
 _RULES: dict[str, _Rule] = {
+    "PRelu": _prelu,
     "QGemm": _checked(6, _gemm),
     "QLinearAdd": _binary("Add"),
     "QLinearAveragePool": _unary("AveragePool"),

@@ -399,3 +399,14 @@ def sums_and_differences() -> tuple[Net, str]:
     y = net.add("Sub", "x", net.conv("x", 4, 4, 1))
     y = net.add("Sum", y, "x", net.add("ReduceMean", "x", axes=[1, 3], keepdims=1))
     return net, net.add("ReduceSum", y, net.ints(2, 3), keepdims=0)
+
+
+@pattern("concat concat concat conv2d conv2d max_pool2d max_pool2d" + 5 * " reshape" + 2 * " transpose")
+def upsampled() -> tuple[Net, str]:
+    """A small U-Net: pooled, repeated, joined; the largest over some axes at its end."""
+    net = Net(3, 6, 8)
+    first = net.add("Relu", net.conv("x", 3, 4, 3, pads=[1, 1, 1, 1]))
+    y = net.add("MaxPool", first, kernel_shape=[3, 2], strides=[3, 2])
+    y = net.add("Resize", y, "", net.const([1, 1, 3, 2]), mode="nearest", coordinate_transformation_mode="half_pixel")
+    y = net.conv(net.add("Concat", y, first, axis=1), 8, 5, 1)
+    return net, net.add("ReduceMax", y, axes=[1, 3], keepdims=0)
