@@ -49,6 +49,7 @@ def train(
         ) from error
     if recipe is not None:
         deployed = follow(recipe, data, out, threads=threads)
-        typer.echo(f"{deployed.folder}: {deployed.accuracy:.2%} of {deployed.test_images} test images, int8")
+        if deployed is not None:
+            typer.echo(f"{deployed.folder}: {deployed.accuracy:.2%} of {deployed.test_images} test images, int8")
         return
     train_to_onnx(data, out, config=TrainingConfig(epochs=epochs, seed=seed), threads=threads)

@@ -16,6 +16,7 @@ from rich.console import Console
 from codegen.descriptions import list_descriptions, read_description
 from codegen.generate import tool_version
 from codegen.target import load_target
+from nas import parallel
 from nas.compression import Compression, compress
 from nas.data import draw, hold_out, load_images
 from nas.deployment import Deployed, deploy
@@ -84,7 +85,7 @@ def follow(
     threads: int = 1,
     hardware: Hardware = ANY_HARDWARE,
     console: Console | None = None,
-) -> Deployed:
+) -> Deployed | None:
     """Train, prune and quantise the network of a recipe, and write its models and C to `out`.
 
     Checkpoints of the dense training are in ``dense/``, those of the compression in ``prune/`` and ``tune/``: a run
@@ -99,13 +100,17 @@ def follow(
         hardware: where to compute.
         console: of the progress bars.
 
+    Returns:
+        What was made; None in all processes of a group (`nas.parallel`) but the first, which wrote it.
+
     Raises:
         DataError: there is no such recipe, the images cannot be used, or `out` holds a run of another recipe.
         TargetError: the model does not fit the target.
     """
     recipe = load_recipe(name)
     torch.set_num_threads(threads)
-    console = console or Console()
+    parallel.join()
+    console = (console or Console()) if parallel.rank() == 0 else Console(quiet=True)
     target = load_target(recipe.target)
     training, validation = hold_out(load_images(data, "train"), recipe.validation_images, recipe.seed)
     test = load_images(data, "test")
@@ -132,15 +137,13 @@ def follow(
         hardware=hardware,
         console=console,
     )
+    floats = {"dense_float32": accuracy(dense, test), "float32": accuracy(model, test)}
+    if parallel.rank():
+        return None
     deployed = deploy(
         model.network, weights(model), calibration=calibration, test=test, target=target, folder=out, threads=threads
     )
-    accuracies = {
-        "images": len(test),
-        "dense_float32": accuracy(dense, test),
-        "float32": accuracy(model, test),
-        "int8": deployed.accuracy,
-    }
+    accuracies = {"images": len(test), **floats, "int8": deployed.accuracy}
     result = {
         "version": tool_version(),
         "recipe": asdict(recipe),

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from nas import checkpoint
+from nas import checkpoint, parallel
 from nas.augmentation import MARGIN, alternating_mirror, normalise, random_crop_flip, random_mirror
 from nas.data import LabelledImages, draw
 from nas.optimiser import OptimiserName, make_optimisers
@@ -185,16 +185,20 @@ def learning_rate(step: int, steps_per_epoch: int, config: TrainingConfig) -> fl
 
 
 def accuracy(model: nn.Module, data: LabelledImages, batch_size: int = 500) -> float:
-    """Share of `data` that `model` (switched to evaluation) classifies correctly, in float32."""
+    """Share of `data` that `model` (switched to evaluation) classifies correctly, in float32.
+
+    All processes of a group (`nas.parallel`) call it, and each takes its part.
+    """
     model.eval()
     device = next(model.parameters()).device
-    correct = 0
+    correct = torch.zeros(1, device=device)
     with torch.no_grad():
-        for start in range(0, len(data), batch_size):
+        for start in range(parallel.rank() * batch_size, len(data), parallel.size() * batch_size):
             images = torch.from_numpy(data.images[start : start + batch_size]).to(device)
             labels = torch.from_numpy(data.labels[start : start + batch_size]).to(device)
-            correct += int((model(normalise(images)).argmax(dim=1) == labels).sum())
-    return correct / len(data)
+            correct += (model(normalise(images)).argmax(dim=1) == labels).sum()
+    parallel.average([correct])
+    return float(correct) * parallel.size() / len(data)
 
 
 def batches(data: LabelledImages, count: int, seed: int, batch_size: int = 64) -> Iterator[Tensor]:
@@ -248,7 +252,7 @@ def train(
     """
     if len(training) < config.batch_size:
         raise DataError(f"{len(training)} training images do not fill one batch of {config.batch_size}")
-    console = console or Console()
+    console = (console or Console()) if parallel.rank() == 0 else Console(quiet=True)
     device = hardware.torch_device
     torch.manual_seed(config.seed)
     model = build().to(device)
@@ -300,7 +304,7 @@ def train(
                 images_per_second=run.steps_per_epoch * config.batch_size / max(trained, 1e-9),
             )
             history.append(result)
-            if folder is not None:
+            if folder is not None and parallel.rank() == 0:
                 checkpoint.save(folder, parts, asdict(config), [asdict(line) for line in history])
             progress.console.print(_line(result, config.epochs))
     model.eval()
@@ -351,13 +355,15 @@ def _train_epoch(run: _Run, *, epoch: int, advance: Callable[[], None]) -> float
             alternating = config.mirror == "alternating"
             mirrored = alternating_mirror(chosen, epoch) if alternating else random_mirror(len(chosen), generator)
             images = random_crop_flip(images, mirrored, generator, config.margin)
-        inputs = normalise(images)
+        share = slice(parallel.rank(), None, parallel.size())
+        inputs, labels = normalise(images[share]), run.labels[chosen[share]]
         for hook in run.hooks:
             hook.before_step(run.model, step, generator)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
-            loss = run.objective(run.call(inputs).float(), run.labels[chosen], inputs)
+            loss = run.objective(run.call(inputs).float(), labels, inputs)
         run.model.zero_grad()
         torch.autograd.backward(loss)
+        parallel.average(p.grad for p in run.model.parameters() if p.grad is not None)
         for optimiser in run.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(step, steps, config)
@@ -366,4 +372,5 @@ def _train_epoch(run: _Run, *, epoch: int, advance: Callable[[], None]) -> float
             hook.after_step(run.model, step)
         total += loss.detach()
         advance()
+    parallel.average([total, *(b for b in run.model.buffers() if b.is_floating_point())])
     return float(total) / steps
