@@ -9,6 +9,8 @@ from refsim.tensor import Shape
 
 _CENTRED = (b"half_pixel", b"pytorch_half_pixel", b"half_pixel_symmetric")
 """Ways to place the elements of an image by their middles."""
+_MOST_COPIES = 32
+"""How often an element may be repeated: what a corrupt size asks for is not even tried."""
 
 
 def _block(to_depth: bool) -> Normalizer:
@@ -41,12 +43,14 @@ def _resize(context: Context) -> None:
         where in _CENTRED and rounding in (b"round_prefer_floor", b"round_prefer_ceil")
     )
     before, after = context.shape, context.output_shape
-    whole = len(before) in (3, 4) and all(n % m == 0 for m, n in zip(before, after, strict=True))
+    whole = len(before) in (3, 4) and all(
+        n % m == 0 and n // m <= _MOST_COPIES for m, n in zip(before, after, strict=True)
+    )
     if mode != b"nearest" or not repeats or not whole or before[:2] != after[:2]:
         raise context.unsupported(
             f"mode {mode.decode()!r} with {where.decode()!r} and {rounding.decode()!r} from {before} to {after}: "
-            "'nearest' to whole multiples of an image's size is supported, with 'asymmetric' and 'floor' or "
-            "'half_pixel' and 'round_prefer_floor'"
+            f"'nearest' to multiples of up to {_MOST_COPIES} of an image's size is supported, with 'asymmetric' and "
+            "'floor' or 'half_pixel' and 'round_prefer_floor'"
         )
     context.emit("Repeat", factors=tuple(n // m for m, n in zip(before[2:], after[2:], strict=True)))
 

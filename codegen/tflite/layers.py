@@ -154,6 +154,18 @@ def _pool(low: GraphBuilder, op: FileOperator) -> None:
     low.write(kind(kernel, stride, padding, *activation_range(op.option(5, "b"), low.output_type())), tensor)
 
 
+def _largest(low: GraphBuilder, op: FileOperator) -> None:
+    """REDUCE_MAX: a pool over the reduced axes, which are brought together before all others."""
+    tensor, whole = low.read(), low.given(0).shape
+    x, skip = low.tensors[tensor], left_out(whole)
+    axes = sorted({axis - skip for axis in low.axes(low.integers(1), len(whole)) if axis >= skip})
+    kept = [axis for axis in range(len(x.shape)) if axis not in axes]
+    if (*axes, *kept) != tuple(range(len(x.shape))):
+        tensor = low.emit(Transpose((*axes, *kept)), [tensor], x, f"{low.output.name}/transposed")
+    count = math.prod(x.shape[axis] for axis in axes)
+    low.write(MaxPool2D((count, 1), (1, 1)), low.shaped(tensor, (count, 1, x.size // count)))
+
+
 def _mean(low: GraphBuilder, op: FileOperator) -> None:
     tensor = low.read()
     x, y, whole = low.tensors[tensor], low.output_type(), low.given(0).shape
@@ -224,6 +236,7 @@ LAYERS: dict[str, Rule] = {
     "MAX_POOL_2D": _pool,
     "MEAN": _mean,
     "MUL": _mul,
+    "REDUCE_MAX": _largest,
     "RELU": _relu,
     "RELU6": _relu,
     "RELU_N1_TO_1": _relu,

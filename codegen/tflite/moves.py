@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from codegen.tflite.building import GraphBuilder, Rule, left_out
 from codegen.tflite.reader import FileOperator, FileTensor
 from refsim import Port
@@ -13,6 +15,9 @@ from refsim.ops.reshape import Reshape
 from refsim.ops.slice import Slice
 from refsim.ops.transpose import Transpose
 from refsim.tensor import Shape
+
+_MOST_COPIES = 32
+"""How often an element may be repeated: what a corrupt size asks for is not even tried."""
 
 
 def _reshape(low: GraphBuilder, op: FileOperator) -> None:
@@ -26,6 +31,43 @@ def _transpose(low: GraphBuilder, op: FileOperator) -> None:
         raise ModelError(f"{order} is no permutation of {len(whole)} axes")
     skip = left_out(whole)
     low.write(Transpose(tuple(axis - skip for axis in order if axis >= skip)), low.read())
+
+
+def _resize_nearest(low: GraphBuilder, op: FileOperator) -> None:
+    """To whole multiples: copies side by side along a new axis, which joins the one before it."""
+    before, after = low.given(0).shape, low.output.shape
+    if len(before) != 4 or len(after) != 4 or op.option(0, "B") or before[::3] != after[::3]:
+        raise UnsupportedError(f"from {before} to {after}: images without aligned corners are supported")
+    tensor = low.read()
+    for axis, name in ((1, "wide"), (0, "high")):
+        shape, size = low.tensors[tensor].shape, after[axis + 1]
+        factor = size // shape[axis]
+        places = np.floor((np.arange(size, dtype=np.float32) + _middle(op)) * np.float32(shape[axis] / size))
+        if size % shape[axis] or factor > _MOST_COPIES or (places != np.arange(size) // factor).any():
+            raise UnsupportedError(f"from {before} to {after}: multiples of up to {_MOST_COPIES} are supported")
+        once = low.shaped(tensor, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
+        copies = Concat(axis + 1, (None,) * factor)
+        many = low.emit(copies, [once] * factor, low.tensors[tensor], f"{low.output.name}/{name}")
+        tensor = low.shaped(many, (*shape[:axis], size, *shape[axis + 1 :]))
+    low.write(Reshape(low.output_type().shape), tensor)
+
+
+def _middle(op: FileOperator) -> np.float32:
+    """Where an element of the output stands: at its start, or in its middle."""
+    return np.float32(0.5 if op.option(1, "B") else 0)
+
+
+def _blocks(low: GraphBuilder, op: FileOperator) -> None:
+    """DEPTH_TO_SPACE and SPACE_TO_DEPTH: the block's axes change places with the one between them."""
+    before, after, size = low.given(0).shape, low.output.shape, op.option(0, "i")
+    if len(before) != 4 or len(after) != 4:
+        raise UnsupportedError(f"images are supported, found shapes {before} and {after}")
+    small, channels = (before, after[3]) if op.kind == "DEPTH_TO_SPACE" else (after, before[3])
+    _, height, width, _ = small
+    depth_first, space_first = (height, width, size, size, channels), (height, size, width, size, channels)
+    split = low.shaped(low.read(), depth_first if op.kind == "DEPTH_TO_SPACE" else space_first)
+    moved = low.emit(Transpose((0, 2, 1, 3, 4)), [split], low.tensors[split], f"{low.output.name}/moved")
+    low.write(Reshape(low.output_type().shape), moved)
 
 
 def _whole(low: GraphBuilder, tensor: str, shape: Shape, touched: bool) -> tuple[str, int]:
@@ -194,6 +236,7 @@ def _dequantize(low: GraphBuilder, op: FileOperator) -> None:
 
 MOVES: dict[str, Rule] = {
     "CONCATENATION": _concat,
+    "DEPTH_TO_SPACE": _blocks,
     "DEQUANTIZE": _dequantize,
     "EXPAND_DIMS": _reshape,
     "PACK": _pack,
@@ -201,7 +244,9 @@ MOVES: dict[str, Rule] = {
     "PADV2": _pad,
     "QUANTIZE": _quantize,
     "RESHAPE": _reshape,
+    "RESIZE_NEAREST_NEIGHBOR": _resize_nearest,
     "SLICE": _slice,
+    "SPACE_TO_DEPTH": _blocks,
     "SPLIT": _split,
     "SPLIT_V": _split_v,
     "SQUEEZE": _reshape,

@@ -11,7 +11,7 @@ from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 import refsim
 from codegen.onnx import load, quantize
-from refsim.errors import ModelError
+from refsim.errors import ModelError, UnsupportedError
 from tests.codegen.onnx_models import PATTERNS, Net
 from tests.codegen.test_onnx_errors import layer, qdq, refused, saved, stored, weights
 from tests.codegen.test_onnx_patterns import STEPS, Reader, likeness, run_file, steps_apart
@@ -126,3 +126,40 @@ def test_moves_of_integers(dtype: Any, zero_point: int, tmp_path: Path) -> None:
     path = saved(net, y, tmp_path / "m.onnx")
     (found,) = refsim.predict(load(path), net.samples(4)).values()
     np.testing.assert_array_equal(found, run_file(path, net.samples(4)))
+
+
+@pytest.mark.parametrize(("opset", "kind"), [(7, "Upsample"), (9, "Upsample"), (10, "Resize"), (13, "Resize")])
+def test_upsampling_in_every_operator_set(opset: int, kind: str, tmp_path: Path) -> None:
+    net = Net(3, 4, 5, opset=opset)
+    y = net.conv("x", 3, 3, 1)
+    scales = [1.0, 1.0, 2.0, 3.0]
+    if opset == 7:
+        y = net.add(kind, y, mode="nearest", scales=scales)
+    elif opset < 11:
+        y = net.add(kind, y, net.const(scales), mode="nearest")
+    else:
+        modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        y = net.add(kind, y, "", net.const(scales), mode="nearest", **modes)
+    onnx.save(net.proto(y, shapes={y: ["n", 3, 8, 15]}), tmp_path / "float.onnx")
+    onnx.save(quantize(tmp_path / "float.onnx", net.samples(8)), tmp_path / "qdq.onnx")
+    (found,) = refsim.predict(load(tmp_path / "qdq.onnx"), net.samples(8)).values()
+    np.testing.assert_allclose(found, run_file(tmp_path / "qdq.onnx", net.samples(8)), atol=1e-6)
+
+
+def test_resize_that_interpolates(tmp_path: Path) -> None:
+    net = Net(3, 4, 5)
+    y = net.add("Resize", qdq(net, "x"), "", net.const([1, 1, 2, 2]), mode="linear")
+    refused(UnsupportedError, saved(net, qdq(net, y), tmp_path / "m.onnx"), "'linear'", "'nearest'", "/resize_2")
+
+
+def test_a_slope_for_each_channel(tmp_path: Path) -> None:
+    net = Net(3, 4, 5)
+    y = net.add("PRelu", net.conv("x", 3, 6, 1), net.const(np.linspace(-0.2, 0.5, 6).reshape(6, 1, 1)))
+    x = net.samples(16)
+    onnx.save(net.proto(y), tmp_path / "float.onnx")
+    onnx.save(quantize(tmp_path / "float.onnx", x), tmp_path / "qdq.onnx")
+    graph = load(tmp_path / "qdq.onnx")
+    assert [node.op.name for node in graph.nodes] == ["conv2d", "lookup", "mul", "lookup", "add"]
+    (found,) = refsim.predict(graph, x).values()
+    assert steps_apart(graph, found, run_file(tmp_path / "qdq.onnx", x)) <= STEPS
+    assert likeness(found, run_file(tmp_path / "float.onnx", x)) > 0.99

@@ -252,3 +252,14 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xff\xff\x7fTFL3")
     with pytest.raises(ModelError, match=r"points to byte \d+ of 8"):
         load(path)
+
+
+@pytest.mark.parametrize(("size", "aligned"), [((7, 6), 0), ((8, 12), 1), ((4 * 33, 6), 0)])
+def test_resize_that_is_no_repetition(size: tuple[int, int], aligned: int, tmp_path: Path) -> None:
+    net = TFLiteNet()
+    x = net.input([1, 4, 6, 2], 0.1)
+    y = net.tensor([1, *size, 2], 0.1)
+    net.add("RESIZE_NEAREST_NEIGHBOR", [x, net.integers(*size)], y, {0: ("B", aligned)})
+    net.outputs = [y]
+    with pytest.raises(UnsupportedError, match=r"RESIZE_NEAREST_NEIGHBOR 't\d': .* are supported"):
+        load(net.write(tmp_path / "m.tflite"))

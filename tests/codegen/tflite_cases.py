@@ -270,6 +270,37 @@ def movement(rng: Random) -> TFLiteNet:
     return net
 
 
+def largest(rng: Random) -> TFLiteNet:
+    net = TFLiteNet()
+    x, shape, s = image(rng, net)
+    axes = [[1, 2], [2], [1], [3], [-1], [1, 2, 3], [1, 3]][pick(rng, *range(7))]
+    keep = bool(rng.integers(2))
+    reduced = {axis % 4 for axis in axes}
+    out = [1 if a in reduced else n for a, n in enumerate(shape) if keep or a not in reduced]
+    y = net.tensor(out, s, int(net.tensors[x]["zero_point"][0]))
+    net.add("REDUCE_MAX", [x, net.integers(*axes)], y, {0: ("B", int(keep))})
+    net.outputs = [y]
+    return net
+
+
+def blocks(rng: Random) -> TFLiteNet:
+    """Pixels into channels, each pixel several times, and back."""
+    net = TFLiteNet()
+    s, z = scale(rng), zero_point(rng)
+    size, up = pick(rng, 2, 3), (pick(rng, 1, 2, 3, 5), pick(rng, 1, 2, 4, 7))
+    height, width, channels = (pick(rng, 1, 2, 3) for _ in range(3))
+    x = net.input([1, height * size, width * size, channels], s, z)
+    deep = net.tensor([1, height, width, channels * size**2], s, z)
+    net.add("SPACE_TO_DEPTH", [x], deep, {0: ("i", size)})
+    height, width = height * up[0], width * up[1]
+    larger = net.tensor([1, height, width, channels * size**2], s, z)
+    net.add("RESIZE_NEAREST_NEIGHBOR", [deep, net.integers(height, width)], larger, {1: ("B", pick(rng, 0, 1))})
+    y = net.tensor([1, height * size, width * size, channels], s, z)
+    net.add("DEPTH_TO_SPACE", [larger], y, {0: ("i", size)})
+    net.outputs = [y]
+    return net
+
+
 CASES: dict[str, Callable[[Random], TFLiteNet]] = {
     "CONV_2D": convolution,
     "DEPTHWISE_CONV_2D": depthwise,
@@ -284,6 +315,8 @@ CASES: dict[str, Callable[[Random], TFLiteNet]] = {
     "BATCH_MATMUL": batch_matmul,
     "QUANTIZE": quantize,
     "movement": movement,
+    "blocks": blocks,
+    "REDUCE_MAX": largest,
     **{
         kind: unary(kind)
         for kind in (
