@@ -4,8 +4,8 @@ from typing import Any
 
 from conformance.line_chart import Chart, render_charts
 from conformance.paper.published import FIG_9A_ACCEPTED, FIG_9B_LOST
-from conformance.paper.spaces import analyse
-from conformance.paper.workspace import Claim, Section, Workspace, provenance, table
+from conformance.paper.spaces import analyse, decided_by
+from conformance.paper.workspace import Claim, Section, Workspace, table
 from refsim.model_zoo import Card
 
 SPACES = ("small", "normal", "large")
@@ -15,7 +15,7 @@ ACCEPTED = 0.9
 
 def build(workspace: Workspace) -> Section:
     """Draw models from each space; accuracies are those of trained models' cards."""
-    settings = provenance() | {"spaces": SPACES, "samples": SAMPLES, "seed": SEED}
+    settings = decided_by() | {"spaces": SPACES, "samples": SAMPLES, "seed": SEED}
     picture = workspace.folder / "fig9a.svg"
 
     def make() -> Any:

@@ -10,13 +10,14 @@ import pytest
 
 import refsim
 from refsim import Model
-from refsim.ablation import ablate_layernorm, with_scale_bits
+from refsim.ablation import REAL, ablate_layernorm, with_real_layernorm, with_scale_bits
 from refsim.comparison import batch_size, decibels
 from refsim.errors import ModelError, QuantizationError
 from refsim.float_model import FloatModel, OnnxSession, find_order, turn
 from refsim.graph import Graph
 from refsim.ops.layernorm import LayerNorm
 from refsim.ops.linear import Linear
+from refsim.real import run_real
 from tests.refsim.conftest import Files
 from tests.refsim.test_engine import small_graph
 
@@ -217,6 +218,18 @@ def test_fewer_scale_bits_round_the_normalised_value(model: Model, files: Files)
         with_scale_bits(model.graph, 15)
 
 
+def test_a_layernorm_in_real_numbers_rounds_once(model: Model, files: Files) -> None:
+    graph = with_real_layernorm(model.graph)
+    (node,) = (n for n in graph.nodes if isinstance(n.op, LayerNorm))
+    (original,) = (n for n in model.graph.nodes if isinstance(n.op, LayerNorm))
+    traced = Model(graph).trace(files.samples)
+    exact = run_real(original.op, traced[node.inputs[0]].astype(np.float64))
+    assert np.abs(traced[node.output] - exact).max() <= 0.5
+    integers = original.op.run(traced[node.inputs[0]])
+    assert (traced[node.output] != integers).any(), "7 bits are not exact"
+    assert np.abs(traced[node.output].astype(int) - integers).max() <= 1
+
+
 def test_ablation_of_layernorm(model: Model, files: Files) -> None:
     found = ablate_layernorm(model, files.data, float_model=files.float_model, bits=(7, 0), progress=False)
     assert (found.samples, found.layers) == (150, 1)
@@ -226,5 +239,8 @@ def test_ablation_of_layernorm(model: Model, files: Files) -> None:
     assert scaled.accuracy == model.evaluate(files.data, progress=False).accuracy
     assert naive.accuracy <= scaled.accuracy
     assert next(row["variant"] for row in found.records()) == "float"
+    with_real = ablate_layernorm(model, files.data, bits=(0,), real=True, progress=False)
+    assert [variant.variant for variant in with_real.variants] == [REAL, "int8, 0 scale bits, naive"]
+    assert with_real.variants[0].accuracy == Model(with_real_layernorm(model.graph)).evaluate(files.data).accuracy
     with pytest.raises(QuantizationError, match="holds no LayerNorm"):
         ablate_layernorm(Model(small_graph()), files.data)
