@@ -111,7 +111,7 @@ class _Builder:
         elif node.op_type == "DequantizeLinear":
             self._dequantize(node, inputs)
         elif node.op_type in _NO_OPERATION:
-            self._check_cast(node)
+            self._check_passing(node, inputs)
             self.alias[node.output[0]] = inputs[0]
         elif node.op_type in NORMALIZERS:
             dtype = self.file.values[node.input[0]].dtype
@@ -132,7 +132,11 @@ class _Builder:
             advice = _ADVICE.get(node.op_type, f"supported are {', '.join(supported)}")
             raise UnsupportedError(f"node {node.name!r}: operator {node.op_type} is not supported; {advice}")
 
-    def _check_cast(self, node: onnx.NodeProto) -> None:
+    def _check_passing(self, node: onnx.NodeProto, inputs: list[str]) -> None:
+        """Refuse what is no mere passing on of its input."""
+        training = self.network.constants.get(inputs[2]) if node.op_type == "Dropout" and len(inputs) > 2 else None
+        if training is not None and training.real.any():
+            raise UnsupportedError(f"node {node.name!r}: Dropout is in training mode: export for inference")
         before, after = self.file.values[node.input[0]].dtype, self.file.values[node.output[0]].dtype
         if before != after:
             raise UnsupportedError(

@@ -170,6 +170,8 @@ def _matmul(context: Context) -> None:
 def _batch_norm(context: Context) -> None:
     for position in range(1, 5):
         context.constant(position)
+    if context.attributes.get("training_mode", 0):
+        raise context.unsupported("it is in training mode, with the batch's own statistics: export for inference")
     if not context.attributes.get("spatial", 1):
         raise context.unsupported("one normalisation for each element (spatial=0) is not supported")
     context.emit("BatchNorm", context.inputs, epsilon=context.attributes.get("epsilon", 1e-5))

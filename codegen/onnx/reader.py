@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,8 +141,7 @@ def new_session(proto: onnx.ModelProto, *, optimized: bool = True) -> Any:
 
 def _read_all_text(message: Any) -> None:
     """Check all text: protobuf decodes it only when it is read, and hands out bytes if it cannot."""
-    for field, value in message.ListFields():
-        items = value if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value]
+    for field, items in _fields(message):
         if field.message_type is not None:
             for item in items:
                 _read_all_text(item)
@@ -150,25 +149,41 @@ def _read_all_text(message: Any) -> None:
             raise ValueError(f"{field.name} is not UTF-8")
 
 
+def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a message, however deep: an initializer, an attribute, one within a function."""
+    if isinstance(message, onnx.TensorProto):
+        yield message
+        return
+    for field, items in _fields(message):
+        if field.message_type is not None:
+            for item in items:
+                yield from _tensors(item)
+
+
+def _fields(message: Any) -> Iterator[tuple[Any, Iterable[Any]]]:
+    for field, value in message.ListFields():
+        several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+        yield field, value if several else [value]
+
+
 def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:400]
 
 
 def _load_external_data(proto: onnx.ModelProto, folder: Path) -> None:
-    attributes = [attribute for node in proto.graph.node for attribute in node.attribute]
-    tensors = [
-        *proto.graph.initializer,
-        *(attribute.t for attribute in attributes if attribute.HasField("t")),
-    ]
-    for tensor in tensors:
+    for tensor in _tensors(proto):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
         where = f"tensor {tensor.name!r}: external data {location!r}"
-        target = (folder / location).resolve()
-        if not location or not target.is_relative_to(folder.resolve()):
+        try:
+            target = (folder / location).resolve()
+            outside, missing = not target.is_relative_to(folder.resolve()), not target.is_file()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a null byte
+            raise ModelError(f"{where} is no path: {_first_line(error)}") from error
+        if not location or outside:
             raise ModelError(f"{where} lies outside the model's folder")
-        if not target.is_file():
+        if missing:
             raise ModelError(f"{where} is missing beside the model")
         try:
             external_data_helper.load_external_data_for_tensor(tensor, str(folder))

@@ -125,6 +125,38 @@ def test_external_data_outside_the_folder(location: str, tmp_path: Path) -> None
     refused(ModelError, with_external_data(tmp_path / "model", location), "outside the model's folder")
 
 
+@pytest.mark.parametrize("location", ["weights.bin\0", "w" * 5000, "circle"])
+def test_external_data_where_no_file_can_be(location: str, tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    refused(ModelError, with_external_data(tmp_path, location), "external data", "no path")
+
+
+def test_external_data_of_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither outside nor in the current folder, where ONNX Runtime would look."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "weights.bin").write_bytes(bytes(128))
+    monkeypatch.chdir(tmp_path)
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[8, 4], data_location=TensorProto.EXTERNAL)
+    location = tensor.external_data.add(key="location")
+    nodes = [helper.make_node("Constant", [], ["w"], value=tensor), helper.make_node("MatMul", ["x", "w"], ["y"])]
+    function = helper.make_function("local", "F", ["x"], ["y"], nodes, [helper.make_opsetid("", 17)])
+    (held,) = function.node[0].attribute
+    graph = helper.make_graph(
+        [helper.make_node("F", ["x"], ["y"], domain="local")],
+        "calls",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    for place, says in (("weights.bin", "missing beside the model"), ("../weights.bin", "outside the model's folder")):
+        location.value = place
+        held.t.CopyFrom(tensor)
+        model = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=9)
+        path = tmp_path / "model" / "m.onnx"
+        path.write_bytes(model.SerializeToString())
+        refused(ModelError, path, "weights.bin", says)
+
+
 def test_external_data_too_short(tmp_path: Path) -> None:
     path = with_external_data(tmp_path, "weights.bin")
     (tmp_path / "weights.bin").write_bytes(b"abc")
@@ -306,6 +338,17 @@ def test_second_output(tmp_path: Path) -> None:
     model.graph.output[1].type.tensor_type.elem_type = TensorProto.INT64
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     refused(UnsupportedError, tmp_path / "m.onnx", "/maxpool_2", "first output alone", repr(indices))
+
+
+def test_training_mode(tmp_path: Path) -> None:
+    """What a model exported without `model.eval()` holds."""
+    net = Net(4, 6, 6)
+    rows = [net.const(np.linspace(0.5, 1.5, 4)) for _ in range(4)]
+    y = net.add("BatchNormalization", qdq(net, "x"), *rows, outputs=3, training_mode=1)[0]
+    refused(UnsupportedError, saved(net, qdq(net, y), tmp_path / "m.onnx"), "training mode", "export for inference")
+    net = Net(8)
+    y = net.add("Dropout", qdq(net, "x"), net.const(0.5), net.const(True, np.bool_))
+    refused(UnsupportedError, saved(net, qdq(net, y), tmp_path / "m.onnx"), "Dropout", "export for inference")
 
 
 def test_advice_about_a_last_operator(tmp_path: Path) -> None:
