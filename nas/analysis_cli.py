@@ -70,10 +70,10 @@ def analyse_space(
     console.print(_spaces_table(rounds))
     if not adjust:
         console.print(_readings_table(rounds, limits, reading))
-    files = {svg: lambda: render_sizes(rounds, limits), json: lambda: as_json(rounds, limits, seed)}
+    files = {svg: render_sizes(rounds, limits) if svg else "", json: as_json(rounds, limits, seed) if json else ""}
     for path, text in files.items():
         if path:
-            write_whole(path, text().encode())
+            write_whole(path, text.encode())
             console.print(f"Wrote {path}.", markup=False, highlight=False)
 
 
