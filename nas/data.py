@@ -3,7 +3,8 @@
 * PNG or JPEG bytes in parquet files ``train-*.parquet`` and ``test-*.parquet`` (columns ``img.bytes``, or a struct
   ``img`` or ``image`` with a field ``bytes``, and ``label``), the layout of the usual mirrors;
 * the original python pickles of CIFAR-10, ``data_batch_1`` ... ``data_batch_5`` and ``test_batch``, or those of
-  ImageNet-32, ``train_data_batch_1`` ... ``train_data_batch_10`` and ``val_data``, whose classes count from 1;
+  ImageNet-32, ``train_data_batch_1`` ... ``train_data_batch_10`` and ``val_data``, whose classes count from 1, or its
+  numpy archives of the same names with ``.npz``;
 * an image folder, ``train/<class>/*.png`` and ``test/<class>/*.png``, classes numbered in alphabetical order;
 * numpy archives ``train.npz`` and ``test.npz`` with the arrays ``images``, uint8 (count, height, width, channels) of
   any size, and ``labels``. A signal is an image of height 1, its samples in 256 steps, 128 for zero.
@@ -36,14 +37,15 @@ _PICKLES: dict[Split, tuple[str, ...]] = {
     "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
     "test": ("test_batch",),
 }
-_IMAGENET_PICKLES: dict[Split, tuple[str, ...]] = {
+_IMAGENET_BATCHES: dict[Split, tuple[str, ...]] = {
     "train": tuple(f"train_data_batch_{i}" for i in range(1, 11)),
     "test": ("val_data",),
 }
 _SUB_FOLDERS = ("cifar10", "cifar-10-batches-py")
 _FORMS = (
     "train-*.parquet and test-*.parquet, the python pickles of CIFAR-10 (data_batch_1..5, test_batch) or ImageNet-32 "
-    "(train_data_batch_1..10, val_data), image folders train/<class>/ and test/<class>/, or train.npz and test.npz"
+    "(train_data_batch_1..10, val_data; .npz as well), image folders train/<class>/ and test/<class>/, or train.npz and "
+    "test.npz"
 )
 
 
@@ -113,9 +115,11 @@ def load_images(folder: Path | str | None, split: Split) -> LabelledImages:
         if parquet:
             return _from_parquet(parquet)
         if (place / _PICKLES[split][0]).is_file():
-            return _from_pickles([place / name for name in _PICKLES[split]])
-        if (place / _IMAGENET_PICKLES[split][0]).is_file():
-            return _from_pickles([place / name for name in _IMAGENET_PICKLES[split]], first_class=1)
+            return _from_batches([place / name for name in _PICKLES[split]])
+        for ending in ("", ".npz"):
+            files = [place / f"{name}{ending}" for name in _IMAGENET_BATCHES[split]]
+            if files[0].is_file():
+                return _from_batches(files, first_class=1)
         if (place / f"{split}.npz").is_file():
             return _from_archive(place / f"{split}.npz")
         if (place / split).is_dir():
@@ -222,13 +226,20 @@ def _from_archive(file: Path) -> LabelledImages:
         return LabelledImages(images, labels.astype(np.int64))
 
 
-def _from_pickles(files: Sequence[Path], first_class: int = 0) -> LabelledImages:
+def _read_batch(file: Path) -> Any:
+    if file.suffix == ".npz":
+        with np.load(file) as archive:
+            return {"data": archive["data"], "labels": archive["labels"].tolist()}
+    with file.open("rb") as stream:
+        return _ArrayUnpickler(stream, encoding="bytes").load()
+
+
+def _from_batches(files: Sequence[Path], first_class: int = 0) -> LabelledImages:
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     for file in files:
         try:
-            with file.open("rb") as stream:
-                batch = _ArrayUnpickler(stream, encoding="bytes").load()
+            batch = _read_batch(file)
         except FileNotFoundError as error:
             raise DataError(f"{file} is missing; the split consists of {', '.join(f.name for f in files)}") from error
         except (
@@ -238,9 +249,11 @@ def _from_pickles(files: Sequence[Path], first_class: int = 0) -> LabelledImages
             AttributeError,
             ImportError,
             IndexError,
+            KeyError,
             ValueError,
+            zipfile.BadZipFile,
         ) as error:
-            raise DataError(f"{file}: not a readable pickle of images ({error})") from error
+            raise DataError(f"{file}: not a readable batch of images ({error})") from error
         if isinstance(batch, dict):  # python 3 writes names as text
             batch = {name.encode() if isinstance(name, str) else name: value for name, value in batch.items()}
         data = batch.get(b"data") if isinstance(batch, dict) else None

@@ -172,8 +172,8 @@ def test_missing_pickle_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        (b"\x80\x02 truncated", "not a readable pickle of images"),
-        (b"", "not a readable pickle of images"),
+        (b"\x80\x02 truncated", "not a readable batch of images"),
+        (b"", "not a readable batch of images"),
         (pickle.dumps([1, 2, 3]), "this is no batch of CIFAR-10"),
         (pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]}, protocol=2), "one label for each"),
         (pickle.dumps({b"data": np.zeros((2, 3072), np.float32), b"labels": [1, 2]}, protocol=2), "no uint8 array"),
@@ -209,6 +209,18 @@ def test_imagenet_32(tmp_path: Path) -> None:
     (tmp_path / "train_data_batch_10").unlink()
     with pytest.raises(DataError, match="train_data_batch_10 is missing"):
         load_images(tmp_path, "train")
+
+
+def test_imagenet_32_in_archives(tmp_path: Path) -> None:
+    data = random_images(6, seed=12)
+    flat = data.images.transpose(0, 3, 1, 2).reshape(6, -1)
+    np.savez(tmp_path / "val_data.npz", data=flat, labels=(data.labels + 1).astype(np.int32), mean=np.zeros(3072))
+    found = load_images(tmp_path, "test")
+    np.testing.assert_array_equal(found.images, data.images)
+    np.testing.assert_array_equal(found.labels, data.labels)
+    np.savez(tmp_path / "val_data.npz", images=flat)
+    with pytest.raises(DataError, match=r"val_data.npz: not a readable batch of images .*data"):
+        load_images(tmp_path, "test")
 
 
 @pytest.mark.parametrize("shape", [(6, 9, 1), (1, 50, 2)])
