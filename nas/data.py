@@ -44,7 +44,7 @@ _IMAGENET_BATCHES: dict[Split, tuple[str, ...]] = {
 _SUB_FOLDERS = ("cifar10", "cifar-10-batches-py")
 _FORMS = (
     "train-*.parquet and test-*.parquet, the python pickles of CIFAR-10 (data_batch_1..5, test_batch) or ImageNet-32 "
-    "(train_data_batch_1..10, val_data; .npz as well), image folders train/<class>/ and test/<class>/, or train.npz and "
+    "(train_data_batch_1..10, val_data; .npz too), image folders train/<class>/ and test/<class>/, or train.npz and "
     "test.npz"
 )
 
