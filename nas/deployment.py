@@ -19,6 +19,7 @@ from nas.evaluate import accuracy_of
 from nas.layers import Network
 from nas.resources import ResourceEval, Resources
 from nas.writer import write_network
+from refsim.errors import TargetError
 from refsim.files import write_whole
 
 FLOAT_MODEL = "float.onnx"
@@ -71,6 +72,7 @@ def deploy(
     target: Target,
     folder: Path,
     threads: int | None = None,
+    must_fit: bool = True,
 ) -> Deployed:
     """Write a network's models and code.
 
@@ -82,6 +84,7 @@ def deploy(
         target: the microcontroller.
         folder: to write to.
         threads: for the accuracy; by default as many as there are processors.
+        must_fit: whether a model that does not fit the target is an error; else it merely has no C.
 
     Raises:
         TargetError: the model does not fit the target.
@@ -92,6 +95,10 @@ def deploy(
     save_arrays(folder / SAMPLE, {"images": sample.images, "labels": sample.labels})
     write_whole(folder / MODEL, quantize(folder / FLOAT_MODEL, to_input(calibration)).SerializeToString())
     graph = load(folder / MODEL)
-    generate(graph, target, folder / CODE)
+    try:
+        generate(graph, target, folder / CODE)
+    except TargetError:
+        if must_fit:
+            raise
     accuracy = accuracy_of(refsim.Model(graph, threads=threads), test)
     return Deployed(folder, ResourceEval(target).of_graph(graph, network), accuracy, len(test))

@@ -205,7 +205,7 @@ def describe(architecture: Architecture) -> Network:
     for index, (config, stage) in enumerate(zip(supernet.stages, path.stages, strict=True)):
         name = f"stages.{index}"
         modules.append(downsample(f"{name}.downsample", stage.downsample, shape, config.dim, stage.downsample_pruning))
-        shape = _map_shape(modules[-1])
+        shape = map_shape(modules[-1])
         for j, (expansion, pruning) in enumerate(zip(stage.expansions, stage.mobilenet_pruning, strict=True)):
             modules.append(mobilenet(f"{name}.mobilenets.{j}", expansion, shape, pruning))
         for j, (encoder, pruning) in enumerate(zip(stage.encoders, stage.transformer_pruning, strict=True)):
@@ -229,7 +229,7 @@ def supernet_modules(space: Space, supernet: SuperConfig) -> tuple[tuple[Module,
         choices.append(
             tuple(downsample(f"{name}.downsample", kind, shape, config.dim, DENSE) for kind in stage.downsamples)
         )
-        shape = _map_shape(choices[-1][0])
+        shape = map_shape(choices[-1][0])
         for j in range(config.mobilenets):
             choices.append(tuple(mobilenet(f"{name}.mobilenets.{j}", e, shape, DENSE) for e in stage.expansions))
         for j in range(config.transformers):
@@ -246,7 +246,7 @@ def supernet_modules(space: Space, supernet: SuperConfig) -> tuple[tuple[Module,
 
 def downsample(name: str, kind: Downsample, shape: Shape, dim: int, pruning: Pruning) -> Module:
     """Feature map of `shape` -> (dim, ceil(height / 2), ceil(width / 2)); a height of 1 stays."""
-    build = _Builder(f"{name}.{kind.value}", shape, pruning)
+    build = Builder(f"{name}.{kind.value}", shape, pruning)
     halved = (min(2, shape[1]), 2)
     if kind is Downsample.STRIDED_CONV:
         build.conv("conv", dim, 3, stride=halved)
@@ -262,16 +262,25 @@ def downsample(name: str, kind: Downsample, shape: Shape, dim: int, pruning: Pru
 
 def mobilenet(name: str, expansion: int, shape: Shape, pruning: Pruning) -> Module:
     """Inverted residual of MobileNetV2 (Sandler et al., 2018) that keeps the shape."""
-    build = _Builder(f"{name}.e{expansion}", shape, pruning)
-    project = build.inverted_residual(shape[0], expansion)
-    build.add("add", Kind.ADD, shape, inputs=(MODULE_INPUT, project))
-    return Module(name, f"e{expansion}", tuple(build.layers))
+    module = inverted_residual(f"{name}.e{expansion}", shape, shape[0], expansion, pruning=pruning)
+    return replace(module, name=name, candidate=f"e{expansion}")
+
+
+def inverted_residual(
+    name: str, shape: Shape, outputs: int, expansion: int, stride: int = 1, *, pruning: Pruning = DENSE
+) -> Module:
+    """Inverted residual; its input is added where the shapes allow it, and expansion 1 expands nothing."""
+    build = Builder(name, shape, pruning)
+    project = build.inverted_residual(outputs, expansion, (stride, stride))
+    if stride == 1 and outputs == shape[0]:
+        build.add("add", Kind.ADD, shape, inputs=(MODULE_INPUT, project))
+    return Module(name, "", tuple(build.layers))
 
 
 def transformer(name: str, encoder: Encoder, shape: Shape, heads: int, pruning: Pruning) -> Module:
     """Conv 3x3 -> 1x1, pre-norm encoder on the positions as tokens, Conv 1x1 -> 3x3; it keeps the shape."""
     candidate = encoder.name
-    build = _Builder(f"{name}.{candidate}", shape, pruning)
+    build = Builder(f"{name}.{candidate}", shape, pruning)
     channels, height, width = shape
     tokens = (height * width, channels)
     hidden = max(GRAIN, round(channels * encoder.mlp_ratio / GRAIN) * GRAIN)
@@ -295,7 +304,7 @@ def transformer(name: str, encoder: Encoder, shape: Shape, heads: int, pruning: 
 
 def pool(name: str, kind: Pooling, shape: Shape) -> Module:
     """Feature map -> one vector of its channels: the mean, or tokens weighted by a learnt score."""
-    build = _Builder(f"{name}.{kind.value}", shape, DENSE)
+    build = Builder(f"{name}.{kind.value}", shape, DENSE)
     channels, height, width = shape
     if kind is Pooling.AVERAGE:
         build.add("mean", Kind.MEAN, (channels,))
@@ -308,7 +317,7 @@ def pool(name: str, kind: Pooling, shape: Shape) -> Module:
 
 def head(name: str, inputs: int, last_linear: int, classes: int, pruning: Pruning) -> Module:
     """Vector -> last hidden layer with ReLU -> logits."""
-    build = _Builder(name, (inputs,), pruning)
+    build = Builder(name, (inputs,), pruning)
     build.linear("last", last_linear, activation=Activation.RELU)
     build.pruning = DENSE
     build.linear("classifier", classes)
@@ -316,7 +325,7 @@ def head(name: str, inputs: int, last_linear: int, classes: int, pruning: Prunin
 
 
 @dataclass
-class _Builder:
+class Builder:
     """The layers of a module under construction; a layer reads the one before unless told otherwise."""
 
     prefix: str
@@ -338,6 +347,7 @@ class _Builder:
         heads: int = 1,
         activation: Activation = Activation.NONE,
     ) -> str:
+        """Append a layer; its name."""
         if inputs is None:
             inputs = (self.layers[-1].name if self.layers else MODULE_INPUT,)
         layer = Layer(
@@ -384,8 +394,10 @@ class _Builder:
         )
 
     def inverted_residual(self, outputs: int, expansion: int, stride: tuple[int, int] = (1, 1)) -> str:
+        """Expand 1x1, unless `expansion` is 1, depthwise 3x3, project 1x1 without activation."""
         hidden = self.shape[0] * expansion
-        self.conv("expand", hidden, 1)
+        if expansion > 1:
+            self.conv("expand", hidden, 1)
         self.conv("depthwise", hidden, 3, stride=stride, groups=hidden)
         return self.conv("project", outputs, 1, activation=Activation.NONE)
 
@@ -404,6 +416,7 @@ class _Builder:
         )
 
     def norm(self, name: str) -> str:
+        """Layer norm over the last axis."""
         return self.add(name, Kind.LAYER_NORM, self.shape, weight=self.shape[-1:])
 
     def _shape_of(self, inputs: Sequence[str] | None) -> tuple[int, ...]:
@@ -412,7 +425,8 @@ class _Builder:
         return next(layer.shape for layer in self.layers if layer.name == inputs[0])
 
 
-def _map_shape(module: Module) -> Shape:
+def map_shape(module: Module) -> Shape:
+    """Of the feature map that leaves a module."""
     channels, height, width = module.output.shape
     return channels, height, width
 

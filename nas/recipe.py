@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -17,11 +18,12 @@ from codegen.descriptions import list_descriptions, read_description
 from codegen.generate import tool_version
 from codegen.target import load_target
 from nas import parallel
+from nas.baselines import BASELINES
 from nas.compression import Compression, compress
 from nas.data import draw, hold_out, load_images
 from nas.deployment import Deployed, deploy
 from nas.evaluate import CALIBRATION_IMAGES
-from nas.layers import describe
+from nas.layers import Network, describe
 from nas.network import PathNetwork, weights
 from nas.pruning import sparsity
 from nas.space import Architecture, from_dict
@@ -44,9 +46,10 @@ class Recipe:
         target: the microcontroller.
         validation_images: held out of the training images; all choices that led to the recipe were made on them.
         seed: of the split and of the calibration images; each training has its own.
-        architecture: of the network, with the pruning to reach.
         training: of the dense network.
         compression: of that network.
+        architecture: of the network, with the pruning to reach.
+        baseline: a network of `nas.baselines` in its place; it stays dense.
     """
 
     summary: str
@@ -54,9 +57,21 @@ class Recipe:
     target: str
     validation_images: int
     seed: int
-    architecture: Architecture
     training: TrainingConfig
     compression: Compression
+    architecture: Architecture | None = None
+    baseline: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.architecture is None) == (self.baseline is None) or self.baseline not in (None, *BASELINES):
+            raise DataError(f"a recipe has an architecture, or a baseline that is one of {', '.join(BASELINES)}")
+
+    @property
+    def network(self) -> Network:
+        """The layers of the network."""
+        return (
+            BASELINES[self.baseline]() if self.baseline is not None else describe(cast(Architecture, self.architecture))
+        )
 
 
 def list_recipes() -> tuple[str, ...]:
@@ -117,7 +132,7 @@ def follow(
     calibration = draw(training, CALIBRATION_IMAGES, recipe.seed).images
     console.print("Training the dense network")
     dense, _ = train(
-        lambda: PathNetwork(describe(recipe.architecture)),
+        lambda: PathNetwork(recipe.network),
         training,
         validation,
         config=recipe.training,
@@ -141,7 +156,14 @@ def follow(
     if parallel.rank():
         return None
     deployed = deploy(
-        model.network, weights(model), calibration=calibration, test=test, target=target, folder=out, threads=threads
+        model.network,
+        weights(model),
+        calibration=calibration,
+        test=test,
+        target=target,
+        folder=out,
+        threads=threads,
+        must_fit=recipe.baseline is None,
     )
     accuracies = {"images": len(test), **floats, "int8": deployed.accuracy}
     result = {

@@ -12,7 +12,6 @@ import pytest
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "tinyformer[nas]"')
 
 from codegen.onnx import load
-from nas.layers import describe
 from nas.recipe import follow, list_recipes, load_recipe
 from refsim.errors import DataError
 from tests.nas.tiny import dark_and_bright
@@ -99,7 +98,7 @@ def test_built_in_recipes_describe_networks() -> None:
     assert list_recipes()
     for name in list_recipes():
         recipe = load_recipe(name)
-        assert describe(recipe.architecture).kept_parameter_count > 0
+        assert recipe.network.kept_parameter_count > 0
         assert recipe.training.epochs > 0
 
 
@@ -109,6 +108,7 @@ def test_built_in_recipes_describe_networks() -> None:
         (('optimiser = "muon"', 'optimiser = "adam"'), r"training: optimiser is 'adam'; known are 'adamw', 'muon'"),
         (('row = "tinyformer"', ""), r"lacks row"),
         (("epochs = 2", "epochs = "), r"is no valid TOML"),
+        (("seed = 1", 'seed = 1\nbaseline = "cnn"'), r"has an architecture, or a baseline that is one of mobilenetv2"),
     ],
 )
 def test_wrong_recipes_are_told(tmp_path: Path, change: tuple[str, str], message: str) -> None:
