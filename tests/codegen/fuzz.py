@@ -29,7 +29,10 @@ from tests.codegen.onnx_models import PATTERNS
 from tests.codegen.tflite_cases import CASES, build
 
 PATTERN_NAMES = ("convolutional", "attention", "class_token", "pooled_and_cut", "gated", "shape_arithmetic")
-OUTSIDE = ("../outside.bin", "link.bin", "folder/../../outside.bin", "/etc/hostname", "//etc/hostname", "..", "")
+OUTSIDE = (
+    *("../outside.bin", "link.bin", "folder/../../outside.bin", "/etc/hostname", "//etc/hostname", "..", ""),
+    *("link.bin\0", "link.bin/" * 1000),
+)
 """Places of external data that an importer must not read; link.bin leads outside."""
 
 
@@ -144,7 +147,7 @@ class Fuzzer:
 
 
 def fuzz(fuzzer: Fuzzer, worker: Worker, seconds: float, failures: Path, progress: Progress) -> Tally:
-    """Import drawn files until they have taken so much processor time.
+    """Import drawn files until they have taken so much processor time, or Ctrl-C.
 
     Args:
         fuzzer: draws.
@@ -154,16 +157,19 @@ def fuzz(fuzzer: Fuzzer, worker: Worker, seconds: float, failures: Path, progres
         progress: shown meanwhile.
     """
     tally, task = Tally(), progress.add_task("importing", total=seconds)
-    while tally.seconds < seconds:
-        path = fuzzer.draw()
-        outcome = worker.run(path)
-        tally.add(path.name, outcome)
-        if outcome.kind not in ("read", "refused"):
-            what = f"{path.name}: {outcome.kind}: {' '.join(outcome.message.split())[:120]}"
-            if what not in tally.findings:
-                tally.findings[what] = _save(path, failures / hashlib.sha256(path.read_bytes()).hexdigest()[:12])
-        files = sum(tally.counts.values())
-        progress.update(task, completed=tally.seconds, description=f"{files:,} files, {len(tally.findings)} findings")
+    with contextlib.suppress(KeyboardInterrupt):  # a run that is ended early says what it has found
+        while tally.seconds < seconds:
+            path = fuzzer.draw()
+            outcome = worker.run(path)
+            tally.add(path.name, outcome)
+            if outcome.kind not in ("read", "refused"):
+                what = f"{path.name}: {outcome.kind}: {' '.join(outcome.message.split())[:120]}"
+                if what not in tally.findings:
+                    tally.findings[what] = _save(path, failures / hashlib.sha256(path.read_bytes()).hexdigest()[:12])
+            files = sum(tally.counts.values())
+            progress.update(
+                task, completed=tally.seconds, description=f"{files:,} files, {len(tally.findings)} findings"
+            )
     progress.remove_task(task)
     return tally
 

@@ -92,6 +92,7 @@ class Worker:
 def _serve(connection: Connection, function: str, seconds: int, megabytes: int) -> None:
     module, name = function.split(":")
     call: Callable[[Path], object] = getattr(import_module(module), name)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gives the files
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Twice the limit: below it memory that is touched counts and not what is only asked for.
     resource.setrlimit(resource.RLIMIT_DATA, (_status_bytes("VmData") + 2 * megabytes * 2**20,) * 2)
