@@ -32,11 +32,17 @@ _Float = Annotated[
 _Calibration = Annotated[
     Path | None, typer.Option(help="Samples to quantise MODEL with, .npz, where it is a float model.")
 ]
-_Profile = Annotated[
-    str | None, typer.Option(help="Whose kernels the operators follow, where the file's format leaves the choice.")
+_Numerics = Annotated[
+    str | None,
+    typer.Option(
+        "--numerics",
+        "--profile",
+        help="Whose bytes, where the file's format leaves the choice: litert or cmsis-nn of a .tflite model.",
+    ),
 ]
 _Mean = Annotated[float, typer.Option(help="Of uint8 images: the model's input is (pixel - mean) / std.")]
 _Std = Annotated[float, typer.Option(help="See --mean.")]
+_Json = Annotated[Path | None, typer.Option(help="File to write everything measured to.")]
 _Limit = Annotated[int | None, typer.Option(min=1, help="Samples, at most.")]
 
 
@@ -52,16 +58,18 @@ def accuracy(
     data: _Data,
     float_model: _Float = None,
     calibration: _Calibration = None,
-    profile: _Profile = None,
+    numerics: _Numerics = None,
     mean: _Mean = 128.0,
     std: _Std = 128.0,
     classes: Annotated[bool, typer.Option("--classes", help="Show recall and precision of every class too.")] = False,
+    json: _Json = None,
 ) -> None:
     """Accuracy of a quantised model on labelled samples, beside its float model's."""
     from refsim.evaluation import Classifier
     from refsim.float_model import FloatModel
+    from refsim.page import finite
 
-    quantized = _load(model, calibration, profile, mean, std)
+    quantized = _load(model, calibration, numerics, mean, std)
     others: dict[str, Classifier] = {}
     if float_model is not None:
         others["float"] = FloatModel(float_model, quantized.graph).scores
@@ -85,6 +93,19 @@ def accuracy(
     if float_model is not None:
         difference = 100 * (int8.accuracy - found.by_name["float"].accuracy)
         _say(f"int8 - float: {difference:+.2f} points; same class on {found.agreement['int8']:.2%} of the samples")
+    if json is not None:
+        measured = {
+            name: {
+                "samples": evaluation.samples,
+                "accuracy": evaluation.accuracy,
+                "top": dict(evaluation.top),
+                "same_class": found.agreement[name],
+                "classes": evaluation.records(),
+            }
+            for name, evaluation in found.by_name.items()
+        }
+        write_whole(json, (json_format.dumps(finite(measured), indent=1) + "\n").encode())
+        _say(f"Wrote {json}.")
 
 
 def compare(
@@ -92,7 +113,7 @@ def compare(
     data: _Data,
     float_model: _Float = None,
     calibration: _Calibration = None,
-    profile: _Profile = None,
+    numerics: _Numerics = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Also quantise one layer at a time, to see which costs most.")
     ] = False,
@@ -100,7 +121,7 @@ def compare(
         bool, typer.Option("--onnxruntime", help="Count the bytes that ONNX Runtime computes alike, and nothing else.")
     ] = False,
     html: Annotated[Path | None, typer.Option(help="Page to write.")] = None,
-    json: Annotated[Path | None, typer.Option(help="File to write everything measured to.")] = None,
+    json: _Json = None,
     limit: _Limit = None,
     mean: _Mean = 128.0,
     std: _Std = 128.0,
@@ -112,7 +133,7 @@ def compare(
     from refsim.compare_report import agreement_tables, as_dict, page, terminal
     from refsim.page import finite
 
-    quantized = _load(model, calibration, profile, mean, std)
+    quantized = _load(model, calibration, numerics, mean, std)
     console = Console()
     if onnxruntime:
         console.print(agreement_tables(quantized.agreement(data, limit=limit)))
@@ -159,11 +180,11 @@ def ablate_layernorm(
     _say(f"Points and same class against the first row: {first.variant}.")
 
 
-def _load(model: Path, calibration: Path | None, profile: str | None, mean: float, std: float) -> Model:
+def _load(model: Path, calibration: Path | None, numerics: str | None, mean: float, std: float) -> Model:
     from refsim.model import load
     from refsim.samples import Preprocessing
 
-    return load(model, calibration=calibration, profile=profile, preprocessing=Preprocessing(mean, std))
+    return load(model, calibration=calibration, profile=numerics, preprocessing=Preprocessing(mean, std))
 
 
 def _say(text: str) -> None:

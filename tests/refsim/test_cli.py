@@ -42,6 +42,19 @@ def test_accuracy_alone_with_classes(files: Files) -> None:
     assert "refsim" in quantised_here
 
 
+def test_accuracy_writes_what_it_measured(files: Files, tmp_path: Path) -> None:
+    path = tmp_path / "accuracy.json"
+    text = run("accuracy", files.model, "--float", files.float_model, "--data", files.data, "--json", path)
+    assert f"Wrote {path}." in text
+    expected = refsim.load(files.model).evaluate(files.data, progress=False)
+    found = json.loads(path.read_text())
+    assert set(found) == {"int8", "float"}
+    assert found["int8"]["accuracy"] == expected.accuracy
+    assert found["int8"]["top"] == {str(k): share for k, share in expected.top.items()}
+    assert [row["correct"] for row in found["int8"]["classes"]] == np.diag(expected.confusion).tolist()
+    assert (found["float"]["samples"], found["float"]["accuracy"]) == (expected.samples, 1.0)
+
+
 def test_pixels_are_prepared_as_the_options_say(files: Files, tmp_path: Path) -> None:
     images = np.clip(files.samples.transpose(0, 2, 3, 1) * 40 + 128, 0, 255).astype(np.uint8)
     np.savez(tmp_path / "images.npz", images=images, labels=files.labels)
