@@ -39,6 +39,9 @@ class Profile(StrEnum):
 
 
 _CASES = {Profile.CI: 400, Profile.THOROUGH: 2000}
+_GRAPHS = {Profile.CI: 3, Profile.THOROUGH: 30}
+_RELATION_SHARE = 10
+"""Relations take a case where operators take so many, unless they run alone."""
 _EMULATED_SAMPLES = {Profile.CI: 32, Profile.THOROUGH: 128}
 _CI_SEED = 0
 
@@ -64,6 +67,8 @@ def conformance(
     profile: Annotated[Profile, typer.Option(help="ci: fixed seed; thorough: more places and cases.")] = Profile.CI,
     operator: Annotated[list[str] | None, typer.Option(help="Only this operator; may be repeated.")] = None,
     place: Annotated[list[str] | None, typer.Option(help="Only this place; may be repeated.")] = None,
+    relation: Annotated[list[str] | None, typer.Option(help="Only this relation; may be repeated.")] = None,
+    graphs: Annotated[int | None, typer.Option(min=0, help="Random networks to generate, build and run.")] = None,
     cases: Annotated[int | None, typer.Option(min=1, help="Cases for each operator.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the cases; random if thorough.")] = None,
     model: Annotated[
@@ -79,13 +84,14 @@ def conformance(
     replay: Annotated[Path | None, typer.Option(help="Folder of a saved case: run it again, and no more.")] = None,
     json: Annotated[Path | None, typer.Option(help="File for the results.")] = None,
 ) -> None:
-    """Hold C to the golden model, byte for byte: every operator, then whole models.
+    """Hold C to the golden model, byte for byte: every operator, then whole models; and both to metamorphic relations.
 
-    --operator or --model runs that alone. Exits with 1 if a byte differs or something that had to run did not.
+    --operator, --relation or --model runs that alone. Exits with 1 if a byte differs, a relation does not hold, or
+    something that had to run did not.
     """
     _check_hypothesis()
     from conformance.models import example_models
-    from conformance.runner import Plan, choose_operators, choose_places, execute
+    from conformance.runner import Plan, choose_operators, choose_places, choose_relations, execute
 
     console = Console()
     if replay is not None:
@@ -94,18 +100,24 @@ def conformance(
     thorough = profile is Profile.THOROUGH
     if data and not model:
         raise TinyFormerError("--data gives samples for a model: name the model with --model")
-    chosen = dict.fromkeys(model, data) if model else example_models() if models and not operator else {}
+    everything = not (operator or relation or model)
+    chosen = dict.fromkeys(model, data) if model else example_models() if models and everything else {}
+    operators = choose_operators(operator or []) if operator or not model else []
+    number = cases or _CASES[profile]
     plan = Plan(
         profile=profile.value,
         seed=seed if seed is not None else secrets.randbelow(2**32) if thorough else _CI_SEED,
-        cases=cases or _CASES[profile],
-        operators=choose_operators(operator or []) if operator or not model else [],
+        cases=number,
+        operators=[] if relation else operators,
         models=chosen,
         places=choose_places(place or [], thorough),
         required=bool(place),
         emulated_samples=images or _EMULATED_SAMPLES[profile],
         failures=failures,
         numerics=numerics,
+        relations=choose_relations(relation or [], operator or []) if operators or relation else {},
+        relation_cases=number if relation else -(-number // _RELATION_SHARE),
+        graphs=graphs if graphs is not None else _GRAPHS[profile] if models and everything else 0,
     )
     console.print(f"Profile {plan.profile}, seed {plan.seed}.", highlight=False)
     with progress_bar() as progress:
@@ -164,19 +176,15 @@ def bench(
 def _replay(folder: Path, places: list[str], console: Console) -> None:
     """Run a saved case again where it failed, or at the places named."""
     from conformance import vectors
-    from conformance.places import Library
-    from conformance.runner import choose_places
-    from conformance.suite import compare
+    from conformance.replay import replay
 
     vector = vectors.load(folder)
     failed = False
-    for spec in choose_places(places or [vector.place], thorough=True):
-        place = spec.build(Library())
-        failure = compare(vector.case, vector.case.op.run(*vector.case.inputs)[0], place)
-        place.close()
-        said = f"[bold red]differs[/]: {escape(failure.message)}" if failure else "[green]equals the golden model[/]"
-        console.print(f"{vector.case.op.name} at {spec.name}: {said}", highlight=False, soft_wrap=True)
-        failed |= failure is not None
+    for name in places or [vector.place]:
+        failure, holds = replay(vector, name)
+        said = f"[bold red]differs[/]: {escape(failure)}" if failure else f"[green]{holds}[/]"
+        console.print(f"{vector.case.op.name} at {name}: {said}", highlight=False, soft_wrap=True)
+        failed |= bool(failure)
     if failed:
         raise typer.Exit(1)
 

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from conformance.models import ModelOutcome
+from conformance.relations.runner import RelationOutcome
 from conformance.suite import Outcome
 
 _COLUMNS = 4  # places side by side in one table, so that it fits a narrow terminal
@@ -44,6 +45,7 @@ class Report:
         operators: outcomes.
         models: outcomes.
         not_run: what did not run and why.
+        relations: outcomes.
     """
 
     profile: str
@@ -52,13 +54,14 @@ class Report:
     operators: list[Outcome] = field(default_factory=list)
     models: list[ModelOutcome] = field(default_factory=list)
     not_run: list[NotRun] = field(default_factory=list)
+    relations: list[RelationOutcome] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
         """Something ran, nothing differs, and nothing that had to run did not."""
         outcomes: list[Outcome | ModelOutcome] = [*self.operators, *self.models]
-        failed = any(o.mismatches for o in outcomes) or any(entry.required for entry in self.not_run)
-        return bool(outcomes) and not failed
+        failed = any(o.mismatches for o in outcomes) or any(o.broken for o in self.relations)
+        return bool(outcomes or self.relations) and not failed and not any(entry.required for entry in self.not_run)
 
     def render(self) -> RenderableType:
         """The tables."""
@@ -69,6 +72,8 @@ class Report:
             parts += [*(_operator_table(self.operators, group) for group in groups), _place_table(self)]
             groups = (places[start : start + _RATES] for start in range(0, len(places), _RATES))
             parts += [_rate_table(self.operators, group) for group in groups]
+        if self.relations:
+            parts.append(_relation_table(self.relations))
         if self.models:
             parts.append(_model_table(self.models))
             for model in dict.fromkeys(o.model for o in self.models):
@@ -123,6 +128,22 @@ def _place_table(report: Report) -> Table:
     return table
 
 
+def _relation_table(outcomes: Sequence[RelationOutcome]) -> Table:
+    """The relations, each over all its subjects; "-" where an engine had nothing to compare."""
+    engines = list(dict.fromkeys(o.engine for o in outcomes))
+    table = Table("relation", title="Relations: cases for which they do not hold")
+    for engine in engines:
+        table.add_column(engine, justify="right")
+    for relation in dict.fromkeys(o.relation for o in outcomes):
+        cells = []
+        for engine in engines:
+            found = [o for o in outcomes if (o.relation, o.engine) == (relation, engine)]
+            tried = any(o.pairs or o.broken for o in found)
+            cells.append(_differing(sum(o.broken for o in found), sum(o.cases for o in found)) if tried else "-")
+        table.add_row(relation, *cells)
+    return table
+
+
 def _model_table(outcomes: Sequence[ModelOutcome]) -> Table:
     name = Column("model", overflow="fold")
     table = Table(name, "place", title="Models: samples with a byte that differs in any tensor")
@@ -162,6 +183,11 @@ def _failures(report: Report) -> list[RenderableType]:
         if o.mismatches:
             lines.append(Text(f"{o.operator} at {o.place}: {o.message}", "red"))
             lines.append(Text(f"    again with: tinyformer conformance --replay {o.vector}", "dim"))
+    for r in report.relations:
+        if r.broken:
+            lines.append(Text(f"{r.relation} by {r.engine}: {r.message}", "red"))
+            again = f"--replay {r.vector}" if r.vector else f"--relation {r.relation} --seed {r.seed}"
+            lines.append(Text(f"    again with: tinyformer conformance {again}", "dim"))
     lines += [Text(f"{m.model} at {m.place}: {m.message}", "red") for m in report.models if m.mismatches]
     return lines
 

@@ -69,6 +69,13 @@ def graphs(draw: st.DrawFn, most_nodes: int = 14, permuted_ports: bool = True) -
     return replace(graph, inputs=tuple(map(permuted, graph.inputs)), outputs=tuple(map(permuted, graph.outputs)))
 
 
+def described(graph: Graph) -> str:
+    """A graph's inputs, and its nodes with their shapes, in one line."""
+    inputs = (f"{port.tensor} {graph.tensors[port.tensor].shape}" for port in graph.inputs)
+    nodes = (f"{n.output} {graph.tensors[n.output].shape} of {' and '.join(n.inputs)}" for n in graph.nodes)
+    return f"the graph of {', '.join((*inputs, *nodes))}"
+
+
 _SHAPES = st.one_of(
     st.lists(st.sampled_from((1, 2, 3, 4)), min_size=1, max_size=4),
     st.tuples(st.integers(3, 8), st.integers(3, 8), st.sampled_from((1, 3, 4, 8))),

@@ -17,7 +17,7 @@ from conformance.comparison import difference
 from conformance.exploration import for_each, smallest
 from conformance.relations.base import GRAPHS, Relation
 from conformance.relations.engine import Engine
-from conformance.relations.random_graphs import graphs
+from conformance.relations.random_graphs import described, graphs
 from conformance.strategies import Case, cases
 from conformance.suite import ENOUGH
 from refsim import Graph
@@ -180,5 +180,4 @@ def _random(subject: Case | Graph) -> Random:
 def _described(subject: Case | Graph) -> str:
     if isinstance(subject, Case):
         return f"{subject.op.name} of {', '.join(map(str, subject.shapes))}"
-    shapes = (f"{node.op.name} {subject.tensors[node.output].shape}" for node in subject.nodes)
-    return f"a graph of {', '.join(shapes)}"
+    return described(subject)
