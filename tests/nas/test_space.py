@@ -87,7 +87,7 @@ def test_a_wrong_file_is_one_clear_error(tmp_path: Path, text: str, message: str
 
 @pytest.mark.parametrize("name", ["huge", "missing.toml"])
 def test_an_unknown_space_names_the_known_ones(name: str) -> None:
-    with pytest.raises(DataError, match="built-in are compact, large, normal, small"):
+    with pytest.raises(DataError, match="built-in are " + ", ".join(list_spaces())):
         load_space(name)
 
 
