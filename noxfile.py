@@ -10,7 +10,7 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "typecheck", "tests", "conformance"]
 
 IN_PARALLEL = ("-n", "auto", "--dist", "worksteal")
-"""A process for each core, which begins with a stretch of the tests; `-n 0` after -- makes it one process."""
+"""A process for each core, which begins with a stretch of the tests and so shares what a module's tests share."""
 
 
 def install(session: nox.Session, *extras: str) -> None:
@@ -35,7 +35,7 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Unit tests; arguments after -- go to pytest."""
+    """Unit tests; arguments after -- go to pytest: `-n 0` for one process, a file for its tests alone."""
     install(session, "dev")
     session.run("pytest", *IN_PARALLEL, *session.posargs)
 
