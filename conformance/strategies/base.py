@@ -25,6 +25,9 @@ from refsim.tensor import Shape
 SPELLED_OUT = 12
 """Arrays of up to so many elements are drawn element by element."""
 
+NEAR = 3
+"""Bytes this close to their zero point, or weights to 0, make small accumulators: see `smallness`."""
+
 MOST_AXES = 6
 """Axes that every operator takes: TNF_MAX_RANK of ckernels/include/tinyformer/kernels.h."""
 
@@ -142,9 +145,18 @@ def arrays(
     return data.astype(dtype).reshape(shape)
 
 
-def activations(shape: Shape) -> st.SearchStrategy[Int8Array]:
-    """One sample, int8 (1, *shape)."""
-    return arrays((1, *shape), -128, 127)
+def activations(shape: Shape, near: int | None = None) -> st.SearchStrategy[Int8Array]:
+    """One sample, int8 (1, *shape): any bytes, or such as are `NEAR` a zero point."""
+    return arrays((1, *shape), *((-128, 127) if near is None else (max(near - NEAR, -128), min(near + NEAR, 127))))
+
+
+@cache
+def smallness() -> st.SearchStrategy[bool]:
+    """Whether a case has small accumulators, of which the last step drops a bit or a few.
+
+    Elsewhere it drops so many that one result in hundreds is a tie, or shows otherwise how it was rounded.
+    """
+    return st.sampled_from((False, False, True))
 
 
 @st.composite
@@ -211,16 +223,24 @@ class Scaling:
 
 
 @cache
+def multipliers() -> st.SearchStrategy[int]:
+    """Any multiplier; those with few bits, which tie, and both ends often."""
+    anything = st.integers(2**30, 2**31 - 1)
+    return st.one_of(anything, anything, st.sampled_from((2**30, 2**30 + 1, 2**31 - 1, 3 * 2**29, 0)))
+
+
+@cache
+@st.composite
+def small_scalings(draw: st.DrawFn) -> Multiplier:
+    """Drops one bit to six of a small accumulator; powers of two, after which ties are frequent, often."""
+    return Multiplier(draw(often((2**30, 3 * 2**29), multipliers().filter(bool))), draw(st.integers(-5, -1)))
+
+
+@cache
 @st.composite
 def scalings(draw: st.DrawFn) -> Scaling:
     """Mostly such that results use the range of int8; else at one end of the legal shifts, or anywhere."""
-    multiplier = draw(
-        st.one_of(
-            st.integers(2**30, 2**31 - 1),
-            st.integers(2**30, 2**31 - 1),
-            st.sampled_from((2**30, 2**30 + 1, 2**31 - 1, 3 * 2**29, 0)),
-        )
-    )
+    multiplier = draw(multipliers())
     kind = draw(st.sampled_from(("useful",) * 7 + ("largest", "smallest", "any")))
     if kind == "useful":
         return Scaling(multiplier, 8, draw(st.integers(-2, 1)))
@@ -236,7 +256,7 @@ def roundings() -> st.SearchStrategy[Rounding]:
 
 @st.composite
 def requantizations(
-    draw: st.DrawFn, bounds: Sequence[int], usual: Sequence[int], per_channel: bool = False
+    draw: st.DrawFn, bounds: Sequence[int], usual: Sequence[int], per_channel: bool = False, small: bool = False
 ) -> Requantization:
     """A legal last step for accumulators of up to `bounds`.
 
@@ -245,11 +265,15 @@ def requantizations(
         bounds: largest magnitude of each channel's accumulator, or one for all.
         usual: the magnitude that they have in practice.
         per_channel: allow a multiplier for each channel as well as one for all.
+        small: the accumulators are, see `smallness`.
     """
     rounding = draw(roundings())
     zero_point = draw(zero_points())
     picks = draw(st.lists(scalings(), min_size=1, max_size=3))
-    if per_channel and draw(st.booleans()):
+    if small:
+        count = len(bounds) if per_channel and draw(st.booleans()) else 1
+        pairs = [draw(small_scalings()) for _ in range(count)]
+    elif per_channel and draw(st.booleans()):
         pairs = [picks[o % len(picks)].pick(b, u, rounding) for o, (b, u) in enumerate(zip(bounds, usual, strict=True))]
     else:
         pairs = [picks[0].pick(max(bounds), max(usual), rounding)]
@@ -282,7 +306,7 @@ def block_masks(draw: st.DrawFn, shape: Shape) -> Int8Array:
 
 @st.composite
 def weighted(
-    draw: st.DrawFn, shape: Shape, channel_axis: int, zero_point: int
+    draw: st.DrawFn, shape: Shape, channel_axis: int, zero_point: int, small: bool = False
 ) -> tuple[Int8Array, Int32Array, Requantization]:
     """Weights, a bias that keeps the accumulators within int32, and a last step that fits both.
 
@@ -291,16 +315,18 @@ def weighted(
         shape: of the weights.
         channel_axis: their axis of output channels.
         zero_point: of the input.
+        small: the accumulators of inputs near the zero point are, see `smallness`.
     """
-    weight = draw(arrays(shape, -128, 127)) * draw(block_masks(shape))
+    weight = draw(arrays(shape, *((-NEAR, NEAR) if small else (-128, 127)))) * draw(block_masks(shape))
     distance = max(127 - zero_point, 128 + zero_point)
     rows = np.moveaxis(weight, channel_axis, 0).astype(np.int64).reshape(shape[channel_axis], -1)
     products = [distance * int(total) for total in np.abs(rows).sum(axis=1)]
-    usual = [distance * math.isqrt(int(total)) for total in (rows * rows).sum(axis=1)]  # random signs cancel
-    bias = draw(biases([INT32_MAX - product for product in products], usual))
+    typical = NEAR if small else distance
+    usual = [typical * math.isqrt(int(total)) for total in (rows * rows).sum(axis=1)]  # random signs cancel
+    bias = draw(biases(usual if small else [INT32_MAX - product for product in products], usual))
     bounds = [abs(int(b)) + product for b, product in zip(bias, products, strict=True)]
     usual = [abs(int(b)) + product for b, product in zip(bias, usual, strict=True)]
-    return weight, bias, draw(requantizations(bounds, usual, per_channel=True))
+    return weight, bias, draw(requantizations(bounds, usual, per_channel=True, small=small))
 
 
 # ---- windows ----

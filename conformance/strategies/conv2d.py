@@ -9,6 +9,7 @@ from conformance.strategies.base import (
     lengths,
     padding_of,
     paired,
+    smallness,
     weighted,
     zero_points,
 )
@@ -22,8 +23,8 @@ def cases(draw: st.DrawFn) -> Case:
     groups = draw(lengths(1, (2, 3)))
     inputs, outputs = draw(lengths(5, (8, 17, 33))), draw(lengths(6, (9,)))
     kernel = paired(axes, lambda a: a.kernel)
-    zero_point = draw(zero_points())
-    weight, bias, output = draw(weighted((groups * outputs, *kernel, inputs), 0, zero_point))
+    zero_point, small = draw(zero_points()), draw(smallness())
+    weight, bias, output = draw(weighted((groups * outputs, *kernel, inputs), 0, zero_point, small))
     op = Conv2D(
         weight,
         bias,
@@ -34,4 +35,5 @@ def cases(draw: st.DrawFn) -> Case:
         dilation=paired(axes, lambda a: a.dilation),
         groups=groups,
     )
-    return Case(op, (draw(activations((*paired(axes, lambda a: a.size), groups * inputs))),))
+    shape = (*paired(axes, lambda a: a.size), groups * inputs)
+    return Case(op, (draw(activations(shape, zero_point if small else None)),))

@@ -12,6 +12,7 @@ from conformance.strategies.base import (
     lengths,
     padding_of,
     paired,
+    smallness,
     weighted,
     zero_points,
 )
@@ -47,8 +48,9 @@ def cases(draw: st.DrawFn) -> Case:
         strides = draw(st.sampled_from(((1, 1), (2, 2), (1, 2))))
         axes = (draw(_common_axes(strides[0])), draw(_common_axes(strides[1])))
         channels, multiplier = draw(st.sampled_from((4, 5, 7, 8, 10, 16))), 1
-    zero_point = draw(zero_points())
-    weight, bias, output = draw(weighted((*paired(axes, lambda a: a.kernel), channels * multiplier), 2, zero_point))
+    zero_point, small = draw(zero_points()), draw(smallness())
+    kernel = paired(axes, lambda a: a.kernel)
+    weight, bias, output = draw(weighted((*kernel, channels * multiplier), 2, zero_point, small))
     op = DepthwiseConv2D(
         weight,
         bias,
@@ -58,4 +60,5 @@ def cases(draw: st.DrawFn) -> Case:
         padding=padding_of(axes),
         dilation=paired(axes, lambda a: a.dilation),
     )
-    return Case(op, (draw(activations((*paired(axes, lambda a: a.size), channels))),))
+    shape = (*paired(axes, lambda a: a.size), channels)
+    return Case(op, (draw(activations(shape, zero_point if small else None)),))
