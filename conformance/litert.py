@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import refsim
 from codegen.tflite import load, read_graph
-from refsim import Graph
+from refsim import Graph, TensorType
 from refsim.errors import ModelError, ToolchainError, located
 from refsim.numerics import Int8Array
 
@@ -76,8 +76,8 @@ class ReferenceKernels:
         self.outputs = {detail["name"]: detail for detail in self._interpreter.get_output_details()}
         self.tensors = {detail["name"]: detail for detail in self._interpreter.get_tensor_details()}
 
-    def run(self, sample: Mapping[str, Int8Array]) -> None:
-        """Compute one sample: int8 arrays without the batch axis, by input name."""
+    def run(self, sample: Mapping[str, NDArray[Any]]) -> None:
+        """Compute one sample: arrays of the file's types without the batch axis, by input name."""
         for name, x in sample.items():
             self._interpreter.set_tensor(self.inputs[name]["index"], x[None])
         self._interpreter.invoke()
@@ -98,20 +98,19 @@ def compare(
     """Run samples through LiteRT and the golden model.
 
     Args:
-        path: .tflite file with int8 inputs and outputs.
+        path: .tflite file; float32 and uint8 inputs and outputs take and give what the int8 ones beside them stand for.
         samples: int8 (N, *shape), by input name, in the file's layout.
         every_tensor: compare all tensors; else only the graph's outputs, behind the passes.
         progress: called after each sample.
 
     Raises:
         ToolchainError: ai-edge-litert is not installed.
-        ModelError: either refuses the file, or it has float inputs or outputs.
+        ModelError: either refuses the file.
     """
     with located(str(path)):
         kernels = ReferenceKernels(path)
-        if any(detail["dtype"] is not np.int8 for detail in (*kernels.inputs.values(), *kernels.outputs.values())):
-            raise ModelError("inputs and outputs must be int8 to be compared")
     graph, whole = load(path), read_graph(path)
+    kinds = {port.name: whole.tensors[port.tensor] for port in (*whole.inputs, *whole.outputs)}
     differing: dict[str, int] = {}
     tensors = compared = same_class = 0
     count = len(next(iter(samples.values())))
@@ -120,18 +119,20 @@ def compare(
     golden_seconds = reference_seconds = 0.0
     for start in range(0, count, batch):
         part = {name: x[start : start + batch] for name, x in samples.items()}
-        ours = refsim.run(whole, part, trace=True) if every_tensor else {}
+        inputs = {port.tensor: part[port.name] for port in whole.inputs}
+        ours = refsim.run(whole, inputs, trace=True) if every_tensor else {}
         began = time.perf_counter()
         outputs = run_ports(graph, part)
         golden_seconds += time.perf_counter() - began
         first = graph.outputs[0].name
         tensors = len(ours) + len(outputs)
         for index, sample in enumerate(_each(part)):
+            given = {name: _outside(x, kernels.inputs[name]["dtype"], kinds[name]) for name, x in sample.items()}
             began = time.perf_counter()
-            kernels.run(sample)
+            kernels.run(given)
             reference_seconds += time.perf_counter() - began
             for name, x in (*_known(ours, kernels), *outputs.items()):
-                theirs = kernels.tensor(name).reshape(x.shape[1:])
+                theirs = _inside(kernels.tensor(name), kinds.get(name)).reshape(x.shape[1:])
                 compared += theirs.size
                 wrong = int((theirs != x[index]).sum())
                 if wrong:
@@ -139,6 +140,23 @@ def compare(
             same_class += int(kernels.tensor(first).argmax() == outputs[first][index].argmax())
             progress()
     return Agreement(count, tensors, compared, differing, same_class, reference_seconds / golden_seconds)
+
+
+def _outside(x: Int8Array, dtype: Any, kind: TensorType) -> NDArray[Any]:
+    """int8 numbers as the file's input takes them: themselves, 128 higher, or the real numbers that they stand for."""
+    if dtype is np.int8:
+        return x
+    return (x.astype(np.int16) + 128).astype(np.uint8) if dtype is np.uint8 else kind.dequantize(x)
+
+
+def _inside(y: NDArray[Any], kind: TensorType | None) -> NDArray[Any]:
+    """The way back from `_outside`; real numbers that no int8 number stands for become an int16 beyond int8."""
+    if y.dtype == np.int8 or kind is None:
+        return y
+    if y.dtype == np.uint8:
+        return y.astype(np.int16) - 128
+    q = kind.quantize(y)
+    return np.where(kind.dequantize(q) == y, q.astype(np.int16), np.int16(256))
 
 
 def random_samples(graph: Graph, count: int, seed: int) -> dict[str, Int8Array]:

@@ -1,5 +1,6 @@
 """TensorFlow Lite files: the bytes of LiteRT's reference kernels, operator by operator."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,27 @@ def test_uint8_edges_become_ports(tmp_path: Path) -> None:
     net.tensors[byte_in]["zero_point"] = np.array([130])
     with pytest.raises(UnsupportedError, match="quantised otherwise"):
         load(net.write(path))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_litert_compares_at_other_edges(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ai_edge_litert", reason='LiteRT is not installed: pip install "tinyformer[litert]"')
+    net, x, y, path = _convolution(tmp_path)
+    edges = ((0.5, 131), (0.7, 124)) if dtype == "uint8" else ((None, 0), (None, 0))
+    outside, result = net.input([1, 4, 4, 2], *edges[0], dtype=dtype), net.tensor([1, 4, 4, 3], *edges[1], dtype=dtype)
+    net.inputs = [outside]
+    net.operators.insert(0, ("QUANTIZE", [outside], [x], {}, None))
+    net.add("QUANTIZE" if dtype == "uint8" else "DEQUANTIZE", [y], result)
+    graph = load(net.write(path, result))
+    samples = random_samples(graph, 3, 0)
+    found = compare(path, samples)
+    assert not found.differing and found.same_class == 3 and found.bytes == 3 * (32 + 48 + 48)
+    (node,) = graph.nodes
+    assert isinstance(node.op, Conv2D)
+    other = replace(node.op, bias=node.op.bias + np.int32(1000))
+    broken = replace(graph, nodes=(replace(node, op=other),))
+    monkeypatch.setattr("conformance.litert.load", lambda path: broken)
+    assert set(compare(path, samples).differing) == {f"t{result}"}
 
 
 def test_profiles(tmp_path: Path) -> None:
