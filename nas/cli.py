@@ -9,6 +9,7 @@ import typer
 
 from nas.ablation_cli import ablate_compression
 from nas.analysis_cli import analyse_space
+from nas.baselines_cli import baselines
 from nas.data import DATA_VARIABLE
 from nas.search_cli import compress, search
 from refsim.errors import TinyFormerError
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this package to `app`."""
     app.command()(train)
     app.command()(analyse_space)
+    app.command()(baselines)
     app.command()(search)
     app.command()(compress)
     app.command()(ablate_compression)

@@ -3,7 +3,9 @@
 import json
 from typing import Any
 
+from codegen.target import load_target
 from conformance import network_bench
+from conformance.line_chart import Chart, render_charts
 from conformance.network_bench import NetworkBenchReport, NetworkCost
 from conformance.paper.published import SAVED, SPEEDUP
 from conformance.paper.workspace import Claim, Section, Workspace, provenance, table
@@ -61,4 +63,28 @@ def section(report: NetworkBenchReport) -> Section:
             "reproduced",
         ),
     )
-    return Section(text, claims, ("fig10",), {"fig10.svg": network_bench.plot(report)})
+    return Section(text, claims, ("fig10",), {"fig10.svg": picture(report)})
+
+
+def picture(report: NetworkBenchReport) -> str:
+    """Latency on each chip and storage, of the sparse engine, of dense kernels and of the peer's."""
+    sparsities = sorted({cost.sparsity for cost in report.costs})
+    first, last = sparsities[0], sparsities[-1]
+    latency: dict[str, list[tuple[float, float]]] = {}
+    for target in TARGETS:
+        costs = [cost for cost in report.costs if cost.target == target]
+        times = [(cost.sparsity, cost.milliseconds) for cost in costs if cost.milliseconds is not None]
+        if (peer := costs[0].peer_cycles) is not None:
+            time = 1e3 * peer / load_target(target).clock_hz
+            latency[f"CMSIS-NN, dense, {target}"] = [(first, time), (last, time)]
+        if times and times[0][0] == first:
+            latency[f"ours, dense, {target}"] = [(first, times[0][1]), (last, times[0][1])]
+        latency[f"ours, sparse, {target}"] = [(float(sparsity), time) for sparsity, time in times]
+    sizes = [(float(cost.sparsity), cost.constant_bytes / 1024) for cost in report.costs if cost.target == TARGETS[0]]
+    storage = {"dense": [sizes[0], (float(last), sizes[0][1])], "sparse": sizes}
+    zeros = "blocks of weights that are zero, %"
+    charts = [
+        Chart("Latency, estimated", zeros, "ms an image", latency),
+        Chart("Storage", zeros, "KB of constants", storage),
+    ]
+    return render_charts(charts)

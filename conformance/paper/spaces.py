@@ -1,4 +1,4 @@
-"""Search spaces, analysed by `tinyformer analyse-space`: a program of its own, since nothing here imports nas."""
+"""What nas knows of spaces and networks, by commands of its own: nothing here imports nas."""
 
 import hashlib
 import json
@@ -35,12 +35,27 @@ def analyse(spaces: tuple[str, ...], *options: str, svg: Path | None = None) -> 
     Raises:
         TinyFormerError: the command failed.
     """
+    found: list[dict[str, Any]] = _run("analyse-space", *spaces, *options, *(("--svg", str(svg)) if svg else ()))[
+        "spaces"
+    ]
+    return found
+
+
+def baselines() -> dict[str, dict[str, Any]]:
+    """What the networks of Table II take with random weights, by name.
+
+    Raises:
+        TinyFormerError: the command failed.
+    """
+    found: dict[str, dict[str, Any]] = _run("baselines")
+    return found
+
+
+def _run(*arguments: str) -> Any:
+    """What a command writes with --json; it tells of its progress itself."""
     with TemporaryDirectory() as folder:
-        file = Path(folder) / "spaces.json"
-        command = [sys.executable, "-m", "tinyformer", "analyse-space", *spaces, *options, "--json", str(file)]
-        command += ["--svg", str(svg)] if svg else []
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=None, check=False)
-        if done.returncode:
-            raise TinyFormerError(f"{' '.join(command[1:])} failed; its message is above")
-        found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["spaces"]
-        return found
+        file = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "tinyformer", *arguments, "--json", str(file)]
+        if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+            raise TinyFormerError(f"`tinyformer {' '.join(arguments)}` failed; its message is above")
+        return json.loads(file.read_text(encoding="utf-8"))

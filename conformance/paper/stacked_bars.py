@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_LEFT, _WIDTH, _ROW, _BAR, _TOP = 190, 520, 46, 28, 40
+_LEFT, _WIDTH, _ROW, _BAR, _TOP = 220, 520, 46, 28, 40
 _LEGEND_WIDTH = 170
 _COLOURS = ("#0b62a4", "#5fa3d0", "#2a8a4a", "#c9a227", "#d1600f", "#8a3fa0", "#8a8a8a")
 _STYLE = """<style>

@@ -6,14 +6,18 @@ from typing import Any
 
 import refsim
 from codegen.target import load_target
-from conformance.model_card import measure
+from conformance.model_card import TARGET, measure
 from conformance.paper.published import LATENCY_SECONDS, TABLE_II, TABLE_III
+from conformance.paper.spaces import baselines, decided_by
 from conformance.paper.workspace import Claim, Section, Workspace, provenance, table
 from refsim.model_zoo import Accuracy, Card, Measured
 
-RESNET8, RESULT = "resnet8", "table2-resnet8"
+RESNET8, RESULT, BASELINES = "resnet8", "table2-resnet8", "table2-baselines"
 UNPUBLISHED = {"cnn": "plain CNN", RESNET8: "ResNet-8 (MLPerf Tiny)"}
 """Rows that the paper does not have."""
+
+LEFT_OUT = ("mobilevitv2-0.75", "mcunet-in3")
+"""Networks that nothing here builds."""
 
 PIXELS = refsim.Preprocessing(0, 1)
 """ResNet-8 takes pixels as they are."""
@@ -21,10 +25,15 @@ PIXELS = refsim.Preprocessing(0, 1)
 
 def build(workspace: Workspace) -> Section:
     """Rows of trained models are their cards'; ResNet-8 is measured from its file."""
-    cards = {card.row or name: card for name, card in workspace.cards().items()}
+    cards = workspace.cards_by_row()
     if resnet8 := _resnet8(workspace):
         cards[RESNET8] = resnet8
-    return section(cards)
+
+    def make() -> Any:
+        workspace.status("networks that are not trained")
+        return baselines()
+
+    return section(cards, workspace.stored(BASELINES, decided_by() | {"seed": 0}, make))
 
 
 def _resnet8(workspace: Workspace) -> Card | None:
@@ -51,30 +60,38 @@ def _resnet8(workspace: Workspace) -> Card | None:
     return Card(UNPUBLISHED[RESNET8], "CIFAR-10", "given as a file", accuracy, measured=Measured(**kept["measured"]))
 
 
-def section(cards: dict[str, Card]) -> Section:
-    """The table of what is known, by row."""
+def section(cards: dict[str, Card], untrained: dict[str, dict[str, Any]]) -> Section:
+    """The table of what is known of trained models and of networks that are not trained, by row."""
     others = [row for row in cards if row not in {*TABLE_II, *UNPUBLISHED, *TABLE_III}]
     rows = []
     for row in (*TABLE_II, *UNPUBLISHED, *others):
         paper, card = TABLE_II.get(row), cards.get(row)
         name = paper.model if paper else UNPUBLISHED.get(row, row)
         cells = [paper.memory, paper.storage, f"{paper.accuracy:.2f} %"] if paper else ["-"] * 3
-        rows.append([name, *cells, *_ours(card)])
+        rows.append([name, *cells, *_ours(row, card, untrained.get(row))])
     heads = ("model", "paper: memory", "storage", "int8", "here: float", "int8", "memory", "storage", "latency")
-    return Section(table(heads, rows), _claims(cards), (RESULT,))
+    return Section(table(heads, rows), _claims(cards), (RESULT, BASELINES))
 
 
-def _ours(card: Card | None) -> list[str]:
-    if card is None:
-        return ["", "not trained", "", "", ""]
-    accuracy, found = card.accuracy, card.measured
-    shares = ["-" if share is None else f"{share:.2%}" for share in (accuracy.float32, accuracy.int8)]
-    if found is None:
-        return [*shares, "-", "-", "-"]
-    chip = load_target(found.target)
-    memory = f"{found.ram_bytes / 1024:.0f} KB{'*' * (found.ram_bytes > chip.data.size)}"
-    storage = f"{found.flash_bytes / 1024:.0f} KB{'*' * (found.flash_bytes > chip.code.size)}"
-    return [*shares, memory, storage, "-" if found.latency_ms is None else f"{found.latency_ms:.0f} ms"]
+def _ours(row: str, card: Card | None, untrained: dict[str, Any] | None) -> list[str]:
+    if card is not None:
+        accuracy, found = card.accuracy, card.measured
+        shares = ["-" if share is None else f"{share:.2%}" for share in (accuracy.float32, accuracy.int8)]
+        sizes = _sizes(found.ram_bytes, found.flash_bytes, found.latency_ms) if found else ["-"] * 3
+        return [*shares, *sizes]
+    if untrained is None:
+        return ["-", "left out" if row in LEFT_OUT else "not trained", "-", "-", "-"]
+    ram = untrained["arena_bytes"] + untrained["stack_bytes"]
+    flash = untrained["constant_bytes"] + untrained["code_bytes"]
+    return ["-", "not trained", *_sizes(ram, flash, untrained["latency_ms"])]
+
+
+def _sizes(ram: int, flash: int, milliseconds: float | None) -> list[str]:
+    """Memory, storage and time; what the chip has no room for has a star and no time."""
+    chip = load_target(TARGET)
+    over = [used > room for used, room in ((ram, chip.data.size), (flash, chip.code.size))]
+    sizes = [f"{used / 1024:.0f} KB{'*' * star}" for used, star in zip((ram, flash), over, strict=True)]
+    return [*sizes, "-" if milliseconds is None or any(over) else f"{milliseconds:.0f} ms"]
 
 
 def _claims(cards: dict[str, Card]) -> tuple[Claim, ...]:

@@ -29,8 +29,7 @@ def build(workspace: Workspace) -> Section:
         spaces = analyse(tuple(SPACES.values()), "--samples", str(SAMPLES), "--seed", str(SEED), *limits)
         return {entry["space"]: largest(entry["samples"]) for entry in spaces}
 
-    by_row = {card.row or name: card for name, card in workspace.cards().items()}
-    return section(workspace.stored("table3", settings, make), by_row)
+    return section(workspace.stored("table3", settings, make), workspace.cards_by_row())
 
 
 def largest(samples: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from codegen.predictor import kernels_hash
 from conformance.console import write_whole
+from conformance.paper.published import TABLE_II
 from conformance.toolchain import arm_toolchains
 from refsim import model_zoo
 from refsim.errors import DataError
@@ -116,6 +117,10 @@ class Workspace:
         for path in sorted((self.folder / "trained").glob(f"*{Path(CARD).suffix}")):
             found[path.stem] = model_zoo.read_card(path)
         return found
+
+    def cards_by_row(self) -> dict[str, Card]:
+        """The same by the row of the paper's tables that they stand for, which may be their name."""
+        return {name if name in TABLE_II else card.row or name: card for name, card in self.cards().items()}
 
     def check(self, name: str) -> None:
         """Make sure that the document has a place for a section, before that is made.
