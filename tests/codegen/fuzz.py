@@ -11,12 +11,14 @@ import secrets
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto
+from onnxruntime.quantization import QuantFormat, quantize_static
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -26,9 +28,15 @@ from codegen import tflite
 from tests.codegen.fuzz_worker import Outcome, Worker
 from tests.codegen.mutations import Mutator, mutate
 from tests.codegen.onnx_models import PATTERNS
+from tests.codegen.test_onnx_patterns import Reader
 from tests.codegen.tflite_cases import CASES, build
 
-PATTERN_NAMES = ("convolutional", "attention", "class_token", "pooled_and_cut", "gated", "shape_arithmetic")
+FEW = ("convolutional", "attention", "class_token", "pooled_and_cut", "gated", "shape_arithmetic")
+"""Patterns that begin quickly."""
+
+QOPERATOR = ("convolutional", "attention", "class_token", "pooled_and_cut", "gated")
+"""Patterns that ONNX Runtime's quantiser writes in the other format too."""
+
 OUTSIDE = (
     *("../outside.bin", "link.bin", "folder/../../outside.bin", "/etc/hostname", "//etc/hostname", "..", ""),
     *("link.bin\0", "link.bin/" * 1000),
@@ -83,9 +91,10 @@ class Fuzzer:
         folder: for the valid files, and the one under test.
         seed: of all that is drawn.
         files: more valid files, beside the tests' own.
+        patterns: names of the tests' ONNX models to begin with.
     """
 
-    def __init__(self, folder: Path, seed: int, files: list[Path]) -> None:
+    def __init__(self, folder: Path, seed: int, files: list[Path], patterns: Iterable[str] = FEW) -> None:
         self.rng = np.random.default_rng(seed)
         self.mutator = Mutator(seed)
         self.folder = folder / "models"
@@ -95,12 +104,16 @@ class Fuzzer:
         (self.folder / "folder").mkdir()
         self.originals: list[tuple[str, bytes]] = []  # name of the file under test, content
         self.samples: list[bytes | None] = []
-        for name in PATTERN_NAMES:
+        for name in patterns:
             net = PATTERNS[name].write(self.folder / "float.onnx")
             np.savez(self.folder / "float.npz", x=net.samples(4))
             quantised = onnx_files.quantize(self.folder / "float.onnx", net.samples(4))
             self._keep("float.onnx", (self.folder / "float.onnx").read_bytes(), "float.npz")
             self._keep("quantised.onnx", quantised.SerializeToString())
+            if name in QOPERATOR:
+                source, written = self.folder / "float.onnx", self.folder / "quantised.onnx"
+                quantize_static(source, written, Reader(net.samples(4)), quant_format=QuantFormat.QOperator)
+                self._keep("quantised.onnx", written.read_bytes())
         for kind in CASES:
             self._keep("m.tflite", build(kind, 3).data())
         for file in files:
@@ -199,7 +212,7 @@ def main() -> None:
         Progress(*columns, console=Console(stderr=True), transient=True) as progress,
     ):
         try:
-            fuzzer = Fuzzer(Path(folder), given.seed, given.files)
+            fuzzer = Fuzzer(Path(folder), given.seed, given.files, PATTERNS)
             tally = fuzz(fuzzer, worker, given.seconds, given.failures, progress)
         finally:
             worker.close()

@@ -25,6 +25,7 @@ with atheris.instrument_imports(include=["codegen"]):  # not refsim, whose loops
 from refsim.errors import TinyFormerError
 from tests.codegen.fuzz_worker import MEGABYTES, SECONDS
 from tests.codegen.mutations import Mutator, mutate
+from tests.codegen.onnx_models import PATTERNS
 
 LARGEST = 2**18
 """Bytes of a file."""
@@ -59,7 +60,7 @@ def main() -> None:
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)  # libFuzzer ends the process
-    fuzzer = Fuzzer(folder, given.seed, given.files)
+    fuzzer = Fuzzer(folder, given.seed, given.files, PATTERNS)
     corpus = folder / "corpus"
     corpus.mkdir()
     for index, (name, data) in enumerate(fuzzer.originals):
