@@ -7,6 +7,7 @@ data may be read from outside the model's folder. Linux only: the limits are the
 import argparse
 import contextlib
 import hashlib
+import logging
 import secrets
 import sys
 import tempfile
@@ -203,6 +204,7 @@ def main() -> None:
     parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"), help="folder for what is found")
     parser.add_argument("files", type=Path, nargs="*", help="more valid .onnx and .tflite files to start from")
     given = parser.parse_args()
+    logging.disable(logging.WARNING)  # advice of ONNX Runtime's quantiser
     console = Console()
     console.print(f"Seed {given.seed}.", highlight=False)
     worker = Worker("tests.codegen.fuzz:import_file")

@@ -8,6 +8,7 @@ only, as Atheris's wheels are.
 import argparse
 import atexit
 import contextlib
+import logging
 import secrets
 import shutil
 import sys
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"), help="folder for what is found")
     parser.add_argument("files", type=Path, nargs="*", help="more valid .onnx and .tflite files to start from")
     given = parser.parse_args()
+    logging.disable(logging.WARNING)  # advice of ONNX Runtime's quantiser
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)  # libFuzzer ends the process
     fuzzer = Fuzzer(folder, given.seed, given.files, PATTERNS)

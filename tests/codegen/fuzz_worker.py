@@ -1,5 +1,6 @@
 """A process of its own that imports one file after another: what kills it, or never ends, is a finding."""
 
+import contextlib
 import multiprocessing
 import resource
 import signal
@@ -97,12 +98,9 @@ def _serve(connection: Connection, function: str, seconds: int, megabytes: int) 
     # Twice the limit: below it memory that is touched counts and not what is only asked for.
     resource.setrlimit(resource.RLIMIT_DATA, (_status_bytes("VmData") + 2 * megabytes * 2**20,) * 2)
     connection.send("ready")
-    while True:
-        try:
-            path = connection.recv()
-        except EOFError:
-            return
-        connection.send(_measured(call, path, seconds, megabytes))
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the other end is closed
+        while True:
+            connection.send(_measured(call, connection.recv(), seconds, megabytes))
 
 
 def _measured(call: Callable[[Path], object], path: Path, seconds: int, megabytes: int) -> Outcome:
