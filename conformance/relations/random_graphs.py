@@ -41,6 +41,9 @@ from refsim.tensor import Shape
 MOST_ELEMENTS = 1500
 """Of one tensor."""
 
+_LONGEST_ROW = 300
+"""Elements of a tensor that becomes the row of a layer."""
+
 PROBABILITIES = TensorType((), 1 / 256, -128)
 """The quantisation that softmax writes."""
 
@@ -97,11 +100,11 @@ class _Drawing:
         self.kinds = [TensorType((), 1 / 64, -3)]  # the first of the graph's quantisations is the most frequent
         for scale in draw(st.lists(st.sampled_from((1 / 32, 1 / 100, 1 / 256)), max_size=2)):
             self.kinds.append(TensorType((), float(np.float32(scale)), draw(zero_points())))
-        self.pool: list[str] = []
-        for index in range(draw(st.sampled_from((1, 1, 2)))):
-            shape = tuple(draw(_SHAPES))
-            self.pool.append(self._tensor(f"input{index}", shape, draw(st.sampled_from(self.kinds))))
-        self.inputs = tuple(self.pool)
+        names = [f"input{index}" for index in range(draw(st.sampled_from((1, 1, 2))))]
+        self.inputs = tuple(
+            self._tensor(name, tuple(draw(_SHAPES)), draw(st.sampled_from(self.kinds))) for name in names
+        )
+        self.pool = [self.transpose(name) if draw(st.booleans()) else name for name in self.inputs]
 
     def step(self) -> None:
         """Add one of the kinds of nodes below to what is there, where it fits."""
@@ -222,7 +225,8 @@ class _Drawing:
         if self.draw(st.booleans()):
             return self.draw(st.sampled_from(self._mates(lambda other: other == shape)))
         thin = tuple(n if self.draw(st.booleans()) else 1 for n in shape)
-        return self._constant(thin, self._kind())
+        other = self._constant(thin, self._kind())
+        return self.lookup(other) if self.draw(st.booleans()) else other
 
     def concat(self, x: str) -> str | None:
         shape = self._shape(x)
@@ -384,11 +388,20 @@ class _Drawing:
         """Something that hangs on constants alone."""
         return self.transpose(self._constant(self._shape(x), self.tensors[x]))
 
+    def tables(self, x: str) -> str:
+        """Maps of bytes, one after the other."""
+        return self.lookup(self.requantize(x) if self.draw(st.booleans()) else self.lookup(x))
+
+    def flattened(self, x: str) -> str | None:
+        """A transposed tensor as the row of a layer."""
+        size = self.tensors[x].size
+        return self.linear(self._add(Reshape((size,)), self.transpose(x))) if size <= _LONGEST_ROW else None
+
 
 _KINDS = (
     *(_Drawing.transpose, _Drawing.reshape) * 3,
     *(_Drawing.conv2d, _Drawing.linear, _Drawing.attention, _Drawing.add, _Drawing.concat) * 2,
     *(_Drawing.depthwise_conv2d, _Drawing.pool2d, _Drawing.mean, _Drawing.matmul, _Drawing.mul),
     *(_Drawing.lookup, _Drawing.requantize, _Drawing.softmax, _Drawing.layernorm, _Drawing.pad, _Drawing.slice),
-    _Drawing.known,
+    *(_Drawing.known, _Drawing.tables, _Drawing.flattened),
 )
