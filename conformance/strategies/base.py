@@ -94,12 +94,14 @@ def shapes(draw: st.DrawFn, min_axes: int = 0, max_axes: int = MOST_AXES, most: 
 @cache
 @st.composite
 def activation_ranges(draw: st.DrawFn, zero_point: int) -> tuple[int, int]:
-    """(act_min, act_max): none, ReLU, bounded above alone as by ReLU6, a single value, or anything."""
-    kind = draw(st.sampled_from(("none",) * 7 + ("relu", "relu", "upper", "single", "any")))
+    """(act_min, act_max): none, ReLU, bounded above alone as by ReLU6, all but the ends, a single value, or anything."""
+    kind = draw(st.sampled_from(("none",) * 7 + ("relu", "relu", "upper", "edge", "single", "any")))
     if kind == "none":
         return -128, 127
     if kind == "relu":
         return zero_point, 127
+    if kind == "edge":
+        return draw(st.sampled_from(((-127, 127), (-128, 126), (-127, 126))))
     if kind == "upper":
         return -128, draw(st.integers(-128, 126))
     low = draw(st.integers(-128, 127))
