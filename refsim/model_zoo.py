@@ -1,7 +1,7 @@
 """The models that come with the package: found by name, held to their cards.
 
 A model is a folder of the zoo: `model.onnx`, quantised, and `card.toml`, which says what it is, how it was trained and
-what it does. Whatever reads a model file takes the name of one as well: `refsim.load("tinyformer-300k")`.
+what it does. Whatever reads a model file takes the name of one as well: `refsim.load("tinyformer-mini")`.
 """
 
 import dataclasses
