@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from conformance.coverage.result import Coverage
 from refsim.page import render_page
@@ -15,18 +16,16 @@ def table(coverage: Coverage) -> Table:
     """Lines and branches of each file; what is argued to be out of reach counts in neither."""
     made = Table("file", title=f"Coverage of the C kernels, {coverage.cases:,} cases of each operator")
     made.columns[0].no_wrap = True
-    for column in ("lines", "", "outcomes", "", "argued"):
+    for column in ("lines", "outcomes", "argued"):
         made.add_column(column, justify="right", no_wrap=True)
     counts = {name: _counts(coverage, name) for name in coverage.files}
     total = tuple(sum(each) for each in zip(*counts.values(), strict=True))
-    for name, (ran, lines, taken, outcomes, argued) in [*counts.items(), ("all", total)]:
-        numbers = (
-            f"{ran:,} of {lines:,}",
-            _percent(ran, lines),
-            f"{taken:,} of {outcomes:,}",
-            _percent(taken, outcomes),
-        )
-        made.add_row(name, *numbers, str(argued or ""), end_section=name == list(counts)[-1])
+    for name, (ran, lines, met, outcomes, argued) in [*counts.items(), ("all", total)]:
+        cells = (_part(ran, lines), _part(met, outcomes), str(argued or ""))
+        made.add_row(name, *cells, end_section=name == list(counts)[-1])
+    made.caption = (
+        f"{_percent(*total[:2])} of lines in reach, {_percent(*total[2:4])} of outcomes of conditions in reach"
+    )
     return made
 
 
@@ -123,5 +122,9 @@ def _counts(coverage: Coverage, name: str) -> tuple[int, int, int, int, int]:
     return ran, ran + len(coverage.missed_lines(name)), outcomes - (len(missed) - argued), outcomes, argued
 
 
+def _part(part: int, whole: int) -> Text:
+    return Text(f"{part:,} of {whole:,}", "" if part == whole else "red")
+
+
 def _percent(part: int, whole: int) -> str:
-    return "" if not whole else "100 %" if part == whole else f"{min(100 * part / whole, 99.9):.1f} %"
+    return "100 %" if part == whole else f"{min(100 * part / whole, 99.9):.1f} %"
