@@ -14,7 +14,8 @@ from refsim.errors import ModelError, UnsupportedError
 
 _SHAPE_OPERATORS = ("Shape", "Size")
 _NO_OPERATION = ("Identity", "Dropout", "Cast")
-_OTHER_QUANTIZED = ("QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantize", "QGemm", "QAttention")
+OTHER_QUANTIZED = ("QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantize", "QGemm", "QAttention")
+"""How operators of other forms of quantised model begin, of which those in `codegen.onnx.rewrite` are gone already."""
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 _ADVICE = {
     "ArgMax": "leave it out on export and take the largest of the scores",
@@ -98,7 +99,7 @@ class _Builder:
         present = [name for name in inputs if name]
         constant = bool(present) and all(name in self.network.constants for name in present)
         further = [name for name in node.output[1:] if name in self.used]
-        if further and node.op_type != "Split" and not constant:
+        if further and node.op_type in {*NORMALIZERS, *_NO_OPERATION} - {"Split"} and not constant:
             raise UnsupportedError(
                 f"node {node.name!r}: of {node.op_type} the first output alone is supported, but {further[0]!r} is used"
             )
@@ -122,10 +123,10 @@ class _Builder:
                 )
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             NORMALIZERS[node.op_type](Context(self.network, node, inputs, attributes, self.opset, dtype))
-        elif node.op_type.startswith(_OTHER_QUANTIZED):
+        elif node.op_type.startswith(OTHER_QUANTIZED):
             raise UnsupportedError(
-                f"node {node.name!r}: {node.op_type} belongs to another form of quantised model; "
-                "quantise to the QDQ format"
+                f"node {node.name!r}: {node.op_type} belongs to another form of quantised model: "
+                "quantise the float model statically, by `tinyformer quantize` or to the QDQ format"
             )
         else:
             supported = sorted({*NORMALIZERS, *_NO_OPERATION, *_SHAPE_OPERATORS})

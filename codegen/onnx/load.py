@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from codegen.onnx.build import build_network
+from codegen.onnx.build import OTHER_QUANTIZED, build_network
 from codegen.onnx.fusion import fuse
 from codegen.onnx.lowering import lower
 from codegen.onnx.network import Network
@@ -77,7 +77,7 @@ def read(path: Path, *, calibration: Any, profile: str | None, preprocessing: Pr
 
 
 def _is_quantized(file: ModelFile) -> bool:
-    return any(node.op_type == "QuantizeLinear" for node in file.proto.graph.node)
+    return any(node.op_type.startswith(("QuantizeLinear", *OTHER_QUANTIZED)) for node in file.proto.graph.node)
 
 
 def _graph(file: ModelFile, name: str) -> Graph:

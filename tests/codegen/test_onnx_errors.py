@@ -324,6 +324,15 @@ def test_other_quantised_formats(tmp_path: Path) -> None:
     refused(UnsupportedError, tmp_path / "m.onnx", "MatMulInteger", "QDQ")
 
 
+def test_dynamic_quantisation(tmp_path: Path) -> None:
+    """It has no QuantizeLinear, and is no float model either."""
+    net = Net(8)
+    x, scale, zero_point = net.add("DynamicQuantizeLinear", "x", outputs=3)
+    y = net.add("MatMulInteger", x, net.const(weights(8, 4), np.int8), zero_point)
+    y = net.add("Mul", net.add("Cast", y, to=TensorProto.FLOAT), scale)
+    refused(UnsupportedError, saved(net, y, tmp_path / "m.onnx"), "DynamicQuantizeLinear", "`tinyformer quantize`")
+
+
 def test_quotient_of_activations(tmp_path: Path) -> None:
     net = Net(8)
     x = qdq(net, "x")
