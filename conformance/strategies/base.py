@@ -94,7 +94,7 @@ def shapes(draw: st.DrawFn, min_axes: int = 0, max_axes: int = MOST_AXES, most: 
 @cache
 @st.composite
 def activation_ranges(draw: st.DrawFn, zero_point: int) -> tuple[int, int]:
-    """(act_min, act_max): none, ReLU, bounded above alone as by ReLU6, all but the ends, a single value, or anything."""
+    """(act_min, act_max): none, ReLU, bounded above alone as by ReLU6, all but the ends, one value, or anything."""
     kind = draw(st.sampled_from(("none",) * 7 + ("relu", "relu", "upper", "edge", "single", "any")))
     if kind == "none":
         return -128, 127
