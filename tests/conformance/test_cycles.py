@@ -17,8 +17,8 @@ from unicorn import arm_const, unicorn_const
 
 from codegen.generate import GeneratedModel, generate
 from codegen.target import Target, load_target
-from conformance import emulator
 from conformance.emulator import HOST_WINDOW, CallResult, CortexM
+from conformance.emulator.unicorn_library import libraries
 from conformance.host import HostLibrary
 from conformance.models import example_models, random_samples, read_model
 from conformance.timing.core import Block, CoreModel
@@ -93,8 +93,8 @@ class Witness:
         ffi = library.ffi
         code = ffi.new("uint8_t[]", self.text[1])
         count = ffi.new("instruction_count *", {"code": code, "origin": self.text[0]})
-        _, api = emulator._libraries()
-        hooks_ffi = emulator._libraries()[0].ffi
+        _, api = libraries()
+        hooks_ffi = libraries()[0].ffi
         machine = hooks_ffi.cast("void *", self.uc._uch.value)
         callback = hooks_ffi.cast("void *", int(ffi.cast("uintptr_t", ffi.addressof(library.lib, "count_instruction"))))
         user = hooks_ffi.cast("void *", int(ffi.cast("uintptr_t", count)))

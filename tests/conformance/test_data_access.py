@@ -13,7 +13,7 @@ from unicorn import arm_const
 from unicorn import unicorn_const as uc
 
 from codegen.target import load_target
-from conformance.emulator import _libraries
+from conformance.emulator.unicorn_library import libraries
 from conformance.toolchain import build_firmware
 
 CODE, DATA, STACK = 0x0800_0000, 0x2000_0000, 0x2000_8000
@@ -57,7 +57,7 @@ class Observer:
     """Unicorn with each instruction's accesses, as they are and as its encoding says."""
 
     def __init__(self, cpu: int, code: bytes) -> None:
-        native, _ = _libraries()
+        native, _ = libraries()
         self.lib, self.ffi = native.lib, native.ffi
         self.code = code
         self.machine: Any = unicorn.Uc(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB | uc.UC_MODE_MCLASS)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from codegen.memory_timing import Cache, MemoryTiming
 from codegen.target import Target, load_target
-from conformance.emulator import CallResult, CortexM, _libraries
+from conformance.emulator import CallResult, CortexM
+from conformance.emulator.unicorn_library import libraries
 from conformance.timing.cycles import Timing
 from conformance.timing.memory import MemoryModel
 from conformance.toolchain import build_firmware
@@ -55,7 +56,7 @@ class Model:
     """The C model; times are relative to the last access where none is given."""
 
     def __init__(self, target: Target) -> None:
-        native, _ = _libraries()
+        native, _ = libraries()
         self.lib = native.lib
         self.model = MemoryModel(native.ffi, target)
 

@@ -1,44 +1,24 @@
-"""A Cortex-M under Unicorn: exactly the target's memory, guarded, with instruction counts at native speed.
+"""The emulated chip itself: its memory and registers, calls, and what guards them."""
 
-The machine runs images of `conformance.toolchain.build_firmware`. The image's start-up code runs as it would on a chip:
-it copies initial values, clears variables and enables the FPU. Then functions are called one by one, and return to
-`tnf_exit`. Nothing but the chip's flash and RAM can be touched, flash cannot be written and RAM cannot be executed; RAM
-holds a pattern, not zeros, at reset. Stack and arena border on inaccessible pages, and what lies between their ends and
-a page's edge is a canary that every call checks. A stray access is one error that names the operator, the address and
-the instruction.
-
-Instructions are counted by a C function that Unicorn calls for each translated block. An instruction of an IT block
-whose condition fails counts as executed, since it takes its cycle on the chip as well. On request cycles are counted
-too: see `conformance.timing`.
-
-Strict mode also checks each access, to the byte, and for alignment: Unicorn itself lets LDM, LDRD and VLDR, and every
-access of an ARMv6-M core, be unaligned, which a chip traps.
-"""
-
-import functools
 import mmap
-from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import capstone
-import unicorn
-from elftools.elf.constants import SH_FLAGS
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import Section, Symbol, SymbolTableSection
 from unicorn import arm_const as arm
 from unicorn import unicorn_const as uc
 
 from codegen.target import Target
-from conformance.host import HostLibrary
+from conformance.emulator.image import read_image
+from conformance.emulator.locations import Locations, NamedRange
+from conformance.emulator.results import CallResult, Mark, OperatorRule, StrayAccess
+from conformance.emulator.unicorn_library import libraries
 from conformance.timing.core import Block
 from conformance.timing.cores import core_model
-from conformance.timing.cycles import BlockExecutions, Cycles, Timing
+from conformance.timing.cycles import BlockExecutions, Timing
 from conformance.timing.timer import Timer, as_cycles, divisions
-from conformance.toolchain import NATIVE, build_shared_library, elf_symbols, image_usage
+from conformance.toolchain import elf_symbols, image_usage
 from refsim.errors import EmulationError
 
 HOST_WINDOW = 0xA000_0000
@@ -62,20 +42,6 @@ _ACCESS = {
     uc.UC_MEM_FETCH_UNMAPPED: "fetch",
     uc.UC_MEM_FETCH_PROT: "fetch",
 }
-_UNICORN_API = """
-int uc_open(int arch, int mode, void **machine);
-int uc_close(void *machine);
-int uc_ctl(void *machine, int control, ...);
-int uc_mem_map_ptr(void *machine, uint64_t address, size_t size, uint32_t permissions, void *memory);
-int uc_mem_unmap(void *machine, uint64_t address, size_t size);
-int uc_reg_read(void *machine, int id, void *value);
-int uc_reg_write(void *machine, int id, const void *value);
-int uc_reg_write_batch(void *machine, const int *ids, void *const *values, int count);
-int uc_hook_add(void *machine, size_t *hook, int type, void *callback, void *user, uint64_t begin, uint64_t end, ...);
-int uc_emu_start(void *machine, uint64_t begin, uint64_t until, uint64_t timeout, size_t count);
-int uc_emu_stop(void *machine);
-const char *uc_strerror(int error);
-"""
 _REGISTERS = [getattr(arm, f"UC_ARM_REG_R{number}") for number in range(15)]
 _SET_CPU_MODEL = uc.UC_CTL_CPU_MODEL | 1 << 26 | uc.UC_CTL_IO_WRITE << 30
 _SYSTEM_CONTROL_SPACE, _CPACR = 0xE000_E000, 0xD88
@@ -83,111 +49,6 @@ _PERMISSIONS = {"r": uc.UC_PROT_READ, "w": uc.UC_PROT_WRITE, "x": uc.UC_PROT_EXE
 _XPSR_THUMB = 1 << 24  # flags clear, and outside any IT block, where a fault may have left the machine
 _PATTERN = 0xA5
 _MAX_MARKS = 1 << 16
-_FAR = 1 << 20
-
-
-class StrayAccess(EmulationError):
-    """Emulated code touched memory that it must not.
-
-    Attributes:
-        operator: Index of the operator that was running, or None where no mark was seen.
-        kind: "read", "write" or "fetch".
-        address: What was accessed.
-        size: Bytes.
-        pc: Address of the instruction.
-        unaligned: The address is no multiple of the size, and the core traps that.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        operator: int | None,
-        kind: str,
-        address: int,
-        size: int,
-        pc: int,
-        unaligned: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.operator, self.kind, self.address, self.size, self.pc = operator, kind, address, size, pc
-        self.unaligned = unaligned
-
-
-@dataclass(frozen=True)
-class Mark:
-    """An operator started.
-
-    Attributes:
-        index: What the firmware passed to `tnf_trace_mark`.
-        instructions: Instructions executed before it, since the call began.
-        cycles: Cycles until then; None where only instructions are counted.
-    """
-
-    index: int
-    instructions: int
-    cycles: Cycles | None = None
-
-
-@dataclass(frozen=True)
-class CallResult:
-    """What one call did.
-
-    Attributes:
-        r0: Low word of the result, unsigned.
-        r1: High word of a 64-bit result.
-        instructions: Instructions executed, the function's own return included.
-        blocks: Translated blocks executed.
-        marks: Operators in the order they started.
-        stack_bytes: Deepest use of the stack, bytes, stack arguments included.
-        guards: How stack and arena were guarded: "pages"; "canaries" where RAM is too small for guard pages, so that
-            only writes past an end are noticed, after the call; "none" where it has no room for canaries either.
-        cycles: Cycles that it took; None where only instructions are counted.
-    """
-
-    r0: int
-    r1: int
-    instructions: int
-    blocks: int
-    marks: tuple[Mark, ...]
-    stack_bytes: int
-    guards: str
-    cycles: Cycles | None = None
-
-    @property
-    def operator_instructions(self) -> tuple[tuple[int, int], ...]:
-        """(index, instructions) of each mark until the next one or the end, `tnf_trace_mark` itself included."""
-        ends = [mark.instructions for mark in self.marks[1:]] + [self.instructions]
-        return tuple((mark.index, end - mark.instructions) for mark, end in zip(self.marks, ends, strict=True))
-
-    @property
-    def operator_cycles(self) -> tuple[tuple[int, Cycles], ...]:
-        """(index, cycles) of each mark until the next one or the end; empty where only instructions are counted."""
-        timed = [(mark.index, mark.cycles) for mark in self.marks if mark.cycles is not None]
-        ends = [cycles for _, cycles in timed[1:]] + ([self.cycles] if self.cycles is not None else [])
-        return tuple((index, end - start) for (index, start), end in zip(timed, ends, strict=False))
-
-
-@dataclass(frozen=True)
-class OperatorRule:
-    """What holds from the mark of an operator to the next mark.
-
-    Attributes:
-        readable, writable: (address, size) ranges that strict mode allows beside stack, variables and image.
-        patches: (address, bytes) that the mark puts into memory.
-    """
-
-    readable: tuple[tuple[int, int], ...] = ()
-    writable: tuple[tuple[int, int], ...] = ()
-    patches: tuple[tuple[int, bytes], ...] = ()
-
-
-@dataclass(frozen=True)
-class _Range:
-    name: str
-    start: int
-    end: int
-    writable: bool = True
 
 
 class CortexM:
@@ -232,10 +93,9 @@ class CortexM:
         self.operator_names: Sequence[str] = ()
         self.symbols = self._symbols_of(elf)
         image_usage(elf, target)
-        self._native, self._unicorn = _libraries()
+        self._native, self._unicorn = libraries()
         self._ffi = self._native.ffi
         self._memory: dict[str, tuple[int, mmap.mmap]] = {}
-        self._disassembler = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
 
         handle = self._ffi.new("void **")
         self._check(self._unicorn.uc_open(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB | uc.UC_MODE_MCLASS, handle))
@@ -256,6 +116,7 @@ class CortexM:
         self.arena = (self.symbols["tnf_arena"], self.symbols["tnf_arena_end"])
         self._exit = self.symbols["tnf_exit"] & ~1
         self._ranges = self._named_ranges()
+        self._locations = Locations(self._contents, target.code, self._ranges, self.read)
         self._canaries, self.guards = self._guard()
         self._fill_probe()
         self._timer = self._add_timer(timing) if timing else None
@@ -422,9 +283,7 @@ class CortexM:
 
     def function_at(self, address: int) -> tuple[str, int]:
         """The function that code belongs to, and the bytes from its start; ("", address) before the first one."""
-        at = bisect_right(self._functions, (address, "\uffff")) - 1
-        start, name = self._functions[at] if at >= 0 else (0, "")
-        return name, address - start
+        return self._contents.function_at(address)
 
     def _symbols_of(self, elf: Path) -> dict[str, int]:
         """The image's symbols, with those of `native/link.ld.in`."""
@@ -447,41 +306,28 @@ class CortexM:
         """Put the image's bytes where a programmer would, and find its functions; the flash address after the image."""
         code = self.target.code
         self._memory[code.name][1][:] = b"\xff" * code.size
-        end = code.origin
-        with elf.open("rb") as stream:
-            file = ELFFile(stream)
-            for segment in file.iter_segments("PT_LOAD"):
-                if segment["p_filesz"]:
-                    self.write(segment["p_paddr"], segment.data())
-                    end = max(end, segment["p_paddr"] + segment["p_filesz"])
-            tables = (section for section in file.iter_sections() if isinstance(section, SymbolTableSection))
-            symbols = [symbol for table in tables for symbol in table.iter_symbols()]
-            self.code_spans = [
-                span
-                for index, section in enumerate(file.iter_sections())
-                if section["sh_flags"] & SH_FLAGS.SHF_EXECINSTR
-                for span in _code_spans(section, [s for s in symbols if s["st_shndx"] == index])
-            ]
-        functions = {(s["st_value"] & ~1, s.name) for s in symbols if s["st_info"]["type"] == "STT_FUNC"}
-        self._functions = sorted(functions)
-        return -(-end // 16) * 16
+        self._contents = read_image(elf)
+        for address, data in self._contents.segments:
+            self.write(address, data)
+        self.code_spans = self._contents.code_spans
+        return -(-max(self._contents.end, code.origin) // 16) * 16
 
-    def _named_ranges(self) -> list[_Range]:
+    def _named_ranges(self) -> list[NamedRange]:
         data = (self.symbols["tnf_data_start"], self.symbols["tnf_bss_end"])
         others = [r for r in self.target.memory if r.name not in (self.target.code_region, self.target.data_region)]
         ranges = [
-            _Range("image", self.target.code.origin, self.flash_free[0], writable=False),
-            _Range("free flash", *self.flash_free, writable=False),
-            _Range("stack", *self.stack),
-            _Range("static data", *data),
-            _Range("arena", *self.arena),
-            *(_Range(r.name, r.origin, r.end, r.kind == "ram") for r in others),
+            NamedRange("image", self.target.code.origin, self.flash_free[0], writable=False),
+            NamedRange("free flash", *self.flash_free, writable=False),
+            NamedRange("stack", *self.stack),
+            NamedRange("static data", *data),
+            NamedRange("arena", *self.arena),
+            *(NamedRange(r.name, r.origin, r.end, r.kind == "ram") for r in others),
         ]
         if "host window" in self._memory:
-            ranges.append(_Range("host window", HOST_WINDOW, HOST_WINDOW + len(self._memory["host window"][1])))
+            ranges.append(NamedRange("host window", HOST_WINDOW, HOST_WINDOW + len(self._memory["host window"][1])))
         return [r for r in ranges if r.end > r.start]
 
-    def _guard(self) -> tuple[list[tuple[_Range, bytes]], str]:
+    def _guard(self) -> tuple[list[tuple[NamedRange, bytes]], str]:
         """Protect the guard pages; the canaries around them with their contents, and the kind of guards."""
         size = self.symbols["tnf_guard_bytes"]
         used = [self.stack, (self.symbols["tnf_data_start"], self.symbols["tnf_bss_end"]), self.arena]
@@ -492,7 +338,7 @@ class CortexM:
             for start in guards:
                 self.protect(start, size)
         edges = sorted([(g, g + size) for g in guards] + used + [(ram.end, ram.end)])
-        gaps = [_Range("unused RAM", low[1], high[0]) for low, high in pairwise(edges) if low[1] < high[0]]
+        gaps = [NamedRange("unused RAM", low[1], high[0]) for low, high in pairwise(edges) if low[1] < high[0]]
         canaries = [(gap, self._pattern * (gap.end - gap.start)) for gap in gaps]
         bordering = any(region.end == ram.origin or region.origin == ram.end for region in self.target.memory)
         if bordering or (not size and used[2][0] - used[1][1] < 16):
@@ -580,7 +426,7 @@ class CortexM:
                 address = canary.start + next(i for i, byte in enumerate(found) if byte != self._pattern[0])
                 self._paint_canaries()
                 raise EmulationError(
-                    f"the call wrote to {address:#010x}, {self._near(address, 1)}, where it has no memory"
+                    f"the call wrote to {address:#010x}, {self._locations.near(address, 1)}, where it has no memory"
                 )
 
     def _paint_canaries(self) -> None:
@@ -595,15 +441,16 @@ class CortexM:
         probe = self._probe
         kind, address, size = _ACCESS[probe.fault_type], probe.fault_address, probe.fault_size
         if kind == "fetch":  # PC is where it went; what sent it there ends the last block
-            block = self._disassembler.disasm_lite(self.read(probe.last_block, probe.last_size), probe.last_block)
-            pc = [instruction[0] for instruction in block][-1]
+            pc = self._locations.last_instruction(probe.last_block, probe.last_size)
             message = f"{self._where(pc)} went to {address:#010x}, which is no code"
         elif probe.unaligned:
             message = (
                 f"{self._where(pc)}: {kind} of {size} bytes at {address:#010x}, which is unaligned and traps on a chip"
             )
         else:
-            message = f"{self._where(pc)}: {kind} of {size} bytes at {address:#010x}, {self._near(address, size)}"
+            message = (
+                f"{self._where(pc)}: {kind} of {size} bytes at {address:#010x}, {self._locations.near(address, size)}"
+            )
         return StrayAccess(
             message,
             operator=self._operator(),
@@ -621,34 +468,10 @@ class CortexM:
     def _where(self, pc: int) -> str:
         """Operator, function and instruction at an address, for a message."""
         operator = self._operator()
-        text = ""
-        if operator is not None:
-            named = operator < len(self.operator_names)
-            text = f"operator {self.operator_names[operator] if named else operator}: "
-        name, offset = self.function_at(pc)
-        code = self.target.code
-        if not name or not code.origin <= pc < code.end:
-            return f"{text}code at {pc:#010x}"
-        instruction = next(self._disassembler.disasm_lite(self.read(pc, min(4, code.end - pc)), pc), None)
-        shown = f" `{instruction[2]} {instruction[3]}`".rstrip() if instruction else ""
-        return f"{text}{name}+{offset:#x}{shown} at {pc:#010x}"
-
-    def _near(self, address: int, size: int) -> str:
-        """An access in terms of the nearest named range, for a message."""
-        for r in self._ranges:
-            if r.start <= address < r.end:
-                across = "across the end of the " if address + size > r.end else "in the "
-                return f"{across}{r.name}{'' if r.writable else ', which is read-only'}"
-
-        def distance(r: _Range) -> int:
-            return address - r.end + 1 if address >= r.end else r.start - address
-
-        nearest = min(self._ranges, key=distance)
-        if distance(nearest) > _FAR:
-            return "where no memory is"
-        if address >= nearest.end:
-            return f"byte {distance(nearest)} past the end of the {nearest.name}"
-        return f"{distance(nearest)} bytes below the {nearest.name}"
+        if operator is None:
+            return self._locations.instruction(pc)
+        named = operator < len(self.operator_names)
+        return f"operator {self.operator_names[operator] if named else operator}: {self._locations.instruction(pc)}"
 
     def _text(self, error: int) -> str:
         return str(self._ffi.string(self._unicorn.uc_strerror(error)).decode())
@@ -656,24 +479,3 @@ class CortexM:
     def _check(self, error: int) -> None:
         if error:
             raise EmulationError(f"Unicorn refuses a request for {self.target.name}: {self._text(error)}")
-
-
-def _code_spans(section: Section, symbols: Sequence[Symbol]) -> list[tuple[int, int]]:
-    """(start, end) of the instructions of a section, by the mapping symbols (ELF for the Arm Architecture)."""
-    kinds = sorted((s["st_value"], s.name[:2]) for s in symbols if s.name.split(".")[0] in ("$t", "$d"))
-    ends = [start for start, _ in kinds[1:]] + [section["sh_addr"] + section["sh_size"]]
-    return [(start, end) for (start, kind), end in zip(kinds, ends, strict=True) if kind == "$t" and end > start]
-
-
-@functools.cache
-def _libraries() -> tuple[HostLibrary, Any]:
-    """The hooks of `native/block_hook.c` and Unicorn itself, as libraries that share one cffi instance."""
-    names = ("data_access", "memory_model", "timer", "block_hook")
-    library = build_shared_library([NATIVE / f"{name}.c" for name in names], name="block_hook")
-    hooks = HostLibrary(library, [NATIVE / f"{name}.h" for name in names])
-    folder = Path(unicorn.__file__).parent / "lib"
-    found = [path for path in sorted(folder.glob("*unicorn*")) if path.suffix not in {".a", ".lib"}]
-    if not found:
-        raise EmulationError(f"Unicorn's library is not in {folder}; install the package anew: pip install unicorn")
-    hooks.ffi.cdef(_UNICORN_API)
-    return hooks, hooks.ffi.dlopen(str(found[0]))
