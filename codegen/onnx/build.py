@@ -24,6 +24,7 @@ _ADVICE = {
 }
 """What to do about operators that often end a model."""
 _ON_INTEGERS = {
+    "Clip",
     "Concat",
     "DepthToSpace",
     "Expand",
@@ -31,6 +32,7 @@ _ON_INTEGERS = {
     "Gather",
     "MaxPool",
     "Pad",
+    "Relu",
     "Reshape",
     "Resize",
     "Slice",
@@ -41,7 +43,7 @@ _ON_INTEGERS = {
     "Unsqueeze",
     "Upsample",
 }
-"""Operators that do the same to quantised integers, between QuantizeLinear and DequantizeLinear, as to real numbers."""
+"""Operators that may stand between QuantizeLinear and DequantizeLinear, on the integers themselves."""
 
 
 def build_network(file: ModelFile, name: str) -> Network:

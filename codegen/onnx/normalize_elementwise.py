@@ -99,12 +99,28 @@ def _limit(position: int) -> Normalizer:
 
 
 def _clip(context: Context) -> None:
-    low, high = context.constant(1, "min"), context.constant(2, "max")
-    context.emit(
-        "Clip",
-        low=-math.inf if low is None else float(low.reshape(())),
-        high=math.inf if high is None else float(high.reshape(())),
+    low, high = (
+        missing if bound is None else float(bound.reshape(()))
+        for bound, missing in ((context.constant(1, "min"), -math.inf), (context.constant(2, "max"), math.inf))
     )
+    _limits(context, low, high)
+
+
+def _relu(context: Context) -> None:
+    _limits(context, 0.0, math.inf)
+
+
+def _limits(context: Context, low: float, high: float) -> None:
+    """Bounds of the integers, between QuantizeLinear and DequantizeLinear, become those of what they stand for."""
+    if np.issubdtype(context.dtype, np.integer):
+        known = context.network.quantizations.get(context.inputs[0])
+        if known is None:
+            raise context.unsupported(
+                f"it works on the integers of {context.inputs[0]!r}: that is supported behind QuantizeLinear only"
+            )
+        zero_point = known.zero_point + (128 if context.dtype == np.uint8 else 0)
+        low, high = (low - zero_point) * known.scale, (high - zero_point) * known.scale
+    context.emit("Clip", low=low, high=high)
 
 
 def _prelu(context: Context) -> None:
@@ -129,7 +145,7 @@ ELEMENTWISE: dict[str, Normalizer] = {
     "Mul": _mul,
     "PRelu": _prelu,
     "Pow": _pow,
-    "Relu": lambda context: (context.emit("Clip", low=0.0, high=math.inf), None)[1],
+    "Relu": _relu,
     "Sub": _sub,
     **dict.fromkeys(functions.UNARY, _activation),
 }

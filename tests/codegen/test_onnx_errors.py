@@ -367,12 +367,12 @@ def test_advice_about_a_last_operator(tmp_path: Path) -> None:
 
 
 def test_arithmetic_on_the_integers(tmp_path: Path) -> None:
-    """A Relu between QuantizeLinear and DequantizeLinear cuts at the byte 0, whatever it stands for."""
-    net = Net(8)
+    """Between QuantizeLinear and DequantizeLinear: the smaller byte, whatever it stands for."""
+    net = Net(8, opset=13)
     parameters = net.const(0.05), net.const(10, np.int8)
-    y = net.add("Relu", net.add("QuantizeLinear", "x", *parameters))
+    y = net.add("Min", net.add("QuantizeLinear", "x", *parameters), net.const(3, np.int8))
     y = layer(net, net.add("DequantizeLinear", y, *parameters), stored(net, weights(8, 4)))
-    refused(UnsupportedError, saved(net, y, tmp_path / "m.onnx"), "/relu_1", "int8 integers", "DequantizeLinear")
+    refused(UnsupportedError, saved(net, y, tmp_path / "m.onnx"), "/min_1", "int8 integers", "DequantizeLinear")
 
 
 # the batch axis -----------------------------------------------------------------------------------------------------

@@ -163,3 +163,17 @@ def test_a_slope_for_each_channel(tmp_path: Path) -> None:
     (found,) = refsim.predict(graph, x).values()
     assert steps_apart(graph, found, run_file(tmp_path / "qdq.onnx", x)) <= STEPS
     assert likeness(found, run_file(tmp_path / "float.onnx", x)) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "zero_point"), [("Clip", np.int8, 5), ("Clip", np.uint8, 133), ("Relu", np.int8, -5)]
+)
+def test_limits_of_integers(kind: str, dtype: Any, zero_point: int, tmp_path: Path) -> None:
+    """Exporters of fewer than eight bits limit the integers between QuantizeLinear and DequantizeLinear."""
+    net = Net(4, 6, 6)
+    parameters = net.const(0.05), net.const(zero_point, dtype)
+    bounds = [net.const(zero_point - 8, dtype), net.const(zero_point + 7, dtype)] if kind == "Clip" else []
+    y = net.add(kind, net.add("QuantizeLinear", "x", *parameters), *bounds)
+    path = saved(net, net.add("DequantizeLinear", y, *parameters), tmp_path / "m.onnx")
+    (found,) = refsim.predict(load(path), net.samples(4)).values()
+    np.testing.assert_array_equal(found, run_file(path, net.samples(4)))
