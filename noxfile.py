@@ -69,6 +69,13 @@ def mutation(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation_refsim(session: nox.Session) -> None:
+    """Small faults in the golden model: does the second opinion find each; arguments after --, such as --sample 100."""
+    install(session, "mutation")
+    session.run("python", "-m", "conformance.mutation.golden", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Lines and branches of the C kernels that the ci profile reaches, into coverage/; needs clang and LLVM's tools."""
     install(session, "conformance")

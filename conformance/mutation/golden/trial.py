@@ -153,14 +153,13 @@ def _install(mutant: Mutant) -> None:
     sys.meta_path.insert(0, _Finder(mutant))
     changed, njit = dependents(mutant.file), numba.njit
 
-    def uncached(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-        def decorate(function: Callable[..., Any]) -> Any:
-            cache = options["cache"] and function.__module__ not in changed
-            return njit(**options | {"cache": cache})(function)
+    def without_old_code(*arguments: Any, **options: Any) -> Any:
+        if arguments or not options.get("cache"):
+            return njit(*arguments, **options)
+        kept, fresh = njit(**options), njit(**options | {"cache": False})
+        return lambda function: (fresh if function.__module__ in changed else kept)(function)
 
-        return decorate
-
-    numba.njit = uncached  # type: ignore[assignment] # the golden model gives it options alone
+    numba.njit = without_old_code  # type: ignore[assignment] # it stands for all of its signatures
 
 
 def _run_cases(mutant: Mutant, corpus: Corpus) -> int:

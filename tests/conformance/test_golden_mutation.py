@@ -1,0 +1,66 @@
+"""Mutants of the golden model: what is made of a source, what a mutant reaches, and that one is found."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("cosmic_ray", reason="cosmic-ray is not installed: pip install tinyformer[mutation]")
+if not hasattr(os, "fork"):
+    pytest.skip("mutants run in forked processes, which this system has not", allow_module_level=True)
+
+from conformance.mutation.golden.mutants import files, mutated, source, spots
+from conformance.mutation.golden.trial import Corpus, collect, dependents, judge
+from conformance.mutation.mutants import Mutant
+from conformance.mutation.trial import KILLED, NOT_COMPILED
+
+FILE = "ops/slice.py"
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return collect(["slice"], 10, 0, lambda: None)
+
+
+def changed(old: str, new: str) -> Mutant:
+    lines = source(FILE).split("\n")
+    (line,) = (i for i, text in enumerate(lines, 1) if old in text)
+    return Mutant(FILE, line, "", lines[line - 1], lines[line - 1].replace(old, new), "")
+
+
+def test_every_mutant_is_one_line_of_code_changed() -> None:
+    found = [spot.mutant() for spot in spots(FILE)]
+    assert len({mutant.name for mutant in found}) == len(found) > 20
+    for mutant in found:
+        assert mutant.old != mutant.new
+        assert mutant.function.split(".")[0] == "Slice"
+        before, after = source(FILE).split("\n"), mutated(mutant).split("\n")
+        assert [i for i, (a, b) in enumerate(zip(before, after, strict=True), 1) if a != b] == [mutant.line]
+
+
+def test_types_are_no_mutants() -> None:
+    assert "-> Int8Array" in source("ops/base.py")
+    for file in ("matrices.py", "ops/base.py"):
+        unions = [i for i, line in enumerate(source(file).split("\n"), 1) if " | " in line and "def " in line]
+        lines = [spot.mutant() for spot in spots(file) if "BitOr" in spot.rule]
+        assert unions
+        assert not [m for m in lines if m.line in unions]
+
+
+def test_what_holds_a_files_code_is_compiled_anew() -> None:
+    assert dependents("ops/softmax.py") == {"refsim.ops.softmax", "refsim.ops.attention"}
+    assert "refsim.ops.conv2d" in dependents("planes.py")
+    assert "refsim.ops.softmax" not in dependents("planes.py")
+    assert dependents("numerics.py") >= {"refsim.ops.requantize", "refsim.matrices", "refsim.planes"}
+    assert set(files()) >= {"numerics.py", "ops/softmax.py", "ops/base.py"}
+
+
+def test_a_fault_is_found(corpus: Corpus) -> None:
+    spot = next(spot for spot in spots(FILE) if "Number" in spot.rule and "run" in spot.mutant().function)
+    verdict = judge(spot.mutant(), corpus)
+    assert (verdict.status, verdict.place) == (KILLED, "definition")
+
+
+def test_what_is_no_code_is_no_fault(corpus: Corpus) -> None:
+    mutant = changed("def run(", "def run((")
+    assert judge(replace(mutant, function="Slice.run"), corpus).status == NOT_COMPILED
