@@ -20,6 +20,7 @@ from refsim.ops import Operator, Requantization
 from refsim.ops.add import Add
 from refsim.ops.attention import Attention
 from refsim.ops.average_pool2d import AveragePool2D
+from refsim.ops.base import Pooling
 from refsim.ops.concat import Concat
 from refsim.ops.conv2d import Conv2D
 from refsim.ops.depthwise_conv2d import DepthwiseConv2D
@@ -79,9 +80,10 @@ def described(graph: Graph) -> str:
     return f"the graph of {', '.join((*inputs, *nodes))}"
 
 
+_IMAGES = st.tuples(st.integers(3, 8), st.integers(3, 8), st.sampled_from((1, 3, 4, 8)))
 _SHAPES = st.one_of(
     st.lists(st.sampled_from((1, 2, 3, 4)), min_size=1, max_size=4),
-    st.tuples(st.integers(3, 8), st.integers(3, 8), st.sampled_from((1, 3, 4, 8))),
+    *(_IMAGES, _IMAGES),
     st.tuples(st.integers(2, 12), st.sampled_from((4, 6, 8, 16))),
 )
 _PAIRS = st.sampled_from((1, 1, 2, 3))
@@ -326,7 +328,7 @@ class _Drawing:
         score = MatMul(zero_points[0], zero_points[1], self._layer(between, shape[-1], 1), transpose_b=True)
         softmax = Softmax.from_scale(between.scale)
         context = MatMul(-128, zero_points[2], self._output(y, 1 / 256))
-        kind = self.draw(st.sampled_from(("fused", "plain", "plain", "scores read", "probabilities read")))
+        kind = self.draw(st.sampled_from(("fused", "fused", "plain", "plain", "scores read", "probabilities read")))
         if kind == "fused":
             return self._add(Attention(score, softmax, context), x, k, v, like=y)
         scores = self._add(score, x, k, like=between)
@@ -375,13 +377,18 @@ class _Drawing:
         same = self.draw(st.sampled_from((0, 1)))
         return (same, same, same, same) if self.draw(st.booleans()) else (same, 0, 1, 0)
 
-    def pool2d(self, x: str) -> str | None:
+    def max_pool2d(self, x: str) -> str | None:
+        return self._pooled(MaxPool2D, x)
+
+    def average_pool2d(self, x: str) -> str | None:
+        return self._pooled(AveragePool2D, x)
+
+    def _pooled(self, operator: type[Pooling], x: str) -> str | None:
         if len(self._shape(x)) != 3:
             return None
         kernel = tuple(min(self.draw(_PAIRS), n) for n in self._shape(x)[:2])
         stride = (self.draw(_ONE_OR_TWO), self.draw(_ONE_OR_TWO))
         bounds = self.draw(activation_ranges(self.tensors[x].zero_point))
-        operator = self.draw(st.sampled_from((MaxPool2D, AveragePool2D)))
         return self._add(operator((kernel[0], kernel[1]), stride, (0, 0, 0, 0), *bounds), x)
 
     def known(self, x: str) -> str:
@@ -401,7 +408,8 @@ class _Drawing:
 _KINDS = (
     *(_Drawing.transpose, _Drawing.reshape) * 3,
     *(_Drawing.conv2d, _Drawing.linear, _Drawing.attention, _Drawing.add, _Drawing.concat) * 2,
-    *(_Drawing.depthwise_conv2d, _Drawing.pool2d, _Drawing.mean, _Drawing.matmul, _Drawing.mul),
+    *(_Drawing.depthwise_conv2d, _Drawing.max_pool2d, _Drawing.average_pool2d) * 2,
+    *(_Drawing.mean, _Drawing.matmul, _Drawing.mul),
     *(_Drawing.lookup, _Drawing.requantize, _Drawing.softmax, _Drawing.layernorm, _Drawing.pad, _Drawing.slice),
     *(_Drawing.known, _Drawing.tables, _Drawing.flattened),
 )

@@ -46,7 +46,7 @@ def about(subject: str) -> list[Relation]:
 @pytest.fixture(scope="module")
 def some_graphs() -> list[Graph]:
     found: list[Graph] = []
-    for_each(graphs(), lambda graph, _: found.append(graph), count=40, seed=1)
+    for_each(graphs(), lambda graph, _: found.append(graph), count=60, seed=1)
     return found
 
 
@@ -134,8 +134,6 @@ def test_random_graphs_are_of_every_operator(some_graphs: list[Graph]) -> None:
     assert {node.op.name for graph in some_graphs for node in graph.nodes} == set(OPERATORS)
     for graph in some_graphs:
         assert all(kind.size <= 4 * MOST_ELEMENTS for kind in graph.tensors.values())
-        after = {port.tensor for port in graph.inputs}
-        after |= {n.output for n in graph.nodes if after & set(n.inputs)}
         plan_arena(graph, random_calls(graph, True, Random(0)))  # refuses outputs that are constants
     assert any(len(graph.inputs) > 1 for graph in some_graphs)
     assert any(port.permutation for graph in some_graphs for port in graph.inputs)
