@@ -1,7 +1,7 @@
 """A mutant of the golden model on trial: in a process of its own, which imports it in place of the module it changes.
 
-What the second opinion gives for the suite's cases is computed once. A mutant that they do not find runs the golden
-model's unit tests. POSIX systems alone have `fork`.
+What the second opinion gives for the suite's cases is computed once; each case runs by itself and as one of a batch. A
+mutant that they do not find runs the golden model's unit tests. POSIX systems alone have `fork`.
 """
 
 import faulthandler
@@ -23,6 +23,7 @@ from typing import Any
 
 import hypothesis
 import numba
+import numpy as np
 import pytest
 
 from conformance.mutation.golden.mutants import ROOT, files, mutated, source
@@ -32,7 +33,7 @@ from conformance.opinion import Opinion
 from conformance.suite import for_each_case
 from refsim.errors import ConformanceError
 
-TESTS = ("test_numerics.py", "test_ops.py", "test_matrices.py")
+TESTS = ("test_refusals.py", "test_numerics.py", "test_ops.py", "test_matrices.py")
 """Those of tests/refsim that are about operators and what they are made of."""
 
 _SECONDS = 120.0
@@ -172,7 +173,9 @@ def _run_cases(mutant: Mutant, corpus: Corpus) -> int:
                 read[operator] = pickle.loads(corpus.cases[operator])  # noqa: S301 - our own
             for op, inputs, output in read[operator][part]:
                 try:
-                    if _rebuilt(op).run(*inputs)[0].tobytes() != output:
+                    built = _rebuilt(op)
+                    batch = built.run(*(np.concatenate([~x, x]) for x in inputs))
+                    if built.run(*inputs).tobytes() != output or len(batch) != 2 or batch[1].tobytes() != output:
                         return _DIFFERS
                 except numba.core.errors.NumbaError:
                     return _NO_CODE
