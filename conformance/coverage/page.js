@@ -43,12 +43,14 @@ function source(file) {
 }
 
 function assembly(each) {
-  const rows = () => each.instructions.map(({ offset, text, executed, ways }) => {
+  const fine = ({ executed, ways }) => executed && (ways.length !== 2 || ways.every(Boolean));
+  const rows = () => each.instructions.map(instruction => {
+    const { offset, text, executed, ways } = instruction;
     const went = ways.length === 2 ? ["taken", "passed by"].filter((_, i) => ways[i]).join(", ") || "never" : ways.length ? `to ${ways[0]} places` : "";
-    return row(executed && (ways.length !== 2 || ways.every(Boolean)) ? "" : "never", "+" + offset.toString(16), executed ? "ran" : "0", text.padEnd(44) + went);
+    return row(fine(instruction) ? "" : "never", "+" + offset.toString(16), executed ? "ran" : "0", text.padEnd(44) + went);
   });
   const ran = each.instructions.filter(i => i.executed).length;
-  return folded(null, `${each.function} on ${each.core}`, `${each.file}:${each.line}, ${ran} of ${each.instructions.length} instructions`, false, rows);
+  return folded(null, `${each.function} on ${each.core}`, `${each.file}:${each.line}, ${ran} of ${each.instructions.length} instructions`, !each.instructions.every(fine), rows);
 }
 
 show(
