@@ -87,10 +87,11 @@ def compress_trial(
         console: of the progress bars.
 
     Raises:
-        DataError: `out` holds a compression of another trial or with other settings.
+        DataError: the trial's weights are gone, or `out` holds a compression of another trial or with other settings.
         TargetError: the model does not fit the target.
     """
     torch.set_num_threads(threads)
+    found_model = _model(found, trial, folder)
     what = {"supernet": found.supernet.number, "path": trial.number, **asdict(settings), "teaching": asdict(teaching)}
     _take(out, what)
     teacher = None
@@ -107,7 +108,7 @@ def compress_trial(
         )
         assert isinstance(teacher, PathNetwork)
     model = compress(
-        _model(found, trial, folder),
+        found_model,
         images.training,
         images.validation,
         settings=settings,
