@@ -229,6 +229,10 @@ def _name_nodes(proto: onnx.ModelProto) -> None:
         node.name = name
         if not any(node.output):  # ONNX Runtime drops it unchecked
             raise ModelError(f"node {name!r}: {node.op_type} has no output")
+        for attribute in node.attribute:
+            # ONNX Runtime divides by its square, which may be 0 in 64 bits, and dies.
+            if attribute.name == "blocksize" and not (attribute.i > 0 and attribute.i**2 <= _LARGEST_TENSOR):
+                raise ModelError(f"node {name!r}: {node.op_type} has a blocksize of {attribute.i}")
         while node.input and not node.input[-1]:  # absent by name: ONNX Runtime's optimiser may die of it
             node.input.pop()
 

@@ -66,6 +66,16 @@ def test_constant_along_the_batch_axis(tmp_path: Path) -> None:
         quantize(tmp_path / "m.onnx", net.samples(5))
 
 
+@pytest.mark.parametrize("size", [0, -2, 2**13, 2**32, 2**62])
+def test_block_of_pixels_beyond_any_tensor(size: int, tmp_path: Path) -> None:
+    net = Net(4, 8, 8)
+    model = net.proto(net.add("DepthToSpace", "x", blocksize=2))
+    model.graph.node[0].attribute[0].i = size
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=f"DepthToSpace has a blocksize of {size}"):
+        quantize(tmp_path / "m.onnx", net.samples(5))
+
+
 def test_node_without_inputs_and_outputs(tmp_path: Path) -> None:
     net = Net(3, 8)
     model = net.proto(net.add("Relu", "x"))
