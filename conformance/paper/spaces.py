@@ -35,9 +35,8 @@ def analyse(spaces: tuple[str, ...], *options: str, svg: Path | None = None) -> 
     Raises:
         TinyFormerError: the command failed.
     """
-    found: list[dict[str, Any]] = _run("analyse-space", *spaces, *options, *(("--svg", str(svg)) if svg else ()))[
-        "spaces"
-    ]
+    picture = ("--svg", str(svg)) if svg else ()
+    found: list[dict[str, Any]] = _run("analyse-space", *spaces, *options, *picture)["spaces"]
     return found
 
 

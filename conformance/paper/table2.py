@@ -1,6 +1,5 @@
 """Table II: accuracy, memory, storage and time of TinyFormers and of other networks on equal ground."""
 
-import hashlib
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +8,7 @@ from codegen.target import load_target
 from conformance.model_card import TARGET, measure
 from conformance.paper.published import LATENCY_SECONDS, TABLE_II, TABLE_III
 from conformance.paper.spaces import baselines, decided_by
-from conformance.paper.workspace import Claim, Section, Workspace, provenance, table
+from conformance.paper.workspace import Claim, Section, Workspace, file_hash, provenance, table
 from refsim.model_zoo import Accuracy, Card, Measured
 
 RESNET8, RESULT, BASELINES = "resnet8", "table2-resnet8", "table2-baselines"
@@ -42,9 +41,7 @@ def _resnet8(workspace: Workspace) -> Card | None:
     if path is None or data is None:
         kept = workspace.kept(RESULT)
     else:
-        hashes = {
-            what: hashlib.sha256(file.read_bytes()).hexdigest() for what, file in (("model", path), ("data", data))
-        }
+        hashes = {"model": file_hash(path), "data": file_hash(data)}
 
         def make() -> Any:
             workspace.status("ResNet-8")

@@ -1,13 +1,12 @@
 """Table IV: LayerNorm in floating point, naive and scaled: accuracy and latency."""
 
-import hashlib
 from typing import Any
 
 import refsim
 from codegen.target import load_target
 from conformance import kernel_bench
 from conformance.paper.published import TABLE_IV
-from conformance.paper.workspace import Claim, Section, Workspace, provenance, table
+from conformance.paper.workspace import Claim, Section, Workspace, file_hash, provenance, table
 from conformance.timing.cycles import Timing
 from conformance.validation.cases import load_cases
 from conformance.validation.runner import OPTIMISATION, choose_toolchain, validate
@@ -39,7 +38,7 @@ def _accuracies(workspace: Workspace) -> dict[str, Any] | None:
         found = ablate_layernorm(refsim.load(name), data, real=True)
         return {"model": name, "images": found.samples, "variants": found.records()}
 
-    settings = {"model": name, "sha256": hashlib.sha256(model_file(name).read_bytes()).hexdigest()}
+    settings = {"model": name, "sha256": file_hash(model_file(name))}
     if data is None:
         kept: dict[str, Any] | None = workspace.kept("table4-accuracy", settings)
         return kept

@@ -1,5 +1,6 @@
 """What tables and figures work with: results that are kept, cards of trained models, marked parts of a document."""
 
+import hashlib
 import json
 import platform
 import re
@@ -171,6 +172,18 @@ def provenance() -> dict[str, str]:
     """What decides anything that is measured with compiled kernels: for `Workspace.stored`."""
     tool = arm_toolchains()[0]
     return {"kernels": kernels_hash(), "compiler": f"{tool.name} {tool.version} -O2"}
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file that a result is made from.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

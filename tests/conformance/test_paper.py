@@ -92,6 +92,8 @@ def test_a_document_without_marks_is_refused_before_anything_is_measured(workspa
         run("fig10", "--document", workspace.document)
     with pytest.raises(DataError, match="cannot be read"):
         run("fig10", "--document", workspace.document.with_name("none.md"))
+    with pytest.raises(DataError, match=r"none\.tflite cannot be read"):
+        table2.build(dataclasses.replace(workspace, resnet8=Path("none.tflite"), data=Path("none.npz")))
     with pytest.raises(TinyFormerError, match=r"no 'table1' here; there are table2, table3"):
         run("table1", "--document", workspace.document)
 
