@@ -36,13 +36,8 @@ def _transpose(low: GraphBuilder, op: FileOperator) -> None:
 def _resize_nearest(low: GraphBuilder, op: FileOperator) -> None:
     """To whole multiples: copies side by side along a new axis, which joins the one before it."""
     before, after = low.given(0).shape, low.output.shape
-    if (
-        len(before) != 4
-        or len(after) != 4
-        or not all((*before, *after))
-        or op.option(0, "B")
-        or before[::3] != after[::3]
-    ):
+    images = len(before) == len(after) == 4 and all((*before, *after))
+    if not images or op.option(0, "B") or before[::3] != after[::3]:
         raise UnsupportedError(f"from {before} to {after}: images without aligned corners are supported")
     tensor = low.read()
     for axis, name in ((1, "wide"), (0, "high")):

@@ -254,7 +254,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         load(path)
 
 
-@pytest.mark.parametrize(("size", "aligned"), [((7, 6), 0), ((8, 12), 1), ((4 * 33, 6), 0)])
+@pytest.mark.parametrize(("size", "aligned"), [((7, 6), 0), ((8, 12), 1), ((4 * 33, 6), 0), ((0, 6), 0)])
 def test_resize_that_is_no_repetition(size: tuple[int, int], aligned: int, tmp_path: Path) -> None:
     net = TFLiteNet()
     x = net.input([1, 4, 6, 2], 0.1)
