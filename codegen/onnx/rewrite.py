@@ -32,6 +32,8 @@ def write_out(proto: onnx.ModelProto) -> None:
         rule = _RULES.get(node.op_type)
         if rule is None:
             writer.nodes.append(node)
+        elif not node.input or not node.output[0]:
+            raise ModelError(f"node {node.name!r}: {node.op_type} needs an input and an output")
         else:
             rule(writer, node)
     del proto.graph.node[:]

@@ -81,6 +81,13 @@ def test_qlinear_node_without_its_inputs(tmp_path: Path) -> None:
     refused(ModelError, tmp_path / "m.onnx", "/qlinearmatmul_0", "needs 8 inputs, found 3")
 
 
+def test_a_sum_of_nothing(tmp_path: Path) -> None:
+    net = Net(8)
+    y = net.add("Sum")
+    (tmp_path / "m.onnx").write_bytes(net.proto(y, shapes={y: ["n", 8]}).SerializeToString())
+    refused(ModelError, tmp_path / "m.onnx", "/sum_0", "needs an input")
+
+
 @pytest.mark.parametrize("opset", [7, 8, 9, 10])
 def test_old_operator_sets(opset: int, tmp_path: Path) -> None:
     """A float network with what changed since: attributes that are inputs today, dropout, ir_version 3."""
