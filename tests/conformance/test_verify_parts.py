@@ -10,7 +10,7 @@ import pytest
 from codegen.generate import GeneratedModel, generate
 from codegen.program import build_program
 from codegen.target import load_target
-from conformance.emulator import CortexM, EmulationError
+from conformance.emulator import CortexM
 from conformance.models import random_samples
 from conformance.toolchain import Toolchain, arm_toolchains, build_firmware, host_toolchains, stack_usage
 from conformance.verify.folder import read_folder
@@ -18,7 +18,7 @@ from conformance.verify.memory import memory_use, used_bytes
 from conformance.verify.samples import adversarial_inputs, extremes, samples
 from conformance.verify.stack import stack_bound
 from conformance.verify.undefined import run_sanitized
-from refsim.errors import DataError
+from refsim.errors import DataError, EmulationError
 from refsim.ops.base import Operator
 from refsim.ops.conv2d import Conv2D
 from refsim.ops.depthwise_conv2d import DepthwiseConv2D
