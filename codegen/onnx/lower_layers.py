@@ -22,7 +22,7 @@ from codegen.onnx.building import (
 )
 from codegen.onnx.inherit import SOFTMAX
 from codegen.onnx.network import Op
-from refsim.errors import QuantizationError, UnsupportedError
+from refsim.errors import QuantizationError, ShapeError, UnsupportedError
 from refsim.ops import Operator
 from refsim.ops.add import Add
 from refsim.ops.average_pool2d import AveragePool2D
@@ -175,6 +175,8 @@ def _layer_norm(low: GraphBuilder, op: Op) -> None:
     given = [name for name in op.inputs[1:] if name]
     gamma = low.network.constants[given[0]].real.reshape(-1) if given else np.ones(width)
     beta = low.network.constants[given[1]].real.reshape(-1) if len(given) > 1 else np.zeros(width)
+    if gamma.size != width or beta.size != width:
+        raise ShapeError(f"its scale and bias need {width} elements, one a column, found {gamma.size} and {beta.size}")
     y = low.output_type(value.type.shape)
     if not 0 <= op.attributes["epsilon"] * (width / value.type.scale) ** 2 < 2.0**62:
         raise QuantizationError(

@@ -360,6 +360,14 @@ def test_training_mode(tmp_path: Path) -> None:
     refused(UnsupportedError, saved(net, qdq(net, y), tmp_path / "m.onnx"), "Dropout", "export for inference")
 
 
+def test_normalisation_with_an_empty_bias(tmp_path: Path) -> None:
+    net = Net(8)
+    y = net.add("LayerNormalization", qdq(net, "x"), net.const(np.ones(8)), net.const(np.zeros(0)))
+    y = qdq(net, y)
+    (tmp_path / "m.onnx").write_bytes(net.proto(y, shapes={y: ["n", 8]}).SerializeToString())
+    refused(ModelError, tmp_path / "m.onnx", "/layernormalization_2")
+
+
 def test_advice_about_a_last_operator(tmp_path: Path) -> None:
     net = Net(8)
     y = net.add("LogSoftmax", layer(net, qdq(net, "x"), stored(net, weights(8, 4))))
