@@ -160,7 +160,7 @@ def _install(mutant: Mutant) -> None:
         kept, fresh = njit(**options), njit(**options | {"cache": False})
         return lambda function: (fresh if function.__module__ in changed else kept)(function)
 
-    numba.njit = without_old_code  # type: ignore[assignment] # it stands for all of its signatures
+    numba.njit = without_old_code
 
 
 def _run_cases(mutant: Mutant, corpus: Corpus) -> int:
