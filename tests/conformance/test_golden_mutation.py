@@ -9,7 +9,7 @@ pytest.importorskip("cosmic_ray", reason="cosmic-ray is not installed: pip insta
 if not hasattr(os, "fork"):
     pytest.skip("mutants run in forked processes, which this system has not", allow_module_level=True)
 
-from conformance.mutation.golden.mutants import files, mutated, source, spots
+from conformance.mutation.golden.mutants import files, is_compiled, mutated, source, spots
 from conformance.mutation.golden.trial import Corpus, collect, dependents, judge
 from conformance.mutation.mutants import Mutant
 from conformance.mutation.trial import KILLED, NOT_COMPILED
@@ -53,6 +53,18 @@ def test_what_holds_a_files_code_is_compiled_anew() -> None:
     assert "refsim.ops.softmax" not in dependents("planes.py")
     assert dependents("numerics.py") >= {"refsim.ops.requantize", "refsim.matrices", "refsim.planes"}
     assert set(files()) >= {"numerics.py", "ops/softmax.py", "ops/base.py"}
+
+
+def test_only_what_numba_compiles_is_compiled_anew() -> None:
+    windows = [spot.mutant() for spot in spots("windows.py")]
+    assert {m.function for m in windows if is_compiled(m)} == {"inside"}
+    assert {m.function for m in windows if not is_compiled(m)} >= {"image_shape", "Window.output_size"}
+    assert {m.function for m in (s.mutant() for s in spots("numerics.py")) if not is_compiled(m)} >= {
+        "check_multiplier"
+    }
+    constants = [m for m in (s.mutant() for s in spots("numerics.py")) if not m.function]
+    assert constants
+    assert all(map(is_compiled, constants))
 
 
 def test_a_fault_is_found(corpus: Corpus) -> None:

@@ -80,6 +80,16 @@ def mutated(mutant: Mutant) -> str:
     return "\n".join(lines)
 
 
+def is_compiled(mutant: Mutant) -> bool:
+    """Whether Numba compiles the mutant's line: a decorated function's, or a constant, which several may have."""
+    for node in ast.parse(source(mutant.file)).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            if first <= mutant.line <= (node.end_lineno or 0):
+                return isinstance(node, ast.FunctionDef) and bool(node.decorator_list)
+    return True
+
+
 def spots(file: str) -> Iterator[Spot]:
     """Every change of a file, but for those of types, which compute nothing."""
     tree = get_ast(source(file))

@@ -26,7 +26,7 @@ import numba
 import numpy as np
 import pytest
 
-from conformance.mutation.golden.mutants import ROOT, files, mutated, source
+from conformance.mutation.golden.mutants import ROOT, files, is_compiled, mutated, source
 from conformance.mutation.mutants import Mutant
 from conformance.mutation.trial import KILLED, NOT_COMPILED, SURVIVED, Verdict
 from conformance.opinion import Opinion
@@ -152,7 +152,8 @@ def _install(mutant: Mutant) -> None:
         if name.split(".")[0] in ("refsim", "codegen", "conformance", "tests"):
             del sys.modules[name]
     sys.meta_path.insert(0, _Finder(mutant))
-    changed, njit = dependents(mutant.file), numba.njit
+    changed = dependents(mutant.file) if is_compiled(mutant) else set()
+    njit = numba.njit
 
     def without_old_code(*arguments: Any, **options: Any) -> Any:
         if arguments or not options.get("cache"):
