@@ -99,6 +99,11 @@ ENDS: dict[str, tuple[Callable[..., object], tuple[object, ...], tuple[object, .
     ),
     "padding above a pool": (lambda n: MaxPool2D((2, 2), padding=(n, 0, 0, 0)).output_shape((4, 4, 1)), (1,), (2,)),
     "padding beneath a pool": (lambda n: MaxPool2D((2, 2), padding=(0, 0, n, 0)).output_shape((4, 4, 1)), (1,), (2,)),
+    "padding beneath a pool that strides": (
+        lambda n: MaxPool2D((2, 2), (3, 1), (0, 0, n, 0)).output_shape((3, 4, 1)),
+        (1,),
+        (2,),
+    ),
     "activation of a pool": (lambda n: MaxPool2D((1, 1), act_min=n), (-128, 127), (-129, 128)),
     "window of a mean": (lambda n: AveragePool2D((2**12, n)), (2**12 - 1,), (2**12,)),
     "start of slice": (lambda n: Slice((n,), (1,), (1,)), (0,), (-1,)),
