@@ -1,7 +1,8 @@
 """Mutants of the C kernels: each is one source file with one line changed.
 
-universalmutator applies `kernels.rules` to each line, after comments are gone. What the line of a mutant belongs to is found by the few habits that the kernels keep: a definition begins in the first column, and its
-name is the last word before the first bracket.
+universalmutator applies `kernels.rules` to each line, after comments are gone. What the line of a mutant belongs to is
+found by the few habits that the kernels keep: a definition begins in the first column, and its name is the last word
+before the first bracket.
 """
 
 import contextlib
