@@ -6,7 +6,6 @@ A recipe is a TOML file with the fields of `Recipe`. `tinyformer train` knows th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -30,8 +29,9 @@ from nas.space import Architecture, from_dict
 from nas.training import ANY_HARDWARE, Hardware, TrainingConfig, accuracy, train
 from refsim.errors import DataError
 from refsim.files import write_whole
+from refsim.model_zoo import CARD, Accuracy, Card, card_text
 
-RESULT, CARD = "result.json", "card.toml"
+RESULT = "result.json"
 
 _BUILT_IN = Path(__file__).parent / "recipes"
 
@@ -152,7 +152,7 @@ def follow(
         hardware=hardware,
         console=console,
     )
-    floats = {"dense_float32": accuracy(dense, test), "float32": accuracy(model, test)}
+    dense_float, sparse_float = accuracy(dense, test), accuracy(model, test)
     if parallel.rank():
         return None
     deployed = deploy(
@@ -165,31 +165,24 @@ def follow(
         threads=threads,
         must_fit=recipe.baseline is None,
     )
-    accuracies = {"images": len(test), **floats, "int8": deployed.accuracy}
+    accuracies = Accuracy(len(test), deployed.accuracy, sparse_float, dense_float)
     result = {
         "version": tool_version(),
         "recipe": asdict(recipe),
-        "accuracy": accuracies,
+        "accuracy": asdict(accuracies),
         "sparsity": sparsity(model),
         "resources": asdict(deployed.resources),
     }
     write_whole(out / RESULT, (json.dumps(result, indent=1) + "\n").encode())
-    write_whole(out / CARD, _card(recipe, Path(name).stem, len(training), accuracies).encode())
+    split = f"{len(training)} training images, {recipe.validation_images} more held out for all choices"
+    card = Card(
+        recipe.summary,
+        f"{split}; tested on {len(test)} test images.",
+        f"tinyformer train --recipe {Path(name).stem}",
+        accuracies,
+        row=recipe.row,
+        epochs=sum(config.epochs for config in (recipe.training, recipe.compression.prune, recipe.compression.tune)),
+        seed=recipe.seed,
+    )
+    write_whole(out / CARD, card_text(card).encode())
     return deployed
-
-
-def _card(recipe: Recipe, name: str, training_images: int, accuracies: Mapping[str, float]) -> str:
-    """What the zoo wants to know of a model before it is measured (`refsim.model_zoo`)."""
-    steps = recipe.training, recipe.compression.prune, recipe.compression.tune
-    split = f"{training_images} training images, {recipe.validation_images} held out for all choices"
-    fields = {
-        "summary": recipe.summary,
-        "data": f"{split}; tested on all {accuracies['images']} test images.",
-        "training": f"tinyformer train --recipe {name}",
-        "row": recipe.row,
-        "epochs": sum(config.epochs for config in steps),
-        "seed": recipe.seed,
-    }
-    lines = [f"{key} = {json.dumps(value)}" for key, value in fields.items()]
-    lines += ["", "[accuracy]", *(f"{key} = {value}" for key, value in accuracies.items())]
-    return "\n".join(lines) + "\n"

@@ -80,7 +80,7 @@ def test_a_recipe_ends_in_models_and_a_card(tmp_path: Path, data: Path) -> None:
     assert {"float.onnx", "model.onnx", "card.toml", "result.json", "c"} <= {p.name for p in out.iterdir()}
     card = tomllib.loads((out / "card.toml").read_text())
     assert card["training"] == "tinyformer train --recipe micro"
-    assert card["data"] == "80 training images, 16 held out for all choices; tested on all 32 test images."
+    assert card["data"] == "80 training images, 16 more held out for all choices; tested on 32 test images."
     assert card["epochs"] == 4
     result = json.loads((out / "result.json").read_text())
     assert card["accuracy"] == result["accuracy"]
