@@ -10,6 +10,7 @@ from refsim.errors import QuantizationError, ShapeError
 from refsim.numerics import INT32_MAX, Rounding, check_accumulator, quantize_multiplier, requantized_bound
 from refsim.ops import Requantization
 from refsim.ops.average_pool2d import AveragePool2D
+from refsim.ops.base import weighted_bounds
 from refsim.ops.concat import Concat
 from refsim.ops.conv2d import Conv2D
 from refsim.ops.depthwise_conv2d import DepthwiseConv2D
@@ -26,6 +27,7 @@ from refsim.ops.reshape import Reshape
 from refsim.ops.slice import Slice
 from refsim.ops.softmax import Softmax, smallest_difference
 from refsim.ops.transpose import Transpose
+from refsim.tensor import TensorType
 from refsim.windows import Window
 
 ONE = Requantization.from_real(1e-6, 0)
@@ -166,3 +168,33 @@ def test_multipliers_too_small_for_their_shift_are_none() -> None:
     assert quantize_multiplier(2.0**-32) == (2**30, -31)
     assert quantize_multiplier(math.nextafter(2.0**-33, 1)) == (0, 0)
     assert quantize_multiplier(math.nextafter(1.0, 0)) == (2**30, 1)
+
+
+def test_quantisation_that_an_operator_was_not_built_for_is_refused() -> None:
+    here, there, other = TensorType((4,), 0.5, 3), TensorType((4,), 0.25, 3), TensorType((4,), 0.5, 4)
+    same = Reshape((4,))
+    same.check([here], here)
+    for tensor in (there, other):
+        with pytest.raises(QuantizationError, match="keeps its input's quantisation"):
+            same.check([tensor], here)
+    scaled_by_one = Requantize(3, Requantization.from_real(1e-3, 4))
+    scaled_by_one.check([here], other)
+    for x, y in ((other, other), (here, here)):
+        with pytest.raises(QuantizationError, match="was built for"):
+            scaled_by_one.check([x], y)
+    with pytest.raises(ShapeError, match="takes 1 input"):
+        same.check([here, here], here)
+
+
+def test_a_window_moves_by_one_and_pads_nothing_unless_told() -> None:
+    assert Window((2, 3)) == Window((2, 3), (1, 1), (0, 0, 0, 0), (1, 1)) == MaxPool2D((2, 3)).window
+    weight = ones(4, 2, 3, 1)
+    assert (
+        Conv2D(weight, bias(4), 0, ONE).window == DepthwiseConv2D(weight[0], bias(1), 0, ONE).window == Window((2, 3))
+    )
+    assert (ONE.act_min, ONE.act_max, MaxPool2D((1, 1)).act_min, MaxPool2D((1, 1)).act_max) == (-128, 127, -128, 127)
+
+
+def test_bounds_are_bias_and_the_largest_sum() -> None:
+    weight = np.array([[1, -2], [3, 4]], np.int8)
+    assert weighted_bounds(weight, np.array([5, -6], np.int32), 10) == [5 + 138 * 3, 6 + 138 * 7]
