@@ -106,6 +106,7 @@ FAULTS = (
         "walk->stream += block + 1 - absent;",
         "walk->stream += block + 1;",
         "include/tinyformer/sparse.h",
+        elements=300,  # rows of 67, the first found, are not left by shrinking
     ),
     Fault(
         "sparse windows are padded with 0",
