@@ -36,7 +36,7 @@ class RelationOutcome:
         pairs: how often two sides were compared; a relation may say nothing about a case, or several things.
         broken: for how many cases it did not hold.
         seconds: that the engine took.
-        message: what the smallest such case shows; empty where there is none.
+        message: what one such case shows, the smallest for the first relation that an engine breaks; else empty.
         vector: folder of that case, where it is one of an operator.
         seed: of the round that it comes from.
     """
@@ -123,7 +123,12 @@ def run_relations(
 
     strategy = _strategy(subject)
     for_each(strategy, everything, count=count, seed=seed)
-    return [tally.outcome(subject, strategy, failures) for tally in tallies]
+    outcomes: list[RelationOutcome] = []
+    for tally in tallies:
+        # A fault mostly breaks several relations: looking for the smallest case of the first one is enough.
+        seen = any(o.broken for o in outcomes if o.engine == tally.engine.name)
+        outcomes.append(tally.outcome(subject, None if seen else strategy, failures))
+    return outcomes
 
 
 def _strategy(subject: str) -> SearchStrategy[Any]:
@@ -134,7 +139,7 @@ class _Tally:
     """What an engine has shown so far for one relation."""
 
     def __init__(self, relation: Relation, engine: Engine) -> None:
-        self._relation, self._engine = relation, engine
+        self._relation, self.engine = relation, engine
         self._cases = self._pairs = 0
         self._seconds = 0.0
         self._broken: list[tuple[Any, Breach, int]] = []
@@ -143,7 +148,7 @@ class _Tally:
         if len(self._broken) == ENOUGH:
             return
         start = time.perf_counter()
-        breach = check(self._relation, case, self._engine, self._count)
+        breach = check(self._relation, case, self.engine, self._count)
         self._seconds += time.perf_counter() - start
         self._cases += 1
         if breach is not None:
@@ -152,15 +157,16 @@ class _Tally:
     def _count(self) -> None:
         self._pairs += 1
 
-    def outcome(self, subject: str, strategy: SearchStrategy[Any], folder: Path) -> RelationOutcome:
-        name, engine = self._relation.name, self._engine
+    def outcome(self, subject: str, strategy: SearchStrategy[Any] | None, folder: Path) -> RelationOutcome:
+        """The outcome; of the cases for which it does not hold the smallest, or without strategy the first."""
+        name, engine = self._relation.name, self.engine
         numbers = (name, engine.name, subject, self._cases, self._pairs, len(self._broken), self._seconds)
         if not self._broken:
             return RelationOutcome(*numbers)
         first, breach, seed = self._broken[0]
         # What does not come again is reported as it was first seen.
         fails = partial(check, self._relation, engine=engine)
-        case, breach = smallest(strategy, fails, seed) or (first, breach)
+        case, breach = (smallest(strategy, fails, seed) if strategy is not None else None) or (first, breach)
         message = f"{self._relation.says} But {breach.message}, for {_described(case)}"
         if isinstance(case, Graph):
             return RelationOutcome(*numbers, message, seed=seed)

@@ -526,7 +526,7 @@ def test_the_command_runs_saves_and_replays(tmp_path: Path, monkeypatch: pytest.
         patch.setattr(ckernels, "include_dir", lambda: library.include)
         code, text = invoke(*options, "--place", "host")
         assert code == 1
-        (saved,) = (tmp_path / "failures").iterdir()
+        (saved,) = (f for f in (tmp_path / "failures").iterdir() if "relation" not in vectors.load(f).descriptor)
         code, text = invoke("conformance", "--replay", saved)
         assert code == 1
         assert "lookup at host: differs: 1 of 1 bytes differ" in text
