@@ -21,7 +21,7 @@ _BINARY = (
 )
 _COMPARISONS = "Lt_LtE LtE_Lt Gt_GtE GtE_Gt Lt_GtE GtE_Lt Gt_LtE LtE_Gt Eq_NotEq NotEq_Eq Is_IsNot IsNot_Is"
 _OTHERS = (
-    "ReplaceUnaryOperator_Delete_USub ReplaceUnaryOperator_Delete_Not ReplaceTrueWithFalse ReplaceFalseWithTrue "
+    "ReplaceUnaryOperator_Delete_USub ReplaceUnaryOperator_Delete_Not "
     "ReplaceAndWithOr ReplaceOrWithAnd ReplaceBreakWithContinue ReplaceContinueWithBreak NumberReplacer "
     "ZeroIterationForLoop"
 )
