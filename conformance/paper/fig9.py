@@ -86,7 +86,7 @@ def section(spaces: list[dict[str, Any]], cards: dict[str, Card]) -> Section:
         Claim(
             what,
             printed,
-            f"{min(losses):.2f} to {max(losses):.2f} points, {len(losses)} models",
+            f"{min(losses):.2f} to {max(losses):.2f} points, {len(losses)} model{'s' * (len(losses) > 1)}",
             "other models, trained for less long",
         )
     )
