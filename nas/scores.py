@@ -183,7 +183,7 @@ def _units(module: Module) -> list[Units]:
     for layer in module.layers:
         if layer.kind is Kind.ATTENTION:
             found.append((layer.name, layer.heads, tuple(layers[name] for name in layer.inputs)))
-        elif layer.depthwise:
+        elif layer.depthwise and layer.inputs[0] in layers:  # with expansion 1 its channels are the module's input
             found.append((layer.name, layer.shape[0], (layers[layer.inputs[0]], layer)))
         elif layer.kind is Kind.LINEAR and readers.get(layer.name, layer).kind is Kind.LINEAR and len(layer.shape) > 1:
             found.append((layer.name, layer.shape[-1], (layer,)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from nas.pruning import apply_masks, block_sums, magnitude, make_masks, one_shot
 from nas.scores import fisher, input_norms, unit_importance, unit_masks, units_first, units_of, wanda
 from nas.training import batches
 from nas.writer import from_blocks
-from tests.nas.tiny import architecture, dark_and_bright
+from tests.nas.tiny import SPACE, architecture, dark_and_bright
 
 DATA = dark_and_bright(40)
 
@@ -46,6 +48,14 @@ def inputs_of(model: PathNetwork, name: str, data: LabelledImages) -> torch.Tens
         model(torch.from_numpy(data.images).permute(0, 3, 1, 2).float().div(128).sub(1))
     model.rounding = None
     return seen[name]
+
+
+def test_channels_of_a_module_that_does_not_expand_are_no_units() -> None:
+    """They are the residual stream, which other modules read too."""
+    space = replace(SPACE, stages=tuple(replace(stage, expansions=(1,)) for stage in SPACE.stages))
+    model = PathNetwork(describe(architecture(3, space)))
+    depthwise = {layer.name for layer, _ in model.layers() if layer.depthwise and "expand" not in str(layer.inputs)}
+    assert depthwise and not depthwise & {units.name for units in units_of(model)}
 
 
 def test_wanda_is_magnitude_times_input_norm() -> None:
