@@ -4,8 +4,8 @@ from typing import Any
 
 from conformance.line_chart import Chart, render_charts
 from conformance.paper.published import FIG_9A_ACCEPTED, FIG_9B_LOST
-from conformance.paper.spaces import analyse, decided_by
-from conformance.paper.workspace import Claim, Section, Workspace, table
+from conformance.paper.spaces import analyse
+from conformance.paper.workspace import Claim, Section, Workspace, decided_by, table
 from refsim.model_zoo import Card
 
 SPACES = ("small", "normal", "large")
@@ -75,12 +75,10 @@ def section(spaces: list[dict[str, Any]], cards: dict[str, Card]) -> Section:
         table_rows.append([name, f"{_zeros(card):.0%}", *cells, f"{lost:.2f}"])
         for points, share in zip(lines.values(), shares, strict=True):
             if share is not None:
-                points.append((100 * _zeros(card), 100 * share))
+                points.append((round(100 * _zeros(card)), 100 * share))
     text += f"""Models that were trained here.
 
-{table(("model", "zeros", *lines, "points lost"), table_rows)}
-
-![Accuracy against sparsity](paper/fig9b.svg)"""
+{table(("model", "zeros", *lines, "points lost"), table_rows)}"""
     losses = [float(row[-1]) for row in table_rows]
     claims.append(
         Claim(
@@ -90,6 +88,9 @@ def section(spaces: list[dict[str, Any]], cards: dict[str, Card]) -> Section:
             "other models, trained for less long",
         )
     )
+    if len(table_rows) == 1:
+        return Section(text, tuple(claims), ("fig9a",))
+    text += "\n\n![Accuracy against sparsity](paper/fig9b.svg)"
     svg = render_charts([Chart("Accuracy", "weights that are zero, %", "% of the test images", lines)])
     return Section(text, tuple(claims), ("fig9a",), {"fig9b.svg": svg})
 

@@ -1,6 +1,5 @@
 """What nas knows of spaces and networks, by commands of its own: nothing here imports nas."""
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -8,17 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from codegen.code_size import MEASURED
-from codegen.predictor import BUILT_IN, kernels_hash
 from refsim.errors import TinyFormerError
-
-
-def decided_by() -> dict[str, str]:
-    """What decides the evaluation of a model: kernels, and what is known of their time and size."""
-    digest = hashlib.sha256()
-    for path in sorted([*BUILT_IN.glob("*.json"), MEASURED]):
-        digest.update(path.read_bytes())
-    return {"kernels": kernels_hash(), "predictors": digest.hexdigest()}
 
 
 def analyse(spaces: tuple[str, ...], *options: str, svg: Path | None = None) -> list[dict[str, Any]]:

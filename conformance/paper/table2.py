@@ -7,8 +7,8 @@ import refsim
 from codegen.target import load_target
 from conformance.model_card import TARGET, measure
 from conformance.paper.published import LATENCY_SECONDS, TABLE_II, TABLE_III
-from conformance.paper.spaces import baselines, decided_by
-from conformance.paper.workspace import Claim, Section, Workspace, file_hash, provenance, table
+from conformance.paper.spaces import baselines
+from conformance.paper.workspace import Claim, Section, Workspace, decided_by, file_hash, provenance, table
 from refsim.model_zoo import Accuracy, Card, Measured
 
 RESNET8, RESULT, BASELINES = "resnet8", "table2-resnet8", "table2-baselines"

@@ -3,8 +3,8 @@
 from typing import Any
 
 from conformance.paper.published import TABLE_III, TABLE_III_LIMITS
-from conformance.paper.spaces import analyse, decided_by
-from conformance.paper.workspace import Claim, Section, Workspace, table
+from conformance.paper.spaces import analyse
+from conformance.paper.workspace import Claim, Section, Workspace, decided_by, table
 from refsim.model_zoo import Card
 
 SPACES = {

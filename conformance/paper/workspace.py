@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from codegen.predictor import kernels_hash
+from codegen.code_size import MEASURED
+from codegen.predictor import BUILT_IN, kernels_hash
 from conformance.console import write_whole
 from conformance.paper.published import TABLE_II
 from conformance.toolchain import arm_toolchains
@@ -168,10 +169,18 @@ class Workspace:
             raise DataError(f"{self.document} cannot be read: {error.strerror}; name it with --document") from error
 
 
+def decided_by() -> dict[str, str]:
+    """Settings of whatever is evaluated: kernels, and the times and sizes by which they are chosen."""
+    digest = hashlib.sha256()
+    for path in sorted([*BUILT_IN.glob("*.json"), MEASURED]):
+        digest.update(path.read_bytes())
+    return {"kernels": kernels_hash(), "predictors": digest.hexdigest()}
+
+
 def provenance() -> dict[str, str]:
-    """What decides anything that is measured with compiled kernels: for `Workspace.stored`."""
+    """Settings of whatever is measured with compiled kernels."""
     tool = arm_toolchains()[0]
-    return {"kernels": kernels_hash(), "compiler": f"{tool.name} {tool.version} -O2"}
+    return decided_by() | {"compiler": f"{tool.name} {tool.version} -O2"}
 
 
 def file_hash(path: Path) -> str:
