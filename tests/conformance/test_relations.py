@@ -174,7 +174,7 @@ PASS_FAULTS = (
 )
 
 
-@pytest.mark.parametrize(("name", "function", "fault"), PASS_FAULTS, ids=str)
+@pytest.mark.parametrize(("name", "function", "fault"), PASS_FAULTS, ids=[name for name, *_ in PASS_FAULTS])
 def test_relations_notice_wrong_passes(
     name: str,
     function: str,
