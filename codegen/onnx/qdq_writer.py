@@ -187,6 +187,8 @@ class _Writer:
             real = np.asarray(self.network.constants[name].real, np.float64)
             if not np.isfinite(real).all():
                 raise ModelError(f"node {op.name!r}: the constant {name!r} holds values that are not finite")
+            if not real.size:
+                raise ModelError(f"node {op.name!r}: the constant {name!r} has no elements (shape {real.shape})")
             if name not in self.weights:
                 scale, zero_point = affine(float(real.min()), float(real.max()))
                 integers = np.clip(round_half_away_array(real / scale) + zero_point, -128, 127).astype(np.int8)

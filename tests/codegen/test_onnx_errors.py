@@ -441,6 +441,15 @@ def test_calibration_method(tmp_path: Path) -> None:
         quantize(float_model(tmp_path), np.zeros((4, 8), np.float32), method="best")
 
 
+def test_constant_without_elements(tmp_path: Path) -> None:
+    net = Net(5, 8)
+    batch = net.add("Gather", net.add("Shape", "x"), net.ints(0))
+    nothing = net.add("Expand", net.const(np.zeros((1, 0, 8))), net.add("Concat", batch, net.ints(0, 8), axis=0))
+    path = saved(net, net.linear(net.add("Concat", nothing, "x", axis=1), 8, 4), tmp_path / "float.onnx")
+    with pytest.raises(ModelError, match="no elements"):
+        quantize(path, np.zeros((4, 5, 8), np.float32))
+
+
 def test_quantising_twice(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="quantised already"):
         quantize(small(tmp_path), np.zeros((4, 8), np.float32))
