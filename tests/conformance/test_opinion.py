@@ -36,7 +36,7 @@ def test_a_fault_of_one_side_is_found_and_saved(operator: str, tmp_path: Path, m
         return np.where(y == 127, y, y + 1).astype(np.int8)
 
     monkeypatch.setattr(GOLDEN[operator], "run", off_by_one)
-    monkeypatch.setattr("conformance.suite.SHRINK_SECONDS", 0.0)
+    monkeypatch.setattr("conformance.exploration.SHRINK_SECONDS", 0.0)
     (outcome,) = run_operator(operator, [OPINION], count=20, seed=0, failures=tmp_path)
     assert outcome.mismatches > 0
     assert outcome.vector is not None
