@@ -134,9 +134,13 @@ class _Place(ABC):
     def build(self, library: Library) -> Path:
         """Build a library of one source, into the cache."""
 
-    @abstractmethod
     def code(self, built: Path) -> bytes:
-        """What is the same for two builds of the same meaning."""
+        """What is the same for two builds of the same meaning: code and constants, not what debuggers read."""
+        with built.open("rb") as stream:
+            if stream.read(4) != b"\x7fELF":
+                return built.read_bytes()
+            sections = ELFFile(stream).iter_sections()
+            return b"".join(s.data() for s in sections if s["sh_flags"] & 2 and s["sh_type"] == "SHT_PROGBITS")
 
     @abstractmethod
     def run(self, kernel: str, library: Library, built: Path, wind: Callable[[], object]) -> int:
@@ -185,9 +189,6 @@ class _Host(_Place):
             sanitize=self._sanitize,
             name="mutant",
         )
-
-    def code(self, built: Path) -> bytes:
-        return built.read_bytes()  # without debugging information
 
     def run(self, kernel: str, library: Library, built: Path, wind: Callable[[], object]) -> int:
         function = getattr(self._ffi.dlopen(str(built)), f"tnf_{kernel}")
@@ -257,11 +258,6 @@ class _Chip(_Place):
             arena_bytes=ARENA_BYTES,
             name="kernels",
         )
-
-    def code(self, built: Path) -> bytes:
-        with built.open("rb") as stream:
-            sections = ELFFile(stream).iter_sections()
-            return b"".join(s.data() for s in sections if s["sh_flags"] & 2 and s["sh_type"] == "SHT_PROGBITS")
 
     def run(self, kernel: str, library: Library, built: Path, wind: Callable[[], object]) -> int:
         place = CortexMPlace(self.name, library, self._target, toolchain=self._tool)  # which finds what was built
