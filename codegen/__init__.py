@@ -33,10 +33,10 @@ def load(path: str | Path, *, name: str | None = None, profile: Literal["litert"
     name, path = name or Path(path).stem, model_file(path)
     # What reads a format is imported when a file of it is: onnx and onnxruntime take long.
     if path.suffix.lower() == ".tflite":
-        import codegen.tflite  # noqa: PLC0415 - as said
+        import codegen.tflite  # noqa: PLC0415 - see above
 
         return codegen.tflite.load(path, name=name, profile=profile)
-    import codegen.onnx  # noqa: PLC0415 - as said
+    import codegen.onnx  # noqa: PLC0415 - see above
 
     return codegen.onnx.load(path, name=name)
 

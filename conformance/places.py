@@ -270,7 +270,7 @@ class CortexMPlace(Place):
         self.machines = {strict: CortexM(target, self.elf, strict=strict, timing=timing) for strict in (False, True)}
 
     def run(self, call: KernelCall, layout: Layout) -> bytes:
-        return self.measure(call, layout, strict=len(layout.image) < STRICT_BYTES and call.macs < STRICT_MACS)[0]
+        return self.measure(call, layout, strict=len(layout.image) < STRICT_BYTES)[0]
 
     def measure(self, call: KernelCall, layout: Layout, *, strict: bool = False) -> tuple[bytes, CallResult]:
         """Run one call from empty caches: the layout's stretch of memory afterwards, and what the call cost.
@@ -318,8 +318,8 @@ class CortexMPlace(Place):
         self.machines.clear()
 
 
-STRICT_BYTES, STRICT_MACS = 4096, 4096
-"""Cases with fewer bytes of activations and fewer multiplications run in strict mode."""
+STRICT_BYTES = 4096
+"""Cases with fewer bytes of activations run in strict mode."""
 
 _CONSTANT_TYPES = {"int8_t": np.int8, "int16_t": np.int16, "int32_t": np.int32}
 
