@@ -47,9 +47,8 @@ class Counters:
             raw = sorted(map(str, self._folder.glob(f"{place.name}.*.profraw")))
             _run([self._profdata, "merge", "-o", str(merged), *raw])
             export = [self._cov, "export", str(place.built), f"-instr-profile={merged}"]
-            named = {str(path): files[name] for name, path in paths(self._library).items()}
-            _add_lines(named, _run([*export, "-format=lcov"]))
-            _add_branches(named, _run(export))
+            _add_lines(files, _run([*export, "-format=lcov"]))
+            _add_branches(files, _run(export))
 
     def _place(self, name: str, flags: Sequence[str]) -> HostPlace:
         profile = {"LLVM_PROFILE_FILE": str(self._folder / f"{name}.%p.profraw")}
@@ -80,12 +79,17 @@ def _run(command: Sequence[str]) -> str:
         raise ToolchainError(f"{Path(command[0]).name} fails: {said.strip().splitlines()[0]}") from error
 
 
+def _named(files: dict[str, SourceFile], path: str) -> SourceFile:
+    """The file at a path, whose first part is of the folder where the build, which is cached, was first made."""
+    return next(file for name, file in files.items() if path.endswith(f"/{name}"))
+
+
 def _add_lines(files: dict[str, SourceFile], lcov: str) -> None:
     lines: dict[int, int] = {}
     for entry in lcov.splitlines():
         kind, _, rest = entry.partition(":")
         if kind == "SF":
-            lines = files[rest].lines
+            lines = _named(files, rest).lines
         elif kind == "DA":
             line, count = map(int, rest.split(",")[:2])
             lines[line] = lines.get(line, 0) + count
@@ -98,10 +102,10 @@ def _add_branches(files: dict[str, SourceFile], export: str) -> None:
         name = function["name"].rpartition(":")[2]
         for *place, count, file_id, _, kind in function["regions"]:
             if kind == _CODE:
-                regions = files[function["filenames"][file_id]].regions
+                regions = _named(files, function["filenames"][file_id]).regions
                 regions[tuple(place)] = regions.get(tuple(place), 0) + count
         for *place, true, false, file_id, _, _ in function["branches"]:
-            file = files[function["filenames"][file_id]]
+            file = _named(files, function["filenames"][file_id])
             branch = file.branches.setdefault(tuple(place), Branch(name, _text(file, tuple(place))))
             branch.taken = (branch.taken[0] + true, branch.taken[1] + false)
 
