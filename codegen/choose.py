@@ -23,7 +23,7 @@ class Optimise(StrEnum):
     """The least time."""
 
     BALANCED = "balanced"
-    """The fewest bytes among what takes little more than the least time; see `codegen.schedule` for the arena."""
+    """The fewest bytes among what takes little more than the least time; see `codegen.schedule` for all together."""
 
 
 SLACK = {Optimise.SIZE: 1e9, Optimise.SPEED: 0.01, Optimise.BALANCED: 0.1}

@@ -6,9 +6,9 @@ then each operator's call is chosen anew, and memory costs only what goes beyond
 tallest tile for which there is room beside the tensors that are alive, and a depthwise convolution works in place where
 its output would make the arena larger.
 
-`Optimise.BALANCED` weighs a larger arena against the time of the whole model: of the sizes that some call asks for it
-takes the one at which bytes times time are least. So an arena that is larger by a hundredth has to save a hundredth of
-the model's time, however much quicker a single operator becomes.
+`Optimise.BALANCED` weighs the arena, the constants and the time of the whole model against each other: of the sizes
+that some call asks for it takes the one at which their product is least. So an arena that is larger by a hundredth has
+to save a hundredth of the model's time or of its constants in flash, however much quicker a single operator becomes.
 """
 
 from dataclasses import dataclass
@@ -128,7 +128,7 @@ def _planned(graph: Graph, candidates: list[list[Candidate]], optimise: Optimise
         return beside[step] + aligned(call.scratch_bytes) + apart
 
     def chosen(limit: float) -> tuple[float, list[Choice]]:
-        """The choices in an arena of at most so many bytes, with its bytes times the model's time."""
+        """The choices in an arena of at most so many bytes, and the product of arena, constants and time."""
         fitting = [[c for c in of_node[n.name] if needed(i, c.call) <= limit] for i, n in enumerate(graph.nodes)]
         reached = arena
         choices: list[Choice] = []
@@ -139,14 +139,16 @@ def _planned(graph: Graph, candidates: list[list[Candidate]], optimise: Optimise
                 choice = choose(found, optimise, lambda call: max(0, needed(step, call) - reached))  # noqa: B023 - called at once
                 choices.append(choice)
                 reached = max(reached, needed(step, choice.call))
-        return reached * sum(choice.time for choice in choices), choices
+        constants = sum(choice.call.constant_bytes for choice in choices)
+        return reached * max(1, constants) * sum(choice.time for choice in choices), choices
 
     if optimise is Optimise.BALANCED:
         least_time = sum(min(candidate.time for candidate in found) for found in candidates)
+        least_constants = sum(min(candidate.call.constant_bytes for candidate in found) for found in candidates)
         cost, choices = chosen(arena)
         sizes = {needed(i, c.call) for i, node in enumerate(graph.nodes) for c in of_node[node.name]}
         for limit in sorted(size for size in sizes if size > arena):
-            if limit * least_time >= cost:  # no larger arena can pay any more
+            if limit * max(1, least_constants) * least_time >= cost:  # no larger arena can pay any more
                 break
             cost, choices = min((cost, choices), chosen(limit), key=lambda one: one[0])
     else:

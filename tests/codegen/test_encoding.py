@@ -160,9 +160,7 @@ def test_a_generated_model_equals_the_golden_one(optimise: Optimise, tmp_path: P
     graph = b.graph(b.add("head", head, tokens))
     model = generate(graph, load_target("stm32f746"), tmp_path / "out", optimise=optimise)
     readme = (model.folder / "README.md").read_text()
-    # So small a model's arena would grow by the sparse convolution's scratch: `balanced` takes dense weights.
-    encoding = "dense" if optimise is Optimise.BALANCED else "sparse, blocks of 2"
-    assert f"| conv | conv2d | 5x5x24 | {encoding} |" in readme
+    assert "| conv | conv2d | 5x5x24 | sparse, blocks of 2 |" in readme
     assert "| head | linear | 5x5x20 | sparse, blocks of 4 |" in readme
     image = np.random.default_rng(3).integers(-128, 128, (4, 5, 5, 16)).astype(np.int8)
     expected = refsim.run(graph, image, trace=True)

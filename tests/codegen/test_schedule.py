@@ -19,7 +19,9 @@ from codegen.schedule import make_schedule
 from codegen.target import load_target
 from refsim import Graph, TensorType
 from refsim.ops import Requantization
+from refsim.ops.conv2d import Conv2D
 from refsim.ops.depthwise_conv2d import DepthwiseConv2D
+from refsim.ops.linear import Linear
 from refsim.ops.lookup import Lookup
 from refsim.ops.matmul import MatMul
 from refsim.ops.slice import Slice
@@ -114,6 +116,21 @@ def test_a_larger_arena_has_to_save_its_share_of_the_whole_models_time() -> None
     arena, time = balanced_beside(0)
     assert arena > 1 and arena * time < 1
     assert balanced_beside(1e9) == (1, 1)  # what is saved is the same, of the model's time nothing
+
+
+@pytest.mark.parametrize(("others", "block"), [(8, 4), (256, 0)])
+def test_a_larger_arena_has_to_save_its_share_of_the_whole_models_constants(others: int, block: int) -> None:
+    """A sparse convolution, whose scratch makes the arena larger, beside a layer of so many channels."""
+    b = Builder("share")
+    last = Requantization.from_real(0.001, -3)
+    kernel = np.ones((24, 3, 3, 16), np.int8)
+    kernel[:, :, :, :12] = 0
+    ends = [b.add("conv", Conv2D(kernel, np.zeros(24, np.int32), -3, last, padding=(1,) * 4), b.input("x", (5, 5, 16)))]
+    weight = np.ones((others, others), np.int8)
+    ends.append(b.add("other", Linear(weight, np.zeros(others, np.int32), -3, last), b.input("y", (1, others))))
+    same_time = Costs("of the test", True, lambda call, _: 1)
+    schedule = make_schedule(b.graph(*ends), same_time, Optimise.BALANCED, dsp=True)
+    assert schedule.calls[[node.name for node in schedule.graph.nodes].index("conv")].sparse_block == block
 
 
 def test_one_operator_does_not_decide_the_arena_of_a_network() -> None:
