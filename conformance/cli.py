@@ -65,7 +65,9 @@ def register(app: typer.Typer) -> None:
 
 def conformance(
     profile: Annotated[Profile, typer.Option(help="ci: fixed seed; thorough: more places and cases.")] = Profile.CI,
-    operator: Annotated[list[str] | None, typer.Option(help="Only this operator; may be repeated.")] = None,
+    operator: Annotated[
+        list[str] | None, typer.Option(help="Only this operator, or primitives; may be repeated.")
+    ] = None,
     place: Annotated[list[str] | None, typer.Option(help="Only this place; may be repeated.")] = None,
     relation: Annotated[list[str] | None, typer.Option(help="Only this relation; may be repeated.")] = None,
     graphs: Annotated[int | None, typer.Option(min=0, help="Random networks to generate, build and run.")] = None,
@@ -91,7 +93,7 @@ def conformance(
     """
     _check_hypothesis()
     from conformance.models import example_models
-    from conformance.runner import Plan, choose_operators, choose_places, choose_relations, execute
+    from conformance.runner import Plan, choose_places, choose_relations, choose_subjects, execute
 
     console = Console()
     if replay is not None:
@@ -102,7 +104,7 @@ def conformance(
         raise TinyFormerError("--data gives samples for a model: name the model with --model")
     everything = not (operator or relation or model)
     chosen = dict.fromkeys(model, data) if model else example_models() if models and everything else {}
-    operators = choose_operators(operator or []) if operator or not model else []
+    operators = choose_subjects(operator or []) if operator or not model else []
     number = cases or _CASES[profile]
     plan = Plan(
         profile=profile.value,

@@ -48,15 +48,28 @@ class Library:
     Attributes:
         sources: C files.
         include: folder of the header "tinyformer/kernels.h".
+        callers: C files of this package that are called like kernels; each one's header lies beside it.
     """
 
     sources: tuple[Path, ...] = field(default_factory=lambda: tuple(ckernels.sources().values()))
     include: Path = field(default_factory=ckernels.include_dir)
+    callers: tuple[Path, ...] = ()
 
     @property
-    def header(self) -> Path:
-        """The kernels' declarations."""
-        return self.include / "tinyformer" / "kernels.h"
+    def compiled(self) -> tuple[Path, ...]:
+        """Everything that a build takes."""
+        return self.sources + self.callers
+
+    @property
+    def kernels(self) -> list[str]:
+        """What can be called."""
+        return [f"tnf_{path.stem}" for path in self.compiled]
+
+    @property
+    def declarations(self) -> str:
+        """Those of the kernels, for cffi."""
+        headers = (self.include / "tinyformer" / "kernels.h", *(path.with_suffix(".h") for path in self.callers))
+        return "\n".join(map(parse_header, headers))
 
 
 class Place(ABC):
@@ -125,7 +138,7 @@ class HostPlace(Place):
         toolchain = toolchain or host_toolchains()[0]
         self.detail = f"{toolchain.name} {opt}" + (", UBSan" if sanitize else "")
         self.built = build_shared_library(
-            library.sources,
+            library.compiled,
             include_dirs=[library.include],
             toolchain=toolchain,
             opt=opt,
@@ -134,7 +147,7 @@ class HostPlace(Place):
             name="kernels",
         )
         self._environment = environment or {}
-        self._declarations = parse_header(library.header)
+        self._declarations = library.declarations
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._ask([])  # starts the process, which takes longer than hundreds of cases
@@ -254,13 +267,12 @@ class CortexMPlace(Place):
         toolchain = toolchain or arm_toolchains()[0]
         self.detail = f"{toolchain.name} {opt}, {target.name}"
         ffi = FFI()
-        ffi.cdef(parse_header(library.header))
-        kernels = [f"tnf_{path.stem}" for path in library.sources]
-        self._fields = {kernel: ffi.typeof(f"{kernel}_params").fields for kernel in kernels}
+        ffi.cdef(library.declarations)
+        self._fields = {kernel: ffi.typeof(f"{kernel}_params").fields for kernel in library.kernels}
         self.elf = build_firmware(
-            library.sources,
+            library.compiled,
             target,
-            kernels,
+            library.kernels,
             include_dirs=[library.include],
             toolchain=toolchain,
             opt=opt,

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from conformance.opinion import Opinion
 from conformance.places import Library, Place
+from conformance.primitives import SOURCE
 from conformance.relations import GoldenModel, Kernels
 from conformance.relations.runner import check
 from conformance.runner import choose_places, choose_relations
@@ -45,7 +46,7 @@ def replay(vector: Vector, where: str) -> tuple[str, str]:
 
 @contextmanager
 def _opened(name: str) -> Iterator[Place | Opinion]:
-    place = choose_places([name], thorough=True)[0].build(Library())
+    place = choose_places([name], thorough=True)[0].build(Library(callers=(SOURCE,)))
     try:
         yield place
     finally:

@@ -11,6 +11,7 @@ from rich.progress import Progress, TaskID
 from conformance.models import compare_model, model_name, open_place, read_model
 from conformance.opinion import Opinion
 from conformance.places import Library, Place, PlaceSpec, place_specs
+from conformance.primitives import PRIMITIVES, SOURCE
 from conformance.random_models import NAME, compare_random_models
 from conformance.relations import GRAPHS, RELATIONS, Engine, GoldenModel, Kernels, Relation
 from conformance.relations.runner import run_relations
@@ -34,7 +35,7 @@ class Plan:
         profile: its name, for the report.
         seed: of the cases.
         cases: for each operator.
-        operators: names; may be empty.
+        operators: names, "primitives" among them; may be empty.
         models: model files, and samples for each or None.
         places: in the order of the report.
         required: a place that cannot run fails the run whatever the reason.
@@ -68,6 +69,15 @@ def choose_operators(names: Sequence[str]) -> list[str]:
         TinyFormerError: there is none of that name.
     """
     return _choose("operator", names, list(OPERATORS))
+
+
+def choose_subjects(names: Sequence[str]) -> list[str]:
+    """The named operators or "primitives"; all of these where none is named.
+
+    Raises:
+        TinyFormerError: there is none of that name.
+    """
+    return _choose("operator", names, [*OPERATORS, PRIMITIVES])
 
 
 def choose_relations(names: Sequence[str], operators: Sequence[str]) -> dict[str, list[Relation]]:
@@ -126,7 +136,7 @@ def _choose(kind: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def _open_places(plan: Plan, report: Report, progress: Progress) -> list[Place | Opinion]:
-    library, places = Library(), list[Place | Opinion]()
+    library, places = Library(callers=(SOURCE,)), list[Place | Opinion]()
     specs = plan.places if plan.operators else [spec for spec in plan.places if _tries_relations(plan, spec.name)]
     task = progress.add_task("building", total=len(specs))
     for spec in specs:

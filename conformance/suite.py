@@ -18,6 +18,7 @@ from conformance.exploration import for_each, smallest
 from conformance.layout import Layout, lay_out
 from conformance.opinion import Opinion
 from conformance.places import Place
+from conformance.primitives import Primitive
 from conformance.strategies import Case, cases
 from refsim.errors import TinyFormerError
 from refsim.numerics import Int8Array
@@ -136,13 +137,19 @@ def attempts(case: Case, output_size: int, kinds: Sequence[bool]) -> list[Attemp
     chosen: dict[Way, KernelCall] = {}  # a kernel that cores with and without the DSP extension share runs once
     for dsp in kinds:
         alike: dict[Way, list[KernelCall]] = {}
-        for call in kernel_calls(case.op, case.shapes, dsp=dsp):
+        for call in _calls(case, dsp):
             for index in (None, *call.in_place):
                 alike.setdefault((call.kernel, call.sparse_block, index), []).append(call)
         chosen |= {way: calls[seed % len(calls)] for way, calls in alike.items()}
     return [
         Attempt(call, way[2], lay_out(call, case.inputs, output_size, way[2], seed)) for way, call in chosen.items()
     ]
+
+
+def _calls(case: Case, dsp: bool) -> Sequence[KernelCall]:
+    if isinstance(case.op, Primitive):
+        return [case.op.call(*case.shapes)]
+    return kernel_calls(case.op, case.shapes, dsp=dsp)
 
 
 def compare(case: Case, golden: Int8Array, place: Place | Opinion) -> Failure | None:
@@ -208,7 +215,7 @@ def run_operator(
     """Run one operator's cases at every place.
 
     Args:
-        operator: a name of `refsim.ops.OPERATORS`.
+        operator: a name of `refsim.ops.OPERATORS`, or "primitives".
         places: where.
         count: number of cases.
         seed: of the cases.
@@ -246,7 +253,7 @@ def for_each_case(operator: str, body: Callable[[Case, int], None], *, count: in
     """Call `body` with an operator's cases, the same for the same seed, and with the seed of each one's round.
 
     Args:
-        operator: a name of `refsim.ops.OPERATORS`.
+        operator: a name of `refsim.ops.OPERATORS`, or "primitives".
         body: what to do with a case.
         count: number of cases.
         seed: of the first round.

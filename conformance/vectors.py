@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance.primitives import Primitive
 from conformance.strategies.base import Case
 from refsim.errors import DataError
 from refsim.numerics import Int8Array
@@ -121,7 +122,7 @@ def _encode(value: Any, path: str, arrays: dict[str, NDArray[Any]]) -> Any:
         arrays[path] = value
         return {"array": path}
     if isinstance(value, Enum):
-        return {"class": _class_name(value), "member": value.name}
+        return {"class": _class_name(type(value)), "member": value.name}
     if is_dataclass(value):
         named = {field.name: getattr(value, field.name) for field in fields(value)}
     elif isinstance(value, tuple) and hasattr(value, "_asdict"):
@@ -130,7 +131,10 @@ def _encode(value: Any, path: str, arrays: dict[str, NDArray[Any]]) -> Any:
         return [_encode(item, f"{path}.{index}", arrays) for index, item in enumerate(value)]
     else:
         return value.item() if isinstance(value, np.generic) else value
-    return {"class": _class_name(value), "fields": {k: _encode(v, f"{path}.{k}", arrays) for k, v in named.items()}}
+    return {
+        "class": _class_name(type(value)),
+        "fields": {k: _encode(v, f"{path}.{k}", arrays) for k, v in named.items()},
+    }
 
 
 def _decode(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
@@ -141,7 +145,8 @@ def _decode(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     if "array" in value:
         return arrays[value["array"]]
     module, _, name = value["class"].partition(":")
-    if module.split(".")[0] != "refsim":  # a descriptor names classes of the golden model and nothing else
+    if module.split(".")[0] != "refsim" and value["class"] != _class_name(Primitive):
+        # a descriptor names classes of the golden model, or the primitives', and nothing else
         raise ValueError(f"class {value['class']!r} does not belong to refsim")
     cls = getattr(importlib.import_module(module), name)
     if "member" in value:
@@ -149,5 +154,5 @@ def _decode(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     return cls(**{k: _decode(v, arrays) for k, v in value["fields"].items()})
 
 
-def _class_name(value: Any) -> str:
-    return f"{type(value).__module__}:{type(value).__qualname__}"
+def _class_name(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"

@@ -17,6 +17,7 @@ from conformance.mutation.corpus import collect
 from conformance.mutation.mutants import Mutant, files, mutants
 from conformance.mutation.session import Record, try_all
 from conformance.mutation.trial import SURVIVED, kernels_with
+from conformance.primitives import PRIMITIVES
 from refsim.errors import TinyFormerError
 from refsim.ops import OPERATORS
 
@@ -37,11 +38,10 @@ def _run(options: argparse.Namespace) -> int:
     argued = report.arguments()
     record = Record(options.folder / "results.jsonl")
     done = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    done = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     columns = (TextColumn("{task.description}"), *done)
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("drawing cases", total=len(OPERATORS))
-        corpus = collect(list(OPERATORS), options.cases, options.suite_seed, lambda _: progress.advance(task))
+        task = progress.add_task("drawing cases", total=len(OPERATORS) + 1)
+        corpus = collect([*OPERATORS, PRIMITIVES], options.cases, options.suite_seed, lambda _: progress.advance(task))
         chosen = [m for m in _chosen(options, record) if kernels_with(m, corpus)]
         progress.reset(task, total=len(chosen), description="mutants")
         results = []

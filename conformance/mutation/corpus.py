@@ -64,7 +64,7 @@ def collect(operators: Sequence[str], count: int, seed: int, progress: Callable[
     """The calls that the cases of some operators make, of any kernels.
 
     Args:
-        operators: names of `refsim.ops.OPERATORS`.
+        operators: names of `refsim.ops.OPERATORS`, or "primitives".
         count: cases of each.
         seed: of the cases.
         progress: called with each operator's name once it is done.
@@ -109,7 +109,7 @@ def _calls(operator: str, count: int, seed: int) -> dict[str, list[Run]]:
 def _version() -> str:
     """Tells apart whatever makes other cases or other calls of them."""
     root = Path(__file__).parents[2]
-    folders = ("refsim/ops", "codegen/emit", "conformance/strategies")
+    folders = ("refsim/ops", "codegen/emit", "conformance/strategies", "conformance/primitives", "conformance/opinion")
     files = (
         "refsim/numerics.py",
         "codegen/encoding.py",

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import ckernels
+from conformance.primitives import PRIMITIVES, SOURCE
 from refsim.errors import TinyFormerError
 
 RULES = Path(__file__).parent / "kernels.rules"
@@ -101,8 +102,11 @@ def _usages() -> Mapping[str, frozenset[str]]:
 
 @cache
 def users(name: str) -> tuple[str, ...]:
-    """The sources, by stem, that use what a header defines, at first or second hand; all where the name is empty."""
-    stems = ckernels.sources()
+    """The sources, by stem, that use what a header defines, at first or second hand; all where the name is empty.
+
+    Beside the kernels the suite's callers of primitives are one.
+    """
+    stems = {**ckernels.sources(), PRIMITIVES: SOURCE}
     if not name:
         return tuple(stems)
     reached, before = {name}, set[str]()

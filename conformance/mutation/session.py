@@ -13,6 +13,7 @@ from pathlib import Path
 from conformance.mutation.corpus import Corpus
 from conformance.mutation.mutants import Mutant, files, without_comments
 from conformance.mutation.trial import Trial, Verdict, kernels_with
+from conformance.primitives import SOURCE
 from refsim.errors import DataError
 
 
@@ -71,7 +72,8 @@ class Keys:
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
-        self._texts = {file: without_comments(path.read_text(encoding="utf-8")) for file, path in files().items()}
+        sources = {**files(), SOURCE.name: SOURCE}
+        self._texts = {file: without_comments(path.read_text(encoding="utf-8")) for file, path in sources.items()}
 
     def of(self, mutant: Mutant) -> str:
         """16 hexadecimal digits."""

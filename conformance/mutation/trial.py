@@ -20,11 +20,11 @@ from elftools.elf.elffile import ELFFile
 
 import ckernels
 from codegen.target import Target, load_target
-from conformance.host import parse_header
 from conformance.host_process import Memory, Request, passed
 from conformance.mutation.corpus import Corpus, Run
 from conformance.mutation.mutants import Mutant, users
 from conformance.places import ARENA_BYTES, CortexMPlace, Library
+from conformance.primitives import PRIMITIVES, SOURCE
 from conformance.toolchain import Toolchain, arm_toolchains, build_firmware, build_shared_library, host_toolchains
 from refsim.errors import ConformanceError, TinyFormerError, ToolchainError
 
@@ -169,7 +169,7 @@ class _Host(_Place):
         self._opt, self._sanitize = opt, sanitize
         self._tool = _preferred(host_toolchains())
         self._ffi = FFI()
-        self._ffi.cdef(parse_header(original / "include" / "tinyformer" / "kernels.h"))
+        self._ffi.cdef(library_of((PRIMITIVES,), original).declarations)
         self._ffi.cdef("int mprotect(void *address, size_t length, int protection);")
         largest = max((len(run.layout.image) for runs in corpus.runs.values() for run in runs), default=1)
         self._memory = Memory(self._ffi, largest)
@@ -182,7 +182,7 @@ class _Host(_Place):
 
     def build(self, library: Library) -> Path:
         return build_shared_library(
-            library.sources,
+            library.compiled,
             include_dirs=[library.include],
             toolchain=self._tool,
             opt=self._opt,
@@ -250,9 +250,9 @@ class _Chip(_Place):
 
     def build(self, library: Library) -> Path:
         return build_firmware(
-            library.sources,
+            library.compiled,
             self._target,
-            [f"tnf_{path.stem}" for path in library.sources],
+            library.kernels,
             include_dirs=[library.include],
             toolchain=self._tool,
             arena_bytes=ARENA_BYTES,
@@ -288,6 +288,8 @@ class Trial:
             for path in ckernels.sources().values():
                 (copy / "src").mkdir(exist_ok=True)
                 shutil.copy(path, copy / "src")
+            for path in (SOURCE, SOURCE.with_suffix(".h")):
+                shutil.copy(path, copy)
         self._corpus = corpus
         self._seen: dict[tuple[str, str, int], bool] = {}
         self._host = _Host(corpus, self._original, opt="-O1")
@@ -368,12 +370,18 @@ class Trial:
 
 def library_of(names: Sequence[str], folder: Path) -> Library:
     """A library of some sources, of the copy of the kernels in a folder."""
-    return Library(tuple(folder / "src" / f"{name}.c" for name in names), folder / "include")
+    callers = (folder / SOURCE.name,) if PRIMITIVES in names else ()
+    sources = tuple(folder / "src" / f"{name}.c" for name in names if name != PRIMITIVES)
+    return Library(sources, folder / "include", callers)
 
 
 def kernels_with(mutant: Mutant, corpus: Corpus) -> list[str]:
-    """The kernels that hold a mutant's line and that the suite calls; those with few calls first."""
+    """The kernels that hold a mutant's line and that the suite calls: "primitives", then those with few calls first."""
     path = Path(mutant.file)
     stems = {path.stem} if path.suffix == ".c" else set(users(mutant.function))
     found = (kernel for kernel, names in corpus.sources.items() if stems & set(names))
-    return sorted(found, key=lambda kernel: sum(len(run.layout.image) for run in corpus.runs[kernel]))
+
+    def cost(kernel: str) -> int:
+        return 0 if kernel == PRIMITIVES else sum(len(run.layout.image) for run in corpus.runs[kernel])
+
+    return sorted(found, key=cost)

@@ -4,6 +4,7 @@ What is read of an operator are its parameters, and nothing that it computes: sh
 roundings are worked out here once more.
 """
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,7 @@ from math import prod
 from typing import Any
 
 from conformance.opinion.definitions import clamp, layernorm_row, nearest, requant, softmax_row
+from conformance.opinion.primitives import DEFINITIONS
 
 Index = tuple[int, ...]
 Shape = tuple[int, ...]
@@ -313,11 +315,19 @@ def concat(op: Any, *inputs: Tensor) -> Tensor:
     return fill((*first[:axis], len(owners), *first[axis + 1 :]), element)
 
 
+def primitives(op: Any, x: Tensor) -> Tensor:
+    """Words, the lowest byte first, to a word for each row; see `conformance.opinion.primitives`."""
+    rows, size = x.shape
+    words = struct.iter_unpack(f"<{size // 4}i", bytes(value % 256 for value in x.values))
+    results = (DEFINITIONS[op.function](*row) % 2**32 for row in words)
+    return Tensor((rows, 4), list(struct.unpack(f"{4 * rows}b", struct.pack(f"<{rows}I", *results))))
+
+
 OPERATORS: dict[str, Callable[..., Tensor]] = {
     function.__name__.rstrip("_"): function
     for function in (
         *(add, attention, average_pool2d, concat, conv2d, depthwise_conv2d, layernorm, linear, lookup, matmul),
-        *(max_pool2d, mean, mul, pad, requantize, reshape, slice_, softmax, transpose),
+        *(max_pool2d, mean, mul, pad, primitives, requantize, reshape, slice_, softmax, transpose),
     )
 }
-"""Operator name -> its definition: the operator and its inputs, without the batch axis, to the output."""
+"""Operator name, or "primitives" -> its definition: operator and inputs, without the batch axis, to the output."""

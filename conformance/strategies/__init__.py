@@ -17,7 +17,7 @@ def cases(operator: str) -> SearchStrategy[Case]:
     """The strategy of an operator's test cases.
 
     Args:
-        operator: a name of `refsim.ops.OPERATORS`.
+        operator: a name of `refsim.ops.OPERATORS`, or "primitives".
     """
     strategy: SearchStrategy[Case] = importlib.import_module(f"{__name__}.{operator}").cases()
     return strategy

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from conformance.opinion import OPERATORS, Opinion, definitions
+from conformance.primitives import PRIMITIVES
 from conformance.strategies import Case
 from conformance.suite import compare, run_operator
 from refsim.ops import OPERATORS as GOLDEN
@@ -16,10 +17,10 @@ OPINION = Opinion()
 
 
 def test_there_is_an_opinion_on_every_operator() -> None:
-    assert set(OPERATORS) == set(GOLDEN)
+    assert set(OPERATORS) == {*GOLDEN, PRIMITIVES}
 
 
-@pytest.mark.parametrize("operator", GOLDEN)
+@pytest.mark.parametrize("operator", [*GOLDEN, PRIMITIVES])
 def test_the_golden_model_is_the_definition(operator: str, tmp_path: Path) -> None:
     count = 40
     (outcome,) = run_operator(operator, [OPINION], count=count, seed=7, failures=tmp_path)

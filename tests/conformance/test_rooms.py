@@ -25,7 +25,7 @@ ROOMS = {
     "codegen/loop_counts": ".py",
     "conformance/strategies": ".py",
 }
-SHARED = {"__init__", "base", "sparse", "tiles"}
+SHARED = {"__init__", "base", "sparse", "tiles", "primitives"}
 
 
 @pytest.mark.parametrize(("folder", "suffix"), ROOMS.items(), ids=list(ROOMS))
