@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -239,7 +240,10 @@ def test_table3_shows_what_has_room_or_was_trained() -> None:
     assert found["block size 2"][3:] == ["91.00%", "0 K", "195 KB", "49 KB", "100 ms"]
     assert found["block size 4"][4] == "none fits"
     assert set(table3.SPACES) == set(TABLE_III)
-    assert section.claims[0].here == "block-2 91.00%"
+    assert section.claims[0].here == "sizes only"
+    full = replace(CARD, accuracy=replace(CARD.accuracy, int8=0.92))
+    section = table3.section(drawn, {"block-2": CARD, table3.FULL: full})
+    assert section.claims[0].here == "block size 2 1.00"
 
 
 def test_table4_classifies_and_times(workspace: Workspace, files: Files) -> None:  # noqa: F811 - the fixture
