@@ -11,8 +11,8 @@ Instructions are counted by a C function that Unicorn calls for each translated 
 whose condition fails counts as executed, since it takes its cycle on the chip as well. On request cycles are counted
 too: see `conformance.timing`.
 
-Strict mode also checks each access, to the byte, and for alignment: Unicorn itself lets LDM, LDRD and VLDR, and every
-access of an ARMv6-M core, be unaligned, which a chip traps.
+Strict mode also checks each access, to the byte, and for alignment: Unicorn itself lets LDM, LDRD and VLDR of ARMv7-M
+cores be unaligned, which a chip traps. Of ARMv6-M cores it traps every unaligned access, in any mode.
 """
 
 from conformance.emulator.machine import HOST_WINDOW, CortexM

@@ -14,6 +14,7 @@ from conformance.emulator.image import read_image
 from conformance.emulator.locations import Locations, NamedRange
 from conformance.emulator.results import CallResult, Mark, OperatorRule, StrayAccess
 from conformance.emulator.unicorn_library import libraries
+from conformance.emulator.watch import Watch
 from conformance.timing.core import Block
 from conformance.timing.cores import core_model
 from conformance.timing.cycles import BlockExecutions, Timing
@@ -49,6 +50,8 @@ _PERMISSIONS = {"r": uc.UC_PROT_READ, "w": uc.UC_PROT_WRITE, "x": uc.UC_PROT_EXE
 _XPSR_THUMB = 1 << 24  # flags clear, and outside any IT block, where a fault may have left the machine
 _PATTERN = 0xA5
 _MAX_MARKS = 1 << 16
+_ALWAYS_ALIGNED = "cortex-m0plus"
+"""The core that traps every unaligned access."""
 
 
 class CortexM:
@@ -68,7 +71,8 @@ class CortexM:
         target: The chip.
         elf: An image that `build_firmware` linked for it.
         host_window: Bytes of memory at `HOST_WINDOW`, outside the chip, for trace builds.
-        strict: Check each access against allowed ranges (see `allow`) and for alignment, at a tenth of the speed.
+        strict: Check each access against allowed ranges (see `allow`) and for alignment, at a seventh of the speed; on
+            ARMv6-M, where Unicorn itself traps unaligned ones, at a third.
         timing: Count cycles as well: of the core alone, or, at a tenth of the speed, with the target's memories.
         pattern: Byte that RAM and stack hold where nothing was written.
 
@@ -96,9 +100,11 @@ class CortexM:
         self._native, self._unicorn = libraries()
         self._ffi = self._native.ffi
         self._memory: dict[str, tuple[int, mmap.mmap]] = {}
+        self._usual: Sequence[tuple[int, int, bool]] = ()
 
         handle = self._ffi.new("void **")
-        self._check(self._unicorn.uc_open(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB | uc.UC_MODE_MCLASS, handle))
+        # Not UC_MODE_MCLASS: with it Unicorn 2.1 makes every core a Cortex-M33, whatever model is asked for.
+        self._check(self._unicorn.uc_open(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB, handle))
         self._machine = self._ffi.gc(handle[0], self._unicorn.uc_close)
         model = self._ffi.cast("int", _CPU_MODELS[target.core])
         self._check(self._unicorn.uc_ctl(self._machine, _SET_CPU_MODEL, model))
@@ -120,7 +126,8 @@ class CortexM:
         self._canaries, self.guards = self._guard()
         self._fill_probe()
         self._timer = self._add_timer(timing) if timing else None
-        self._add_hooks(strict)
+        self._add_hooks()
+        self._watch = self._add_watch() if strict else None
         self.reset()
 
     def reset(self) -> None:
@@ -207,6 +214,7 @@ class CortexM:
             entry.patches, entry.patch_count = patches, len(patches)
             self._rules += [ranges, patches]
         self._probe.rules, self._probe.rule_count = table, len(rules)
+        self._watch_what_is_not_allowed()
 
     def call(self, function: str | int, *arguments: int, max_instructions: int = 10**10) -> CallResult:
         """Call a function by the Procedure Call Standard for the Arm Architecture (AAPCS32) and wait for its return.
@@ -245,6 +253,8 @@ class CortexM:
         pc = self._register(arm.UC_ARM_REG_PC)
         if self._timer:
             self._timer.end(probe.mark_count)
+        if error == uc.UC_ERR_EXCEPTION:
+            self._native.lib.tnf_on_exception(self._machine, probe)
         if probe.faulted:
             self._paint_canaries()
             raise self._stray(pc)
@@ -360,7 +370,9 @@ class CortexM:
         probe.mark_address = self.symbols.get("tnf_trace_mark", 0) & ~1
         probe.marks, probe.mark_capacity, probe.r0 = self._marks, _MAX_MARKS, arm.UC_ARM_REG_R0
         probe.xpsr = arm.UC_ARM_REG_XPSR
-        probe.pc, probe.always_aligned = arm.UC_ARM_REG_PC, self.target.core == "cortex-m0plus"
+        probe.pc = arm.UC_ARM_REG_PC
+        self._register_numbers = ffi.new("int[]", _REGISTERS)
+        probe.registers = self._register_numbers
         probe.reg_read = ffi.cast("int (*)(void *, int, void *)", ffi.addressof(self._unicorn, "uc_reg_read"))
         probe.reg_write = ffi.cast("int (*)(void *, int, const void *)", ffi.addressof(self._unicorn, "uc_reg_write"))
         probe.emu_stop = ffi.cast("int (*)(void *)", ffi.addressof(self._unicorn, "uc_emu_stop"))
@@ -373,17 +385,13 @@ class CortexM:
     def _add_timer(self, timing: Timing) -> Timer:
         model = core_model(self.target.core)
         timer = Timer(self._native, self.target, timing, model, self.read)
-        self._register_numbers = self._ffi.new("int[]", _REGISTERS)
-        self._probe.timer, self._probe.registers = timer.pointer, self._register_numbers
+        self._probe.timer = timer.pointer
         return timer
 
-    def _add_hooks(self, strict: bool) -> None:
+    def _add_hooks(self) -> None:
         """All of them before any code is translated, since those added later are not called."""
-        accesses = uc.UC_HOOK_MEM_READ | uc.UC_HOOK_MEM_WRITE
         self._add_hook(uc.UC_HOOK_BLOCK, "tnf_on_block")
         self._add_hook(uc.UC_HOOK_MEM_INVALID, "tnf_on_invalid")
-        if strict:
-            self._add_hook(accesses, "tnf_on_access")
         if self._timer and self._timer.watches_accesses:
             self._add_hook(uc.UC_HOOK_CODE, "tnf_on_instruction")
         elif self._timer and self._timer.watches_divisions:
@@ -391,11 +399,31 @@ class CortexM:
                 for address in divisions(self.read(start, end - start), start):
                     self._add_hook(uc.UC_HOOK_CODE, "tnf_on_division", address, address)
 
-    def _add_hook(self, kind: int, function: str, first: int = 1, last: int = 0) -> None:
+    def _add_hook(self, kind: int, function: str, first: int = 1, last: int = 0) -> int:
         ffi = self._ffi
         callback = ffi.cast("void *", ffi.addressof(self._native.lib, function))
-        where = (ffi.cast("uint64_t", first), ffi.cast("uint64_t", last))  # everywhere where first > last
-        self._check(self._unicorn.uc_hook_add(self._machine, ffi.new("size_t *"), kind, callback, self._probe, *where))
+        where = (first, last)  # everywhere where first > last
+        hook = ffi.new("size_t *")
+        self._check(self._unicorn.uc_hook_add(self._machine, hook, kind, callback, self._probe, *where))
+        return int(hook[0])
+
+    def _add_watch(self) -> Watch:
+        def add(kind: int, first: int, last: int) -> int:
+            return self._add_hook(kind, "tnf_on_access", first, last)
+
+        def remove(hook: int) -> None:
+            self._check(self._unicorn.uc_hook_del(self._machine, hook))
+
+        spans = {name: (start, start + len(memory)) for name, (start, memory) in self._memory.items()}
+        read_only = {region.name for region in self.target.memory if "w" not in region.permissions}
+        memory = [(*span, name not in read_only) for name, span in spans.items()]
+        return Watch(add, remove, memory, whole=self.target.core != _ALWAYS_ALIGNED)
+
+    def _watch_what_is_not_allowed(self) -> None:
+        if self._watch and self._probe.rule_count:
+            self._watch.everything()
+        elif self._watch:
+            self._watch.outside(self._usual)
 
     def _own_and(
         self, readable: Sequence[tuple[int, int]], writable: Sequence[tuple[int, int]]
@@ -407,8 +435,9 @@ class CortexM:
         return [(start, end, w) for start, end, w in given if end > start]
 
     def _allow(self, ranges: Sequence[tuple[int, int, bool]]) -> None:
-        self._allowed = self._c_ranges(ranges)
+        self._usual, self._allowed = ranges, self._c_ranges(ranges)
         self._probe.usual.ranges, self._probe.usual.range_count = self._allowed, len(self._allowed)
+        self._watch_what_is_not_allowed()
 
     def _c_ranges(self, ranges: Sequence[tuple[int, int, bool]]) -> Any:
         return self._ffi.new("tnf_range[]", [(start, end - 1, writable) for start, end, writable in ranges])

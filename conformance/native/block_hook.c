@@ -3,7 +3,7 @@
 #include <stddef.h>
 #include <string.h>
 
-enum { UC_MEM_WRITE = 17 }; /* of Unicorn's uc_mem_type */
+enum { UC_MEM_READ = 16, UC_MEM_WRITE = 17 }; /* of Unicorn's uc_mem_type */
 
 #define HAS_IT 0x8000u
 
@@ -108,6 +108,12 @@ void tnf_on_division(void *machine, uint64_t address, uint32_t size, void *user)
     tnf_time_division(probe->timer, is_signed ? magnitude(dividend) : dividend, is_signed ? magnitude(divisor) : divisor);
 }
 
+static uint32_t address_of(void *machine, const tnf_probe *probe, const tnf_access *access)
+{
+    const uint32_t base = register_of(machine, probe, access->base);
+    return base + access->offset + (register_of(machine, probe, access->index) << access->shift);
+}
+
 void tnf_on_instruction(void *machine, uint64_t address, uint32_t size, void *user)
 {
     const tnf_probe *probe = user;
@@ -118,9 +124,7 @@ void tnf_on_instruction(void *machine, uint64_t address, uint32_t size, void *us
     }
     const uint8_t *code = probe->code + offset;
     if (tnf_data_access(code, (uint32_t)address, &access)) {
-        const uint32_t base = register_of(machine, probe, access.base);
-        const uint32_t index = register_of(machine, probe, access.index);
-        tnf_time_access(probe->timer, &access, base + access.offset + (index << access.shift));
+        tnf_time_access(probe->timer, &access, address_of(machine, probe, &access));
     } else if (size == 4u && is_division(code)) {
         tnf_on_division(machine, address, size, user);
     }
@@ -144,13 +148,14 @@ bool tnf_on_invalid(void *machine, int type, uint64_t address, int size, int64_t
     return false;
 }
 
-/* Does a chip trap the access of `size` bytes at an address that is no multiple of it? ARMv6-M traps all; later cores trap
- * those of LDM, STM, PUSH, POP, LDRD, STRD, LDREX, STREX and of the FPU (ARMv7-M ARM, section A3.2.1). */
+/* Does a chip trap the access of `size` bytes at an address that is no multiple of it? ARMv7-M traps those of LDM, STM, PUSH,
+ * POP, LDRD, STRD, LDREX, STREX and of the FPU (ARMv7-M ARM, section A3.2.1), which Unicorn does not. ARMv6-M traps all, and
+ * so does Unicorn. */
 static bool traps_unaligned(void *machine, const tnf_probe *probe, uint32_t size)
 {
     uint32_t pc = 0u;
-    if (probe->always_aligned || size < 4u) {
-        return probe->always_aligned;
+    if (size < 4u) {
+        return false;
     }
     probe->reg_read(machine, probe->pc, &pc);
     const uint32_t offset = pc - probe->code_origin;
@@ -196,5 +201,20 @@ void tnf_on_access(void *machine, int type, uint64_t address, int size, int64_t 
     if (!allowed) {
         remember(probe, type, address, size);
         probe->emu_stop(machine);
+    }
+}
+
+void tnf_on_exception(void *machine, tnf_probe *probe)
+{
+    uint32_t pc = 0u;
+    tnf_access access;
+    probe->reg_read(machine, probe->pc, &pc);
+    const uint32_t offset = pc - probe->code_origin;
+    if (offset <= probe->code_size - 4u && tnf_data_access(probe->code + offset, pc, &access)) {
+        const uint32_t address = address_of(machine, probe, &access);
+        probe->unaligned = (address & (access.size - 1u)) != 0u;
+        if (probe->unaligned) {
+            remember(probe, access.write ? UC_MEM_WRITE : UC_MEM_READ, address, (int)access.size);
+        }
     }
 }

@@ -66,19 +66,18 @@ typedef struct {
     int fault_type;
     int fault_size;
     uint64_t fault_address;
-    /* Strict mode: what may be touched, and whether the core traps every unaligned access (ARMv6-M does). */
+    bool unaligned;
+    /* Strict mode: what may be touched. */
     const tnf_range *ranges;
     uint32_t range_count;
-    bool always_aligned;
-    bool unaligned;
     /* Rules by mark index; at any other mark the ranges are `usual` again. */
     const tnf_rule *rules;
     uint32_t rule_count;
     tnf_rule usual;
-    /* Cycles, and Unicorn's numbers of R0 to R14; NULL where only instructions are counted. */
+    /* Cycles; NULL where only instructions are counted. */
     tnf_timer *timer;
+    /* Unicorn's own functions, and its numbers of R0 to R14. */
     const int *registers;
-    /* Unicorn's own functions. */
     int (*reg_read)(void *machine, int register_id, void *value);
     int (*reg_write)(void *machine, int register_id, const void *value);
     int (*emu_stop)(void *machine);
@@ -96,5 +95,7 @@ bool tnf_on_invalid(void *machine, int type, uint64_t address, int size, int64_t
 /* UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, in strict mode only: stops at an access outside the allowed ranges, or at an
  * unaligned one that a chip traps. */
 void tnf_on_access(void *machine, int type, uint64_t address, int size, int64_t value, void *probe);
+/* Not called by Unicorn: once it has stopped for an exception, remembers the access at PC if that is unaligned. */
+void tnf_on_exception(void *machine, tnf_probe *probe);
 
 #endif

@@ -70,6 +70,10 @@ void forever(void)
         __asm__ volatile("");
     }
 }
+/* As data: no assembler takes them for a core that lacks them. */
+void divide(void) { __asm__ volatile(".short 0xfbb0, 0xf0f1" : : : "r0", "memory"); }                /* UDIV r0, r0, r1 */
+void add_bytes(void) { __asm__ volatile(".short 0xfa80, 0xf001" : : : "r0", "memory"); }             /* SADD8 r0, r0, r1 */
+void add_floats(void) { __asm__ volatile(".short 0xee30, 0x0a20" : : : "memory"); }                  /* VADD.F32 s0, s0, s1 */
 void load_multiple(const uint32_t *at) { __asm__ volatile("ldmia %0!, {r2, r3}" : "+l"(at) : : "r2", "r3", "memory"); }
 #if __ARM_ARCH >= 7
 /* The access is inside an IT block, which a fault leaves half done. */

@@ -42,6 +42,9 @@ ENTRY_POINTS = [
     "jump",
     "forever",
     "load_multiple",
+    "divide",
+    "add_bytes",
+    "add_floats",
 ]
 TARGETS = ("stm32f746", "stm32f407", "stm32u575", "rp2040")
 COMPILERS = tuple(status.name for status in available_toolchains() if status.kind == "cortex-m")
@@ -327,6 +330,25 @@ def test_strict_mode_checks_each_byte(strict: CortexM) -> None:
     strict.call("poke", start + 7)
 
 
+def test_strict_mode_allows_what_lies_inside_a_range(strict: CortexM) -> None:
+    generator = random.Random(0)
+    start = strict.arena[0] + -strict.arena[0] % 4
+    bounds = [4, 11, 24, 32, 32, 47]  # in fours and not, apart and side by side
+    spans = [(start + low, high - low) for low, high in zip(bounds[::2], bounds[1::2], strict=True)]
+    readable, writable = [spans[0], spans[2]], [spans[1]]
+    generator.shuffle(readable)
+    strict.allow(readable, writable)
+    for kind, function, size, ranges in (("read", "peek", 4, spans), ("write", "poke", 1, writable)):
+        for address in range(start, start + 64, size):
+            if any(low <= address and address + size <= low + count for low, count in ranges):
+                strict.call(function, address)
+            else:
+                with pytest.raises(StrayAccess) as caught:
+                    strict.call(function, address)
+                assert (caught.value.kind, caught.value.address, caught.value.size) == (kind, address, size)
+    strict.reset()
+
+
 def test_strict_mode_traps_what_a_chip_traps(strict: CortexM) -> None:
     start = strict.arena[0]
     strict.call("load_multiple", start + 4)
@@ -335,6 +357,27 @@ def test_strict_mode_traps_what_a_chip_traps(strict: CortexM) -> None:
         assert "unaligned" in str(stray(strict, "peek", start + 1))
     else:
         strict.call("peek", start + 1)
+
+
+def test_armv6m_traps_unaligned_accesses_in_any_mode() -> None:
+    target = load_target("rp2040")
+    plain = CortexM(target, image(target))
+    found = stray(plain, "peek", plain.arena[0] + 1)
+    assert (found.unaligned, found.kind, found.address, found.size) == (True, "read", plain.arena[0] + 1, 4)
+    assert stray(plain, "load_multiple", plain.arena[0] + 2).address == plain.arena[0] + 2
+
+
+@pytest.mark.parametrize("function", ["divide", "add_bytes", "add_floats"])
+@pytest.mark.parametrize("name", [*TARGETS, "stm32f103"])
+def test_a_core_has_its_own_instructions_and_no_others(name: str, function: str) -> None:
+    target = load_target(name)
+    chip = CortexM(target, image(target))
+    has = {"divide": target.core != "cortex-m0plus", "add_bytes": target.dsp, "add_floats": target.fpu != "none"}
+    if has[function]:
+        chip.call(function)
+    else:
+        with pytest.raises(EmulationError, match="nvalid instruction|exception"):
+            chip.call(function)
 
 
 # Counting
