@@ -22,7 +22,7 @@ from refsim.ops.softmax import OUTPUT_ZERO_POINT, Softmax, smallest_difference
 _LARGE = ((5, 101), (9, 65), (11, 101), (17, 65), (30, 9), (100, 4), (4, 300), (2, 1100))
 """Queries and keys of which a tile holds only a part; more would cost emulated chips more than it shows."""
 
-_SCORES = 2300
+_SCORES = 1200
 """About how many scores a case has at most."""
 
 
