@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def zoo(
-    name: Annotated[str | None, typer.Argument(help="Model to show the card of; all as a table by default.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Model to show the card of, all as a table by default; with --update a run's folder too."),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Measure the cards' figures again; exit 1 if one differs.")] = (
         False
     ),
@@ -78,8 +81,10 @@ def _update(name: str, data: Path | None) -> None:
     from conformance.model_card import measure
     from refsim.files import write_whole
 
-    folder = model_zoo.FOLDER / name
-    card, file = model_zoo.card(name), folder / model_zoo.MODEL
+    is_run = (Path(name) / model_zoo.CARD).is_file()
+    folder = Path(name) if is_run else model_zoo.FOLDER / name
+    card = model_zoo.read_card(folder / model_zoo.CARD) if is_run else model_zoo.card(name)
+    file = folder / model_zoo.MODEL
     model = refsim.load(file)
     with Console(stderr=True).status(f"Measuring {name}"):
         measured, _ = measure(model.graph)

@@ -1,6 +1,7 @@
 """`tinyformer zoo`: cards are shown, measured again, and written; the wheel brings the models."""
 
 import re
+import shutil
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,14 @@ def test_update_measures_the_model(zoo: Path, files: Files) -> None:  # noqa: F8
     assert measured.constant_bytes < measured.flash_bytes < 65536
     assert measured.arena_bytes < measured.ram_bytes < 16384
     assert measured.band_percent == 15
+
+
+def test_update_measures_the_model_of_a_run(zoo: Path, tmp_path: Path) -> None:
+    shutil.copytree(zoo / "small-net", tmp_path / "run")
+    card = model_zoo.card("small-net")
+    (tmp_path / "run" / "card.toml").write_text(card_text(replace(card, sha256="", measured=None)), encoding="utf-8")
+    run(tmp_path / "run", "--update")
+    assert model_zoo.read_card(tmp_path / "run" / "card.toml") == card
 
 
 def test_the_table_and_the_card(zoo: Path) -> None:
