@@ -73,8 +73,8 @@ def _chosen(options: argparse.Namespace, record: Record) -> list[Mutant]:
     if options.survivors:
         alive = {r.mutant.name for r in record.results.values() if r.verdict.status == SURVIVED}
         chosen = [mutant for mutant in chosen if mutant.name in alive]
-    if options.sample and options.sample < len(chosen):
-        chosen = random.Random(options.seed).sample(chosen, options.sample)  # noqa: S311 - no secret
+    if options.sample:
+        chosen = random.Random(options.seed).sample(chosen, min(options.sample, len(chosen)))  # noqa: S311 - no secret
     return chosen
 
 

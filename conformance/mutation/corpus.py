@@ -5,6 +5,7 @@ import hashlib
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -54,6 +55,11 @@ class Corpus:
     runs: dict[str, list[Run]]
     digests: dict[str, str]
     sources: dict[str, tuple[str, ...]]
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Bytes that the calls of each kernel work on."""
+        return {kernel: sum(len(run.layout.image) for run in calls) for kernel, calls in self.runs.items()}
 
     def digest(self, kernels: Sequence[str]) -> str:
         """Tells two suites apart by what they ask of some kernels."""

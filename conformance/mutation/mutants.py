@@ -19,6 +19,12 @@ import ckernels
 from conformance.primitives import PRIMITIVES, SOURCE
 from refsim.errors import TinyFormerError
 
+_COMMUTES = re.compile(
+    r"\b(adds?|ands?|orrs?|eors?|muls?|mla|qadd|smuad|smlad|sm(?:la|ul)(?:bb|tt)|smmlar?|smmulr?) "
+    r"((?:\" #\w+ \"|[^,\"\\]+),)([^,\"\\]+),([^,\"\\]+)(?=[,\"\\])(?!, ?(?:lsl|lsr|asr|ror))"
+)
+"""An instruction whose two operands may change places: operation, result, operands."""
+
 RULES = Path(__file__).parent / "kernels.rules"
 
 
@@ -131,15 +137,20 @@ def mutants(file: str) -> Iterator[Mutant]:
     bare, owners = without_comments(text).split("\n"), definitions(text)
     with contextlib.redirect_stdout(io.StringIO()):  # it tells what it does
         changed = mutants_regexp([line + "\n" for line in bare], [str(RULES)], ignorePatterns=[])
-    seen = {(number, _spaceless(line)) for number, line in enumerate(bare, 1)}
+    seen = {(number, _meaning(line)) for number, line in enumerate(bare, 1)}
     before: Counter[tuple[str, str, str]] = Counter()
     for number, line, (rule, _), _ in sorted(changed, key=lambda mutant: int(mutant[0])):
         old, new, owner = bare[number - 1].strip(), without_comments(line).strip(), owners[number - 1]
-        if (number, _spaceless(new)) not in seen:
-            seen.add((number, _spaceless(new)))
+        if (number, _meaning(new)) not in seen:
+            seen.add((number, _meaning(new)))
             yield Mutant(file, number, owner, old, new, rule, before[owner, old, new])
             before[owner, old, new] += 1
 
 
-def _spaceless(line: str) -> str:
-    return re.sub(r"\s", "", line)
+def _meaning(line: str) -> str:
+    """A line without its spaces, and with the operands of sums and products in one order."""
+
+    def ordered(found: re.Match[str]) -> str:
+        return f"{found[1]} {found[2]}{','.join(sorted((found[3].strip(), found[4].strip())))}"
+
+    return re.sub(r"\s", "", _COMMUTES.sub(ordered, line))

@@ -72,16 +72,23 @@ class Keys:
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
+        self._known: dict[tuple[str, ...], str] = {}
         sources = {**files(), SOURCE.name: SOURCE}
         self._texts = {file: without_comments(path.read_text(encoding="utf-8")) for file, path in sources.items()}
 
     def of(self, mutant: Mutant) -> str:
         """16 hexadecimal digits."""
-        kernels = kernels_with(mutant, self._corpus)
-        stems = {name for kernel in kernels for name in self._corpus.sources[kernel]}
-        texts = [text for file, text in self._texts.items() if file.startswith("include") or Path(file).stem in stems]
-        parts = (mutant.name, self._corpus.digest(kernels), *texts)
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        parts = mutant.name + self._of_all(tuple(kernels_with(mutant, self._corpus)))
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+    def _of_all(self, kernels: tuple[str, ...]) -> str:
+        """What all mutants within the same kernels have in common."""
+        if kernels not in self._known:
+            stems = {name for kernel in kernels for name in self._corpus.sources[kernel]}
+            texts = [t for file, t in self._texts.items() if file.startswith("include") or Path(file).stem in stems]
+            parts = (self._corpus.digest(kernels), *texts)
+            self._known[kernels] = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        return self._known[kernels]
 
 
 def try_all(mutants: Sequence[Mutant], corpus: Corpus, record: Record, jobs: int) -> Iterator[Result]:

@@ -380,8 +380,4 @@ def kernels_with(mutant: Mutant, corpus: Corpus) -> list[str]:
     path = Path(mutant.file)
     stems = {path.stem} if path.suffix == ".c" else set(users(mutant.function))
     found = (kernel for kernel, names in corpus.sources.items() if stems & set(names))
-
-    def cost(kernel: str) -> int:
-        return 0 if kernel == PRIMITIVES else sum(len(run.layout.image) for run in corpus.runs[kernel])
-
-    return sorted(found, key=cost)
+    return sorted(found, key=lambda kernel: (kernel != PRIMITIVES, corpus.sizes[kernel]))

@@ -14,9 +14,10 @@ if not hasattr(os, "fork"):
 from conformance.mutation import __main__ as command
 from conformance.mutation import report, session
 from conformance.mutation.corpus import Corpus, collect
-from conformance.mutation.mutants import Mutant, definitions, files, mutants, users, without_comments
+from conformance.mutation.mutants import Mutant, _meaning, definitions, files, mutants, users, without_comments
 from conformance.mutation.session import Record, Result, try_all
 from conformance.mutation.trial import Trial, Verdict, kernels_with
+from conformance.primitives import PRIMITIVES
 from refsim.errors import DataError
 
 MEAN, NUMERICS, DSP = "src/mean.c", "include/tinyformer/numerics.h", "include/tinyformer/dsp.h"
@@ -34,7 +35,7 @@ def mutant(file: str, old: str, new: str) -> Mutant:
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    return collect(["mean", "layernorm"], 40, 0, lambda _: None)
+    return collect(["mean", "layernorm", PRIMITIVES], 40, 0, lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,21 @@ def test_arithmetic_is_mutated(file: str, function: str, change: tuple[str, str]
     assert any(m.new == m.old.replace(*change, 1) for m in made if change[0] in m.old)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("smlad r4, r0, r12, r4", "smlad r4,r12, r0, r4", False),
+        ('"smlad " #f ", r2, r6, " #f "', '"smlad " #f ",r6, r2, " #f "', False),
+        ("smlad r4, r0, r12, r4", "smlad r0, r4, r12, r4", True),
+        ("smlatb r4, r0, r12, r4", "smlatb r4,r12, r0, r4", True),
+        ("add r8, r2, r8, lsl #3", "add r8,r8, r2, lsl #3", True),
+        ("sub r8, r2, r8", "sub r8,r8, r2", True),
+    ],
+)
+def test_operands_that_may_change_places_make_no_mutant(old: str, new: str, fault: bool) -> None:
+    assert (_meaning(f'"{old}\\n"') != _meaning(f'"{new}\\n"')) == fault
+
+
 def test_lines_belong_to_functions_macros_and_types() -> None:
     text = "typedef struct {\n    int a;\n} pair;\n\n#define TWO(x) \\\n    (2 * (x))\n\n"
     text += "static int f(int a)\n{\n    return a;\n}\n"
@@ -82,7 +98,7 @@ def test_lines_belong_to_functions_macros_and_types() -> None:
 def test_users_are_found_at_second_hand() -> None:
     assert "softmax" in users("tnf_exp_negative")
     assert "mean" not in users("tnf_exp_negative")
-    assert set(users("tnf_isqrt")) == {"layernorm", "layernorm_dsp"}
+    assert set(users("tnf_isqrt")) == {"layernorm", "layernorm_dsp", PRIMITIVES}
 
 
 @pytest.mark.parametrize(
@@ -137,6 +153,13 @@ def test_another_suite_or_another_kernel_is_another_key(corpus: Corpus) -> None:
     assert session.Keys(corpus).of(replace(fault, line=1)) == key
     other = Corpus(corpus.runs, dict.fromkeys(corpus.digests, "other"), corpus.sources)
     assert session.Keys(other).of(fault) != key
+
+
+def test_primitives_are_asked_first(corpus: Corpus, trial: Trial) -> None:
+    assert kernels_with(mutant(NUMERICS, "720401, 242", "720401, 241"), corpus) == [PRIMITIVES]  # softmax is not asked
+    fault = mutant(NUMERICS, "v < lo ? lo", "v < lo ? hi")
+    assert kernels_with(fault, corpus)[0] == PRIMITIVES
+    assert trial.judge(fault) == Verdict("killed", "host", "a byte differs")
 
 
 def test_kernels_with_a_line(corpus: Corpus) -> None:
