@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from conformance.proofs.bounds import BOUNDS
 from conformance.proofs.c_semantics import Program
 from conformance.proofs.exhaustive import DOMAINS, Trial
 from conformance.proofs.prove import prove
@@ -24,11 +25,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m conformance.proofs", description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"try every {QUICK}th argument, which proves nothing")
     step = QUICK if parser.parse_args().quick else 1
-    table = Table("primitive", "domain", "method", "holds", title="The primitives in C against docs/numerics.md")
+    title = "The primitives in C against docs/numerics.md, and the bounds of every operator"
+    table = Table("primitive or operators", "domain", "method", "holds", title=title)
     table.add_column("seconds", justify="right")
     failures: list[str] = []
     with Console(stderr=True).status("") as status:
-        for proof in prove(THEOREMS, Program(), progress=status.update):
+        for proof in prove((*THEOREMS, *BOUNDS), Program(), progress=status.update):
             held = Text("no", "bold red") if proof.failure else Text("yes", "green")
             method = f"SMT, {proof.queries} queries"
             table.add_row(proof.theorem.function, proof.theorem.domain, method, held, f"{proof.seconds:.1f}")

@@ -1,5 +1,6 @@
 /* Primitives that no solver decides, tried on every argument against the definition written out in 64 bits. Each function
- * tries `count` arguments from `first` on and gives the number of those that differ. */
+ * tries `count` arguments from `first` on and gives the number of those that differ, of which a sum or product leaves the int32 that
+ * it is in C, or of which the result is not where the kernels want it. */
 #include "tinyformer/numerics.h"
 
 #include "exhaustive.h"
@@ -24,6 +25,14 @@ static int64_t rdbpot(int64_t v, int n)
     return truncating(v >= 0 ? v + divisor / 2 : v - divisor / 2, divisor);
 }
 
+static int64_t left_int32;
+
+static int64_t word(int64_t v)
+{
+    left_int32 += v < INT32_MIN || v > INT32_MAX;
+    return v;
+}
+
 static int64_t saturated(int64_t v)
 {
     return v < INT32_MIN ? INT32_MIN : v > INT32_MAX ? INT32_MAX : v;
@@ -38,12 +47,12 @@ static int64_t exponential(int64_t a)
         return INT32_MAX;
     }
     q = (int64_t)((uint64_t)a & 0xFFFFFFu) - (1 << 24);
-    x = q * 32 + (1 << 28);
+    x = word(word(q * 32) + (1 << 28));
     x2 = srdhm(x, x);
     x3 = srdhm(x2, x);
     x4 = srdhm(x2, x2);
-    u = rdbpot(srdhm(rdbpot(x4, 2) + x3, 715827883) + x2, 1);
-    e = 1895147668 + srdhm(1895147668, x + u);
+    u = rdbpot(word(srdhm(word(rdbpot(x4, 2) + x3), 715827883) + x2), 1);
+    e = word(1895147668 + srdhm(1895147668, word(x + u)));
     for (bit = 24; bit <= 30; bit++) {
         if ((q - a) >> bit & 1) {
             e = srdhm(e, c[bit - 24]);
@@ -54,11 +63,11 @@ static int64_t exponential(int64_t a)
 
 static int64_t one_over(int64_t a)
 {
-    const int64_t half = truncating(a + INT32_MAX + 1, 2);
-    int64_t x = 1515870810 + srdhm(half, -1010580540);
+    const int64_t half = word(truncating(a + INT32_MAX + 1, 2));
+    int64_t x = word(1515870810 + srdhm(half, -1010580540));
     int i;
     for (i = 0; i < 3; i++) {
-        x = x + saturated(srdhm(x, ((int64_t)1 << 29) - srdhm(half, x)) * 4);
+        x = word(x + saturated(srdhm(x, word(((int64_t)1 << 29) - srdhm(half, x))) * 4));
     }
     return saturated(x * 2);
 }
@@ -66,19 +75,23 @@ static int64_t one_over(int64_t a)
 int64_t tnf_try_exp_negative(int64_t first, int64_t count, int64_t step)
 {
     int64_t i, wrong = 0;
+    left_int32 = 0;
     for (i = first; i < first + count; i += step) {
-        wrong += tnf_exp_negative((int32_t)-i) != exponential(-i);
+        const int64_t e = exponential(-i);
+        wrong += tnf_exp_negative((int32_t)-i) != e || e < 0;
     }
-    return wrong;
+    return wrong + left_int32;
 }
 
 int64_t tnf_try_reciprocal(int64_t first, int64_t count, int64_t step)
 {
     int64_t i, wrong = 0;
+    left_int32 = 0;
     for (i = first; i < first + count; i += step) {
-        wrong += tnf_reciprocal((int32_t)i) != one_over(i);
+        const int64_t r = one_over(i), least = i <= INT32_MAX - 15 ? (int64_t)1 << 30 : 0; /* as tnf_softmax_dsp has it */
+        wrong += tnf_reciprocal((int32_t)i) != r || r < least;
     }
-    return wrong;
+    return wrong + left_int32;
 }
 
 int64_t tnf_try_divide_2_61(int64_t first, int64_t count, int64_t step)

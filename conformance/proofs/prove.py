@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import z3
 
@@ -41,8 +42,12 @@ def ask(query: Query, seconds: float = SECONDS) -> str:
     if answer == z3.unknown:
         return f"{query.what}: undecided ({solver.reason_unknown()})"
     model = solver.model()
-    values = sorted((str(name), model[name].as_signed_long()) for name in model if model[name] is not None)
+    values = sorted((str(name), _number(model[name])) for name in model if model[name] is not None)
     return f"{query.what}: fails for {', '.join(f'{name} = {value}' for name, value in values)}"
+
+
+def _number(value: Any) -> int:
+    return int(value.as_signed_long() if z3.is_bv_value(value) else value.as_long())
 
 
 def prove(

@@ -9,10 +9,14 @@ z3 = pytest.importorskip("z3", reason="z3 is not installed: pip install tinyform
 
 import ckernels
 from conformance.opinion import definitions
+from conformance.proofs import bounds
+from conformance.proofs.bounds import BOUNDS
 from conformance.proofs.c_semantics import Products, Program
 from conformance.proofs.exhaustive import DOMAINS, Trial
 from conformance.proofs.prove import ask, prove
 from conformance.proofs.theorems import THEOREMS, Query, Theorem
+from refsim.errors import QuantizationError
+from refsim.numerics import INT32_MAX, Rounding, requantized_bound
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +110,57 @@ def test_tried_primitives_are_their_definitions() -> None:
         steps: list[int] = []
         assert trial.wrong(domain, 40_009, steps.append) == 0
         assert sum(steps) == domain.count
+
+
+@pytest.mark.parametrize("theorem", BOUNDS, ids=lambda theorem: theorem.function.replace(" ", ""))
+def test_bounds(program: Program, theorem: Theorem) -> None:
+    # One zero point in so many where each has a query of its own; `nox -s proofs` asks all.
+    every = 19 if len(list(theorem.queries(program))) > 100 else 3
+    (proof,) = prove([theorem], program, chosen=lambda number: number % every == 0)
+    assert proof.failure == ""
+    assert proof.queries > 0
+
+
+@pytest.mark.parametrize(
+    ("operators", "name", "value"),
+    [
+        ("requantised values, single", "REQUANTIZED_MAX", 2**31),
+        ("requantised values, double", "MULTIPLIER_MAX", 2**33),
+        ("conv2d", "INT32_MAX", 2**31),
+        ("matmul", "INT32_MAX", 2**31 + 2**20),
+        ("add", "LEFT_SHIFT", 22),
+        ("add", "INT32_MAX", 2**31),
+        ("mean", "INT32_MAX", 2**31),
+        ("softmax", "LONGEST_ROW", 4096),
+        ("softmax", "smallest_difference", lambda shift: -(32 * 2**26 >> shift) - 1),
+        ("layernorm", "LONGEST_NORMALISED", 2**18),
+        ("layernorm", "LARGEST_EPSILON", 2**63 - 1),
+        ("layernorm", "MOST_SCALE_BITS", 26),
+        ("lookup", "largest_distance", lambda z: max(127 - z, 127 + z)),
+    ],
+)
+def test_weaker_checks_are_found(
+    program: Program, operators: str, name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, name, value)
+    theorem = next(t for t in BOUNDS if t.function.startswith(operators))
+    assert any(ask(query) for query in theorem.queries(program))
+
+
+@pytest.mark.parametrize("rounding", list(Rounding))
+def test_bounds_of_requantised_values_are_those_that_are_proven(rounding: Rounding) -> None:
+    rng = random.Random(2)
+    admitted = 0
+    for _ in range(400):
+        bound, multiplier = rng.getrandbits(rng.randrange(1, 32)), rng.randrange(2**30, 2**31)
+        shift = rng.randrange(-31, 31)
+        t, product = 31 - shift, bound * multiplier
+        proven = (product + 2 ** (t - 1)) >> t if rounding is Rounding.SINGLE else -(-product >> t) + 1
+        fits = rounding is Rounding.SINGLE or bound << max(shift, 0) <= INT32_MAX
+        try:
+            assert requantized_bound(bound, multiplier, shift, rounding, "") == proven
+            assert fits and proven <= 2**30
+            admitted += 1
+        except QuantizationError:
+            assert not fits or proven > 2**30
+    assert 50 < admitted < 350
