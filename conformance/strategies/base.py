@@ -163,10 +163,11 @@ def smallness() -> st.SearchStrategy[bool]:
 
 @st.composite
 def spikes(draw: st.DrawFn, shape: Shape) -> Int8Array:
-    """One sample, int8 (1, *shape): each row is constant but for one element."""
+    """One sample, int8 (1, *shape): each row is constant but for one element, or a few neighbours."""
     rest, spike = draw(elements(-128, 127)), draw(elements(-128, 127))
     data = np.full((1, *shape), rest, np.int8)
-    data[..., draw(st.integers(0, shape[-1] - 1))] = spike
+    first, count = draw(st.integers(0, shape[-1] - 1)), draw(st.sampled_from((1, 4)))
+    data[..., first : first + count] = spike
     return data
 
 
