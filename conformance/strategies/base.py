@@ -308,6 +308,22 @@ def block_masks(draw: st.DrawFn, shape: Shape) -> Int8Array:
 
 
 @st.composite
+def biases_at_steps(draw: st.DrawFn, channels: int) -> tuple[Int32Array, Requantization]:
+    """Biases that alone are where the output changes, up to the largest that any last step brings down to int8.
+
+    Of weighted sums hardly any is there; and what a last step does to one of more than 2^30 shows nowhere else.
+    """
+    rounding, multiplier = draw(roundings()), draw(st.integers(2**30, INT32_MAX))
+    shift, zero_point = draw(often((-23,), st.integers(-23, -1))), draw(often((-128,), zero_points()))
+    random = np.random.default_rng(draw(st.integers(0, 2**16)))
+    steps = random.integers(-128, 127, channels) - zero_point + 0.5
+    bias = np.rint(steps / multiplier * 2.0 ** (31 - shift)) + random.integers(-1, 2, channels)
+    limited: Int32Array = np.clip(bias, -INT32_MAX, INT32_MAX).astype(np.int32)
+    last = np.array([multiplier], np.int32), np.array([shift], np.int32)
+    return limited, Requantization(*last, zero_point, -128, 127, rounding)
+
+
+@st.composite
 def weighted(
     draw: st.DrawFn, shape: Shape, channel_axis: int, zero_point: int, small: bool = False
 ) -> tuple[Int8Array, Int32Array, Requantization]:
@@ -320,6 +336,8 @@ def weighted(
         zero_point: of the input.
         small: the accumulators of inputs near the zero point are, see `smallness`.
     """
+    if draw(st.integers(0, 7)) == 7:
+        return np.zeros(shape, np.int8), *draw(biases_at_steps(shape[channel_axis]))
     weight = draw(arrays(shape, *((-NEAR, NEAR) if small else (-128, 127)))) * draw(block_masks(shape))
     distance = max(127 - zero_point, 128 + zero_point)
     rows = np.moveaxis(weight, channel_axis, 0).astype(np.int64).reshape(shape[channel_axis], -1)
