@@ -13,6 +13,9 @@ from refsim.numerics import Int8Array
 
 Shape = tuple[int, ...]
 
+MOST_ELEMENTS = 2**28
+"""Of a tensor, so that every index fits int32 in the kernels (docs/numerics.md, section 4)."""
+
 
 @compiled()
 def _quantize(real: NDArray[Any], scale: float, zero_point: int, q: Int8Array) -> None:
@@ -34,7 +37,7 @@ class TensorType:
         zero_point: in [-128, 127].
 
     Raises:
-        ShapeError: an axis is not a positive integer.
+        ShapeError: an axis is not a positive integer, or there are more than 2^28 elements.
         QuantizationError: scale or zero point out of range.
     """
 
@@ -45,6 +48,10 @@ class TensorType:
     def __post_init__(self) -> None:
         if any(not isinstance(n, int) or n < 1 for n in self.shape):
             raise ShapeError(f"every axis must be a positive integer, found shape {self.shape}")
+        if self.size > MOST_ELEMENTS:
+            raise ShapeError(
+                f"a tensor holds at most {MOST_ELEMENTS} elements, found {self.size} in shape {self.shape}"
+            )
         if not (math.isfinite(self.scale) and self.scale > 0) or float(np.float32(self.scale)) != self.scale:
             raise QuantizationError(f"a scale must be a positive finite float32, found {self.scale!r}")
         if not -128 <= self.zero_point <= 127:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from refsim.compiled import compiled
 from refsim.errors import ShapeError
-from refsim.tensor import Shape
+from refsim.tensor import MOST_ELEMENTS, Shape
 
 Pair = tuple[int, int]
 
@@ -48,6 +48,21 @@ class Window:
                 raise ShapeError(f"a window of {span} does not fit an axis of {size} padded by {before} and {after}")
             sizes.append((size + before + after - span) // self.stride[axis] + 1)
         return sizes[0], sizes[1]
+
+    def check_indices(self, height: int, width: int, channels: int) -> None:
+        """Check that kernels reach every position with int32 (docs/numerics.md, section 4).
+
+        Raises:
+            ShapeError: the padded image, stride or dilation are too large for so many channels.
+        """
+        top, left, bottom, right = self.padding
+        reach_h = max(height + top + bottom, self.stride[0], self.dilation[0])
+        reach_w = max(width + left + right, self.stride[1], self.dilation[1])
+        if reach_h * reach_w * channels > MOST_ELEMENTS:
+            raise ShapeError(
+                f"padded image, stride and dilation reach over {reach_h} x {reach_w} positions of {channels} channels, "
+                f"more than {MOST_ELEMENTS} elements"
+            )
 
     def check_covers_image(self, height: int, width: int) -> None:
         """Check that every window holds at least one position inside the image (pooling needs one).

@@ -22,8 +22,11 @@ from refsim.numerics import (
     quantize_multiplier,
     requantized_bound,
 )
-from refsim.tensor import Shape, TensorType
+from refsim.tensor import MOST_ELEMENTS, Shape, TensorType
 from refsim.windows import Window, image_shape
+
+MOST_WEIGHTS = 2**23 - 1
+"""Of an output channel: what TNF_SPARSE_CHANNEL of ckernels/include/tinyformer/sparse.h has room for."""
 
 
 class Operator(ABC):
@@ -233,6 +236,7 @@ class Pooling(Operator):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         height, width, channels = image_shape(shapes[0], self.name)
+        self.window.check_indices(height, width, channels)
         self.window.check_covers_image(height, width)
         return (*self.window.output_size(height, width), channels)
 
@@ -282,7 +286,16 @@ def check_channels(output: Requantization, channels: int, what: str, *, halved: 
 
 
 def weighted_bounds(weight: Int8Array, bias: Int32Array, zero_point: int) -> list[int]:
-    """Largest |accumulator| of each output channel, the first axis of weight (docs/numerics.md, section 4)."""
+    """Largest |accumulator| of each output channel, the first axis of weight (docs/numerics.md, section 4).
+
+    Raises:
+        ShapeError: a channel has more weights than sparse kernels count, or all together are more than indices reach.
+    """
+    if weight[0].size > MOST_WEIGHTS or weight.size > MOST_ELEMENTS:
+        raise ShapeError(
+            f"an output channel has at most {MOST_WEIGHTS} weights, and all together {MOST_ELEMENTS}, "
+            f"found {weight[0].size} and {weight.size}"
+        )
     sums = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1)
     return [abs(int(b)) + largest_distance(zero_point) * int(s) for b, s in zip(bias, sums, strict=True)]
 

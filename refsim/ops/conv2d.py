@@ -68,6 +68,7 @@ class Conv2D(Requantizing):
             raise ShapeError(
                 f"conv2d takes {self.weight.shape[3] * self.groups} input channels, found {channels} in {shapes[0]}"
             )
+        self.window.check_indices(height, width, max(channels, self.weight.shape[0]))
         return (*self.window.output_size(height, width), self.weight.shape[0])
 
     @property

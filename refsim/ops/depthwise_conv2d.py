@@ -65,6 +65,7 @@ class DepthwiseConv2D(Requantizing):
                 f"depthwise_conv2d has {self.weight.shape[2]} output channels, "
                 f"which is no multiple of the {channels} in {shapes[0]}"
             )
+        self.window.check_indices(height, width, self.weight.shape[2])
         return (*self.window.output_size(height, width), self.weight.shape[2])
 
     @property
