@@ -75,6 +75,8 @@ class _Place(ABC):
     def prepare(self, kernel: str) -> None:
         """Build the original and run it: what it is made of, and how long its slowest call may take.
 
+        What is built stays in the cache, from which other processes take it.
+
         Raises:
             ConformanceError: it fails.
         """
@@ -88,7 +90,6 @@ class _Place(ABC):
             raise ConformanceError(f"{kernel} at {self.name}: the kernels as they are fail: {_words(status)}")
         spent = after.children_user + after.children_system - before.children_user - before.children_system
         self._limit[kernel] = self.slack + spent
-        built.unlink()
 
     def differs(self, kernel: str, library: Library) -> Path | None:
         """Build the mutant's source: what was built, or None where it is the original's code.
@@ -357,7 +358,8 @@ class Trial:
 
     def _builds(self, place: _Place, kernel: str) -> bool:
         try:
-            place.build(library_of(self._corpus.sources[kernel], self._mutant)).unlink()
+            built = place.build(library_of(self._corpus.sources[kernel], self._mutant))
+            built.unlink(missing_ok=True)  # another process may have had the same question
         except ToolchainError:
             return False
         return True
