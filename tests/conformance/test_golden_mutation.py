@@ -10,22 +10,22 @@ if not hasattr(os, "fork"):
     pytest.skip("mutants run in forked processes, which this system has not", allow_module_level=True)
 
 from conformance.mutation.golden.mutants import files, is_compiled, mutated, source, spots
-from conformance.mutation.golden.trial import Corpus, collect, dependents, judge
+from conformance.mutation.golden.trial import COMPILED, INTERPRETED, UNIT_TESTS, Corpus, collect, dependents, judge
 from conformance.mutation.mutants import Mutant
-from conformance.mutation.trial import KILLED, NOT_COMPILED
+from conformance.mutation.trial import KILLED, NOT_COMPILED, SURVIVED
 
 FILE = "ops/slice.py"
 
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    return collect(["slice"], 10, 0, lambda: None)
+    return collect(["slice", "requantize", "max_pool2d", "softmax"], 10, 0, lambda: None)
 
 
-def changed(old: str, new: str) -> Mutant:
-    lines = source(FILE).split("\n")
-    (line,) = (i for i, text in enumerate(lines, 1) if old in text)
-    return Mutant(FILE, line, "", lines[line - 1], lines[line - 1].replace(old, new), "")
+def changed(old: str, new: str, file: str = FILE, function: str = "") -> Mutant:
+    lines = source(file).split("\n")
+    line = next(i for i, text in enumerate(lines, 1) if old in text)
+    return Mutant(file, line, function, lines[line - 1], lines[line - 1].replace(old, new), "")
 
 
 def test_every_mutant_is_one_line_of_code_changed() -> None:
@@ -70,7 +70,33 @@ def test_only_what_numba_compiles_is_compiled_anew() -> None:
 def test_a_fault_is_found(corpus: Corpus) -> None:
     spot = next(spot for spot in spots(FILE) if "Number" in spot.rule and "run" in spot.mutant().function)
     verdict = judge(spot.mutant(), corpus)
-    assert (verdict.status, verdict.place) == (KILLED, "definition")
+    assert (verdict.status, verdict.place) == (KILLED, INTERPRETED)
+
+
+@pytest.mark.parametrize("file", ["numerics.py", "windows.py", "ops/softmax.py"])
+def test_without_a_fault_python_computes_what_numba_does(corpus: Corpus, file: str) -> None:
+    assert judge(changed("import", "import", file), corpus, compiled=False).status == SURVIVED
+
+
+def test_a_last_bit_is_found_where_no_byte_shows_it(corpus: Corpus) -> None:
+    verdict = judge(changed("1895147668) +", "1895147669) +", "ops/softmax.py"), corpus, compiled=False)
+    assert (verdict.status, verdict.place) == (KILLED, INTERPRETED)
+
+
+def test_what_only_compiled_code_can_tell_is_left_to_it(corpus: Corpus) -> None:
+    """Numba makes -128 of int8(128), where NumPy refuses; so it is no fault."""
+    wraps = changed("column_max = ", "column_max = 0 * int(np.int8(128)) or ", "ops/max_pool2d.py", "_max_pool2d")
+    assert judge(wraps, corpus, compiled=False).status == SURVIVED
+
+
+def test_what_overflows_is_judged_when_it_is_compiled(corpus: Corpus) -> None:
+    verdict = judge(changed("return np.asc", "return np.int8(300) * np.asc", function="Slice.run"), corpus)
+    assert (verdict.status, verdict.place, verdict.how) == (KILLED, COMPILED, "an operator fails")
+
+
+def test_a_limit_that_is_moved_is_found_by_a_unit_test(corpus: Corpus) -> None:
+    verdict = judge(changed("LONGEST_ROW = 4095", "LONGEST_ROW = 4096", "ops/softmax.py"), corpus, compiled=False)
+    assert (verdict.status, verdict.place) == (KILLED, UNIT_TESTS)
 
 
 def test_what_is_no_code_is_no_fault(corpus: Corpus) -> None:

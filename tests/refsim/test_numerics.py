@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from conformance.opinion.functions import FUNCTIONS
 from refsim import numerics
 from refsim.errors import QuantizationError
 from refsim.numerics import Rounding
@@ -17,6 +18,18 @@ INT32 = st.one_of(
     st.integers(-(2**31), 2**31 - 1),
     st.sampled_from([-(2**31), -(2**31) + 1, -(2**30), -1, 0, 1, 2**30, 2**31 - 1]),
 )
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_their_definitions(name):
+    """On thousands of arguments; Hypothesis, below, looks for others."""
+    function = FUNCTIONS[name]
+    values = set()
+    for arguments in function.arguments(3000, 0):
+        expected = function.definition(*arguments)
+        assert function.computed(arguments) == expected, arguments
+        values.add(str(expected))
+    assert len(values) > 60
 
 
 @given(INT32, INT32)

@@ -247,8 +247,18 @@ def test_softmax(seed, scale, length):
 @pytest.mark.parametrize("length", [511, 512, 1024, 4095])
 def test_softmax_on_long_equal_rows(length):
     op = Softmax.from_scale(0.125)
-    x = np.full((1, 1, length), 5, np.int8)
-    assert op.run(x)[0, 0].tolist() == softmax_by_definition(x[0, 0], op)
+    x = np.full((1, 2, length), 5, np.int8)
+    x[0, 1, 1:] = -100  # an ordinary row after it
+    y = op.run(x)
+    for row in range(2):
+        assert y[0, row].tolist() == softmax_by_definition(x[0, row], op)
+
+
+def test_softmax_takes_scales_however_large():
+    largest = Softmax(2**31 - 1, 31, 0)
+    for scale in (32.0, 64.0, 1e9):
+        op = Softmax.from_scale(scale)
+        assert (op.multiplier, op.shift, op.diff_min) == (largest.multiplier, largest.shift, largest.diff_min)
 
 
 @settings(max_examples=30)

@@ -7,14 +7,21 @@ import numpy as np
 import pytest
 
 from refsim.errors import QuantizationError, ShapeError
-from refsim.numerics import INT32_MAX, Rounding, check_accumulator, quantize_multiplier, requantized_bound
+from refsim.numerics import (
+    Multiplier,
+    Rounding,
+    check_accumulator,
+    check_multiplier,
+    quantize_multiplier,
+    requantized_bound,
+)
 from refsim.ops import Requantization
 from refsim.ops.average_pool2d import AveragePool2D
 from refsim.ops.base import weighted_bounds
 from refsim.ops.concat import Concat
 from refsim.ops.conv2d import Conv2D
 from refsim.ops.depthwise_conv2d import DepthwiseConv2D
-from refsim.ops.layernorm import LARGEST_EPSILON, LONGEST_ROW, LayerNorm
+from refsim.ops.layernorm import LayerNorm
 from refsim.ops.linear import Linear
 from refsim.ops.lookup import Lookup
 from refsim.ops.matmul import MatMul
@@ -31,6 +38,11 @@ from refsim.tensor import TensorType
 from refsim.windows import Window
 
 ONE = Requantization.from_real(1e-6, 0)
+
+# Written out: what is imported would move along with a fault.
+INT32_MAX = 2**31 - 1
+LARGEST_EPSILON = 2**62 - 1
+LONGEST_ROW = 2**15
 
 
 def scaled(multiplier: int = 2**30, shift: int = -9, rounding: Rounding = Rounding.SINGLE) -> Requantization:
@@ -136,6 +148,16 @@ ENDS: dict[str, tuple[Callable[..., object], tuple[object, ...], tuple[object, .
     "gamma": (lambda n: layernorm(gamma=n), (-32767, 32767), (-32768,)),
     "row of layernorm": (layernorm, (1, LONGEST_ROW), (0, LONGEST_ROW + 1)),
     "rows of layernorm": (lambda shape: layernorm().output_shape(shape), ((4,), (2, 4)), ((), (3,), (5,))),
+    "beta": (
+        lambda n: LayerNorm(np.array([32767], np.int16), np.array([n], np.int32), 0, ONE),
+        (INT32_MAX - 32768 * 32767, 32768 * 32767 - INT32_MAX),
+        (INT32_MAX - 32768 * 32767 + 1, 32768 * 32767 - INT32_MAX - 1),
+    ),
+    "quantisation of softmax's output": (
+        lambda pair: softmax().check_quantization((), TensorType((4,), *pair)),
+        ((1 / 256, -128),),
+        ((1 / 128, -128), (1 / 512, -128), (1 / 256, -127), (1 / 256, 127)),
+    ),
     "table": (lambda n: Lookup(ones(n)), (256,), (255, 257)),
     "axes of matmul": (lambda n: MatMul(0, 0, ONE).output_shape((2,) * n, (2,) * n), (2, 3), (1,)),
     "ranks of matmul": (lambda n: MatMul(0, 0, ONE).output_shape((2, 2), (2,) * n), (2,), (1, 3)),
@@ -149,6 +171,7 @@ ENDS: dict[str, tuple[Callable[..., object], tuple[object, ...], tuple[object, .
         (INT32_MAX - 1,),
         (INT32_MAX,),
     ),
+    "integer multiplier": (lambda n: check_multiplier(Multiplier(n, 0), "it"), (2**30, INT32_MAX), (2**30 - 1, 2**31)),
     "real multiplier": (quantize_multiplier, (0.0, 2.0**30 - 1), (-1e-9, 2.0**30, math.inf, math.nan)),
 }
 

@@ -39,26 +39,28 @@ class Spot:
 
     Attributes:
         file: below refsim, "ops/softmax.py".
+        first: the line where the statement begins, of those that are in no other.
         rule: cosmic-ray's operator.
-        occurrence: which of the places that it applies to.
+        occurrence: which of the places in the statement that it applies to.
     """
 
     file: str
+    first: int
     rule: str
     occurrence: int
 
     def mutant(self) -> Mutant:
         """The change itself."""
-        text = source(self.file)
-        changed = mutate_code(text, get_operator(self.rule)(), self.occurrence)
-        before, after = text.split("\n"), changed.split("\n")
-        line = next(i for i, (a, b) in enumerate(zip(before, after, strict=True), 1) if a != b)
+        statement = _statements(self.file)[self.first].get_code()
+        after = mutate_code(statement, get_operator(self.rule)(), self.occurrence).split("\n")
+        offset = next(i for i, (a, b) in enumerate(zip(statement.split("\n"), after, strict=True)) if a != b)
+        before, line = source(self.file).split("\n"), self.first + offset
         function = _functions(self.file)[line]
         earlier = [
             i for i in range(1, line) if _functions(self.file)[i] == function and before[i - 1] == before[line - 1]
         ]
         rule = self.rule.removeprefix("core/")
-        return Mutant(self.file, line, function, before[line - 1], after[line - 1], rule, len(earlier))
+        return Mutant(self.file, line, function, before[line - 1], after[offset], rule, len(earlier))
 
 
 def files() -> list[str]:
@@ -92,16 +94,24 @@ def is_compiled(mutant: Mutant) -> bool:
 
 def spots(file: str) -> Iterator[Spot]:
     """Every change of a file, but for those of types, which compute nothing."""
-    tree = get_ast(source(file))
     types = list(_annotations(file))
     for rule in RULES:
         operator = get_operator(rule)()
-        occurrence = 0
-        for node in _nodes(tree):
-            for start, _ in operator.mutation_positions(node):
+        for line, statement in _statements(file).items():
+            places = [start for node in _nodes(statement) for start, _ in operator.mutation_positions(node)]
+            for occurrence, start in enumerate(places):
                 if not any(first <= start < last for first, last in types):
-                    yield Spot(file, rule, occurrence)
-                occurrence += 1
+                    yield Spot(file, line, rule, occurrence)
+
+
+@cache
+def _statements(file: str) -> dict[int, Any]:
+    """The statements that are in no other, by the line where the text of each begins, comments before it included."""
+    found, line = {}, 1
+    for statement in get_ast(source(file)).children:
+        found[line] = statement
+        line += str(statement.get_code()).count("\n")
+    return found
 
 
 def _nodes(node: Any) -> Iterator[Any]:
