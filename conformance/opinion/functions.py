@@ -178,6 +178,28 @@ def _bounded(random: Random) -> Arguments:
     return random.choice((near, near, integer(random, 0, INT32_MAX))), multiplier, shift, rounding
 
 
+def _normalised(module: Any, row: tuple[int, ...], scale_bits: int, epsilon: int, expected: list[int]) -> list[int]:
+    """The h of a row: what is expected of it is subtracted by beta, so that bytes show how far it is from that."""
+    beta = np.array([-h for h in expected], np.int32)
+    one = module.Requantization(np.array([2**30], np.int32), np.array([1], np.int32), 0)
+    op = module.LayerNorm(np.ones(len(row), np.int16), beta, epsilon, one, scale_bits)
+    distances = op.run(np.array([row], np.int8))[0].tolist()
+    return [h + distance for h, distance in zip(expected, distances, strict=True)]
+
+
+def _row_to_normalise(row: tuple[int, ...], scale_bits: int = 14, epsilon: int = 0) -> Arguments:
+    return row, scale_bits, epsilon, definitions.layernorm_row(list(row), scale_bits, epsilon)
+
+
+def _row(random: Random) -> Arguments:
+    """A row, short or constant but for an element, and epsilons of all sizes."""
+    row = [random.randint(-128, 127) for _ in range(random.randint(1, 8))]
+    if random.random() < 0.2:
+        row = [row[0]] * random.randint(1, 40) + [random.randint(-128, 127)]
+    epsilon = random.choice((0, 0, 1, random.randint(0, 2 ** random.randint(0, 62) - 1)))
+    return _row_to_normalise(tuple(row), random.choice((0, 7, 13, 14, 14, 14)), epsilon)
+
+
 FUNCTIONS: dict[str, Function] = {
     "srdhm": Function(
         "numerics",
@@ -258,6 +280,21 @@ FUNCTIONS: dict[str, Function] = {
         definitions.reciprocal,
         lambda random: (integer(random, 0, INT32_MAX),),
         ((0,), (1,), (2**30,), (INT32_MAX,)),
+    ),
+    "layernorm": Function(
+        "ops.layernorm",
+        _normalised,
+        lambda row, scale_bits, epsilon, expected: definitions.layernorm_row(list(row), scale_bits, epsilon),
+        _row,
+        (
+            # Rows whose h is so near a tie that one bit less of the root shows.
+            _row_to_normalise((30, -74, -82, -123, -88, -75, 23)),
+            _row_to_normalise((-26, -65, -53, -54, 52, -118, -96, 6)),
+            _row_to_normalise((127, *(-128,) * 600), epsilon=2**62 - 1),
+            _row_to_normalise((127, *(-127,) * 15)),
+            _row_to_normalise((-127, *(127,) * 15)),
+            _row_to_normalise((5, 5, 5)),
+        ),
     ),
 }
 """By name."""

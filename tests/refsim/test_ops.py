@@ -254,6 +254,20 @@ def test_softmax_on_long_equal_rows(length):
         assert y[0, row].tolist() == softmax_by_definition(x[0, row], op)
 
 
+@pytest.mark.parametrize(
+    ("row", "multiplier", "shift"),
+    [
+        ([44, 34], 2043888973, 20),  # so near a tie that one more or less in the sum shows
+        ([-77, 28, -23, 100], 2138052343, 20),
+        ([-128, -128, -128], 2**30, 31),  # a largest of -127 would leave no exponential but 0
+        ([-128, -127, 127], 2**30, 31),
+    ],
+)
+def test_softmax_of_telling_rows(row, multiplier, shift):
+    op = Softmax(multiplier, shift, -(31 * 2**26 >> shift))
+    assert op.run(np.array([row], np.int8))[0].tolist() == softmax_by_definition(row, op)
+
+
 def test_softmax_takes_scales_however_large():
     largest = Softmax(2**31 - 1, 31, 0)
     for scale in (32.0, 64.0, 1e9):
@@ -330,6 +344,26 @@ def test_layernorm(seed, rounding, zy, length, scale_bits, epsilon):
     result = op.run(data)
     for index in np.ndindex(2, 2):
         assert list(result[index]) == layernorm_by_definition(data[index], op)
+
+
+@pytest.mark.parametrize(("spike", "beta"), [(127, -32767), (-127, 32768)])
+def test_layernorm_where_its_h_saturates(spike, beta):
+    row = np.full(16, -spike, np.int8)
+    row[0] = spike
+    op = LayerNorm(np.ones(16, np.int16), np.full(16, beta, np.int32), 0, Requantization.from_real(1.0, 0), 14)
+    y = op.run(row[None])[0].tolist()
+    assert y == layernorm_by_definition(row, op)
+    assert y[0] == 0
+
+
+def test_layernorm_with_a_variance_of_63_bits():
+    rows = np.full((3, 600), -128, np.int8)
+    rows[1:, 7], rows[2, 9:80] = 127, 100
+    op = LayerNorm(np.ones(600, np.int16), np.zeros(600, np.int32), 2**62 - 1, Requantization.from_real(1.0, 0), 14)
+    y = op.run(rows[None])[0]
+    for row in range(3):
+        assert y[row].tolist() == layernorm_by_definition(rows[row], op)
+    assert len(set(y[2].tolist())) > 1
 
 
 @pytest.mark.parametrize("count", [44, 192, 512])

@@ -40,7 +40,7 @@ def last_step(output: Requantization) -> tuple[object, ...]:
         ([-0.7, 0.01], [100.0, -300.0]),  # beta does
         ([0.0, 0.0], [0.0, 0.0]),  # nothing does
         ([0.0, 0.0], [1e-4, 3e-5]),
-        ([6.9e-41, -6.9e-41], [0.0, 0.0]),  # a scale of one bit, in which gamma does not fit
+        ([6e-41, -6e-41], [0.0, 0.0]),  # a scale of one bit, in which gamma does not fit
     ],
 )
 def test_layernorm(gamma: list[float], beta: list[float], epsilon: float, scale_bits: int) -> None:
@@ -56,6 +56,7 @@ def test_layernorm(gamma: list[float], beta: list[float], epsilon: float, scale_
     multiplier = quantized((scale * 2.0**-scale_bits) / y.scale)
     assert last_step(op.output) == ([multiplier], -7, -128, 127, Rounding.SINGLE)
     assert op.scale_bits == scale_bits
+    assert LayerNorm(op.gamma, op.beta, 0, op.output).scale_bits == 7
     twice = LayerNorm.from_real(np.array(gamma), np.array(beta), epsilon, x, y, rounding=Rounding.DOUBLE)
     assert (twice.output.rounding, twice.scale_bits) == (Rounding.DOUBLE, 7)
 

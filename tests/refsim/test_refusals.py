@@ -16,6 +16,7 @@ from refsim.numerics import (
     requantized_bound,
 )
 from refsim.ops import Requantization
+from refsim.ops.add import Add
 from refsim.ops.average_pool2d import AveragePool2D
 from refsim.ops.base import weighted_bounds
 from refsim.ops.concat import Concat
@@ -184,6 +185,23 @@ def test_ranges_end_where_they_should(name: str) -> None:
     for value in illegal:
         with pytest.raises((QuantizationError, ShapeError)):
             make(value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda output: Requantize(0, output),
+        lambda output: Mul(0, 0, output),
+        lambda output: MatMul(0, 0, output),
+        lambda output: Mean(0, 0, 0, output),
+        lambda output: Add(0, 0, Multiplier(2**30, 0), Multiplier(2**30, 0), output),
+        lambda output: LayerNorm(np.ones(2, np.int16), bias(2), 0, output),
+    ],
+)
+def test_what_has_one_scale_takes_one_multiplier(make: Callable[[Requantization], object]) -> None:
+    make(scaled(shift=-20))
+    with pytest.raises(ShapeError, match="has 1 output channels but 2 multipliers"):
+        make(many(2))
 
 
 def test_multipliers_too_small_for_their_shift_are_none() -> None:
