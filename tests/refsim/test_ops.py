@@ -111,6 +111,45 @@ def test_depthwise_conv2d(seed, rounding, zx, zy, multiplier, stride):
         assert y[n, oh, ow, o] == reference.finish(acc, op.output, o)
 
 
+@pytest.mark.parametrize("size", [(2, 40, 30), (13, 9, 9), (3, 23, 22), (1, 1, 600)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
+def test_conv2d_in_parts(size, stride):
+    """Images of which several make a part, or of which one is several."""
+    rng = np.random.default_rng(sum(size))
+    op = Conv2D(
+        int8(rng, 3, 3, 2, 5),
+        rng.integers(-5000, 5000, 3).astype(np.int32),
+        -7,
+        Requantization.from_real(1e-3, 5),
+        stride,
+        (1, 2, 2, 0),
+    )
+    x = int8(rng, *size, 5)
+    y = op.run(x)
+    padded = np.zeros((size[0], size[1] + 3, size[2] + 2, 5), np.int64)
+    padded[:, 1 : 1 + size[1], 2:] = x.astype(np.int64) + 7
+    acc = np.zeros((size[0], size[1] + 1, size[2] + 1, 3), np.int64) + op.bias
+    for kh, kw in np.ndindex(3, 2):
+        seen = padded[:, kh : kh + acc.shape[1], kw : kw + acc.shape[2]]
+        acc += seen @ op.weight[:, kh, kw].T.astype(np.int64)
+    expected = [reference.finish(int(v), op.output) for v in acc[:, :: stride[0], :: stride[1]].ravel()]
+    np.testing.assert_array_equal(y.ravel(), expected)
+
+
+@pytest.mark.parametrize(("rows", "channels"), [(1100, 3), (513, 9), (512, 4), (511, 1), (5, 40), (3, 600), (600, 601)])
+def test_linear_in_parts(rows, channels):
+    """More rows than a part takes, and more channels than rows."""
+    rng = np.random.default_rng(rows + channels)
+    op = Linear(
+        int8(rng, channels, 5), rng.integers(-999, 999, channels).astype(np.int32), 3, stage(rng, channels, 0, -9)
+    )
+    x = int8(rng, rows, 5)
+    acc = (x.astype(np.int64) - 3) @ op.weight.T.astype(np.int64) + op.bias
+    y = op.run(x)
+    for row in (*range(0, rows, 37), rows - 1):
+        assert y[row].tolist() == [reference.finish(int(v), op.output, o) for o, v in enumerate(acc[row])]
+
+
 @settings(max_examples=30)
 @given(SEEDS, ROUNDINGS, ZERO_POINTS, ZERO_POINTS)
 def test_linear_is_a_1x1_convolution(seed, rounding, zx, zy):
