@@ -18,7 +18,7 @@ ROWS = 1000
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 Words = NDArray[np.int64]
 
-RARE_DIVISORS = (*LARGE_DIGITS, 2130715151, 2147361202, 1598055639, 1985360602, 1455044210, 1508907348)
+RARE_DIVISORS = (*LARGE_DIGITS, 2130715151, 2147361202, 1598055639, 1985360602, 1455044210, 1851325784, 2081423108)
 """Of `divide_2_61`: with these a digit is at first too large by much, or what is left is just where it is corrected."""
 
 
