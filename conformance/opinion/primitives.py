@@ -19,7 +19,7 @@ def unsigned(*words: int) -> int:
 
 def signed(value: int, bits: int) -> int:
     """The lowest bits of a number as a signed one."""
-    half = 2 ** (bits - 1)
+    half = 1 << (bits - 1)
     return (value + half) % (2 * half) - half
 
 
@@ -46,7 +46,7 @@ def normalise(x: int, total: int, squares: int, count: int, scale_bits: int, low
     p = (61 - (v.bit_length() - 1)) // 2
     r = 2**61 // isqrt(v << 2 * p if p >= 0 else v >> -2 * p)
     t = 61 - scale_bits - p
-    return ((count * x - total) * r + 2 ** (t - 1)) >> t
+    return ((count * x - total) * r + (1 << (t - 1))) >> t
 
 
 def exponential(distance: int, multiplier: int, shift: int, diff_min: int) -> int:

@@ -9,7 +9,7 @@ shrink quickly. Strategies that do not depend on what was drawn are made once, s
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -287,6 +287,13 @@ def requantizations(
         *draw(activation_ranges(zero_point)),
         rounding,
     )
+
+
+@st.composite
+def narrowed(draw: st.DrawFn, output: Requantization) -> Requantization:
+    """Often with bounds beside the ends of int8: for kernels that clamp afterwards, where they think it is needed."""
+    low, high = draw(st.sampled_from(((-127, 127), (-128, 126), (None, None), (None, None), (None, None))))
+    return output if low is None else replace(output, act_min=low, act_max=high)
 
 
 @st.composite

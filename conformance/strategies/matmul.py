@@ -4,7 +4,16 @@ import math
 
 from hypothesis import strategies as st
 
-from conformance.strategies.base import Case, activations, lengths, requantizations, shapes, smallness, zero_points
+from conformance.strategies.base import (
+    Case,
+    activations,
+    lengths,
+    narrowed,
+    requantizations,
+    shapes,
+    smallness,
+    zero_points,
+)
 from refsim.numerics import largest_distance
 from refsim.ops.matmul import MatMul
 
@@ -18,7 +27,7 @@ def cases(draw: st.DrawFn) -> Case:
     product = largest_distance(a_zero_point) * largest_distance(b_zero_point)
     # Random products cancel where the zero points are in the middle, and add up where they are at an end.
     usual = draw(st.sampled_from((math.isqrt(depth) * product // 2, depth * product // 4)))
-    output = draw(requantizations([depth * product], [usual], small=small))
+    output = draw(narrowed(draw(requantizations([depth * product], [usual], small=small))))
     transpose_b = draw(st.booleans())
     op = MatMul(a_zero_point, b_zero_point, output, transpose_b)
     b_shape = (columns, depth) if transpose_b else (depth, columns)
