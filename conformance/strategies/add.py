@@ -39,7 +39,11 @@ def cases(draw: st.DrawFn) -> Case:
     zero_point_a, zero_point_b, zero_point = draw(zero_points()), draw(zero_points()), draw(zero_points())
     halved = draw(st.sampled_from(((True, False), (False, True), (True, True)))) if usual else (False, False)
     scaling_a, scaling_b = (Scaling(2**30, 27, 0) if exactly else draw(input_scalings()) for exactly in halved)
-    if draw(st.integers(0, 7)) == 7:  # sums of so few bits that the last of them shows
+    kind = draw(st.integers(0, 15))
+    if kind > 13:  # one of them as large as is legal
+        largest = Scaling(draw(multipliers().filter(bool)), None, 0)
+        scaling_a, scaling_b = (largest, scaling_b) if kind == 15 else (scaling_a, largest)
+    elif kind > 11:  # sums of so few bits that the last of them shows
         scaling_a, scaling_b = (Scaling(draw(multipliers().filter(bool)), 9, draw(st.integers(0, 3))) for _ in range(2))
     a, bound_a = _raised(scaling_a, zero_point_a, rounding, REQUANTIZED_MAX)
     b, bound_b = _raised(scaling_b, zero_point_b, rounding, INT32_MAX - bound_a)
