@@ -176,11 +176,13 @@ def test_fig9_shows_spaces_and_trained_models() -> None:
     assert [claim.verdict for claim in section.claims] == ["reproduced", "not trained"] and not section.pictures
     drawn[0]["probability"] = 0.99
     other = dataclasses.replace(CARD, accuracy=Accuracy(10_000, 0.90, None, 0.905))
-    section = fig9.section(drawn, {"one": CARD, "two": other, "no": dataclasses.replace(CARD, measured=None)})
+    never = dataclasses.replace(CARD, measured=dataclasses.replace(MEASURED, nonzero_weights=990))
+    others = {"no": dataclasses.replace(CARD, measured=None), "never": never}
+    section = fig9.section(drawn, {"one": CARD, "two": other, **others})
     assert [claim.verdict for claim in section.claims] == ["not reproduced", "other models, trained for less long"]
     found = rows(section.text)
     assert found["one"] == ["60%", "93.00%", "92.00%", "91.00%", "2.00"]
-    assert found["two"] == ["60%", "90.50%", "-", "90.00%", "0.50"] and "no" not in found
+    assert found["two"] == ["60%", "90.50%", "-", "90.00%", "0.50"] and not found.keys() & others.keys()
     ElementTree.fromstring(section.pictures["fig9b.svg"])
 
 
