@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -140,9 +141,10 @@ def inputs_exchanged(case: Case, engine: Engine, random: Random) -> Iterator[Pai
     """Sums and products do not hang on the order of the inputs."""
     (a, b), op = case.inputs, case.op
     assert isinstance(op, Add | Mul)
-    other: Operator = replace(op, a_zero_point=op.b_zero_point, b_zero_point=op.a_zero_point)
-    if isinstance(other, Add):
-        other = replace(other, a_multiplier=other.b_multiplier, b_multiplier=other.a_multiplier)
+    exchanged: dict[str, Any] = {"a_zero_point": op.b_zero_point, "b_zero_point": op.a_zero_point}
+    if isinstance(op, Add):
+        exchanged |= {"a_multiplier": op.b_multiplier, "b_multiplier": op.a_multiplier}
+    other = replace(op, **exchanged)  # all at once: zero points with the other input's multiplier may be illegal
     if not (isinstance(op, Add) and op.subtract):
         yield engine.run(op, a, b), engine.run(other, b, a)
 
