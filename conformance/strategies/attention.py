@@ -19,7 +19,7 @@ from refsim.ops.attention import Attention
 from refsim.ops.matmul import MatMul
 from refsim.ops.softmax import OUTPUT_ZERO_POINT, Softmax, smallest_difference
 
-_LARGE = ((5, 101), (9, 65), (11, 101), (17, 65), (30, 9), (100, 4), (4, 300), (2, 1100))
+_LARGE = ((5, 101), (9, 65), (11, 101), (17, 65), (30, 9), (60, 8), (100, 4), (4, 300), (2, 1100))
 """Queries and keys of which a tile holds only a part; more would cost emulated chips more than it shows."""
 
 _SCORES = 2300
@@ -33,7 +33,8 @@ def cases(draw: st.DrawFn) -> Case:
         queries, keys = draw(st.sampled_from(_LARGE))
     else:
         queries, keys = draw(lengths(5)), draw(lengths(9))
-    depth = draw(lengths(9, (33,)) if keys <= 101 else lengths(3))
+    deeper = (keys + 1,) * 9 if keys < 9 else ()  # where keys come in fours, queries take a quad more than scores
+    depth = draw(lengths(9, (33, *deeper)) if keys <= 101 else lengths(3))
     width = draw(often((depth,), lengths(6, (17,))))
     leading = draw(shapes(0, 4, most=3, size=max(1, min(6, _SCORES // (queries * keys)))))
     zero_point, small_scores, small_context = draw(zero_points()), draw(smallness()), draw(smallness())
