@@ -119,7 +119,7 @@ def test_relations_notice_wrong_kernels(name: str, operator: str, fault: str, tm
         if not broken and (breach := check(RELATIONS[name], case, Kernels(place))):
             broken.append((case, breach))
 
-    for_each(cases(operator), body, count=400, seed=0)
+    for_each(cases(operator), body, count=200, seed=0)
     place.close()
     assert broken
     assert check(RELATIONS[name], broken[0][0], GoldenModel()) is None
